@@ -1,0 +1,77 @@
+"""Count the processor's instructions of the hottest calls, which no busy neighbour can change.
+
+    python benchmarks/instructions.py [--only TEXT] [--json FILE]
+
+Every call runs twice under `valgrind --tool=callgrind`, in a short loop and in a long one. The difference belongs to
+the loop, so start-up cancels; it holds the call and a turn of the interpreter's `for`, which the row `pass` shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import indent
+
+from measure import Loop
+from run import ROWS
+
+import fastshm
+
+SHORT, LONG = 1_000, 11_000
+PROGRAM = """\
+import fastshm
+from fastshm._core import Floor
+from itertools import repeat
+def main(n):
+{setup}
+    for _ in repeat(None, n):
+{statement}
+main({n})
+"""
+CALLGRIND = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+
+
+def main() -> int:
+    options = arguments()
+    calls = {"pass": ("", "pass"), "floor.nothing()": ("floor = Floor()", "floor.nothing()")}
+    hot = [row for row in ROWS if isinstance(row, Loop) and row.hot]
+    calls |= {row.name: (row.setup["fastshm"], row.text("fastshm")) for row in hot}
+    counts = {}
+    for name, call in calls.items():
+        if options.only.lower() not in name.lower():
+            continue
+        counts[name] = (collected(*call, LONG) - collected(*call, SHORT)) / (LONG - SHORT)
+        print(f"{counts[name]:>10,.1f}  {name}", flush=True)
+    if options.json:
+        figures = {"fastshm": fastshm.__version__, "Python": platform.python_version(), "instructions": counts}
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Count the instructions of the hottest calls.")
+    parser.add_argument("--only", metavar="TEXT", default="", help="only calls with this text in their name")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the counts there too")
+    return parser.parse_args()
+
+
+def collected(setup: str, statement: str, n: int) -> int:
+    """The instructions of a whole interpreter that does the statement n times."""
+    program = PROGRAM.format(setup=indent(setup, "    "), statement=indent(statement, "        "), n=n)
+    command = [*CALLGRIND, sys.executable, "-c", program]
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    if done.returncode or not found:
+        raise RuntimeError(f"callgrind failed:\n{done.stderr}")
+    return int(found[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

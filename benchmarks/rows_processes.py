@@ -1,0 +1,36 @@
+"""Two processes at one object."""
+
+from __future__ import annotations
+
+from measure import Row
+from processes import Crew
+from rows_containers import COUNTED, LOCKED_INCREMENT, NAMED
+from rows_typed import ARRAYS, LOCKED, LOCKED_ITEM, VALUES
+
+OTHER_ITEM = LOCKED_ITEM.replace("[7]", "[700]")
+SHARED = {rival: text for rival, text in NAMED.items() if rival != "builtin"}
+
+
+def each(first: str, second: str) -> dict[str, tuple[str, str]]:
+    """One statement for the first process and one for the second, alike for every rival."""
+    return dict.fromkeys(NAMED, (first, second))
+
+
+ROWS: list[Row] = [
+    Crew("2 processes, in all: v.add(1)", VALUES, budget={"stdlib": 25},
+         statements={"fastshm": ("v.add(1)",) * 2, "stdlib": (LOCKED,) * 2}),
+    Crew("2 processes, in all: v.fetch_add(1)", VALUES,
+         statements={"fastshm": ("v.fetch_add(1)",) * 2, "stdlib": (LOCKED,) * 2}),
+    Crew("2 processes, in all: with v.get_lock(): v.value += 1", VALUES,
+         statements=dict.fromkeys(VALUES, (LOCKED,) * 2)),
+    Crew("2 processes, in all: a.add(i, 1), each its own i", ARRAYS,
+         statements={"fastshm": ("a.add(7, 1)", "a.add(700, 1)"), "stdlib": (LOCKED_ITEM, OTHER_ITEM)}),
+    Crew("2 processes, in all: d[k]", NAMED, statements=each("d[k]", "d[k]")),
+    Crew("2 processes, in all: d[k] = 1, each its own k", SHARED, statements=each("d[k] = 1", "d['key51'] = 1")),
+    Crew("2 processes, in all: d.increment(k)", {rival: COUNTED[rival] for rival in SHARED},
+         statements={"fastshm": ("d.increment(k)",) * 2, "manager": (LOCKED_INCREMENT["manager"],) * 2}),
+    Crew("d[k] while another process sets it", SHARED, statements=each("d[k]", "d[k] = 1"), first_only=True),
+    Crew("d[k] = 1 while another process reads it", SHARED, statements=each("d[k] = 1", "d[k]"), first_only=True),
+    Crew("v.value while another process sets it", VALUES, statements=dict.fromkeys(VALUES, ("v.value", "v.value = 1")),
+         first_only=True),
+]  # fmt: skip

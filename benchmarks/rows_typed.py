@@ -1,0 +1,66 @@
+"""Value, Array and the locks."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from measure import Loop, Row
+
+LOCKED = "with v.get_lock():\n    v.value += 1"
+LOCKED_ITEM = "with a.get_lock():\n    a[7] += 1"
+LOCKED_EXCHANGE = "with v.get_lock():\n    old, v.value = v.value, 1"
+LOCKED_COMPARE = "with v.get_lock():\n    if v.value == 1_000_000:\n        v.value = 1_000_000"
+
+VALUES = {"fastshm": "v = fastshm.Value('q', 1_000_000)", "stdlib": "v = mp.Value('q', 1_000_000)"}
+RAW_VALUES = {"fastshm": "v = fastshm.RawValue('q', 1_000_000)", "stdlib": "v = mp.RawValue('q', 1_000_000)"}
+ARRAYS = {
+    "fastshm": "a = fastshm.Array('q', range(1_000_000, 1_001_000))",
+    "stdlib": "a = mp.Array('q', range(1_000_000, 1_001_000))",
+}
+DOUBLES = {
+    "fastshm": "x = [float(i) for i in range(1_000)]; a = fastshm.Array('d', x)",
+    "stdlib": "x = [float(i) for i in range(1_000)]; a = mp.Array('d', x)",
+}
+VIEWS = {
+    "fastshm": "import numpy as np; a = np.frombuffer(fastshm.Array('d', 100_000).get_obj())",
+    "stdlib": "import numpy as np; a = np.frombuffer(mp.Array('d', 100_000).get_obj())",
+    "numpy": "import numpy as np; a = np.zeros(100_000)",
+}
+RLOCKS = {"fastshm": "lock = fastshm.RLock()", "stdlib": "lock = mp.RLock()"}
+LOCKS = {"fastshm": "lock = fastshm.Lock()", "stdlib": "lock = mp.Lock()"}
+NOTHING = {"fastshm": "", "stdlib": ""}
+
+ROWS: list[Row] = [
+    Loop("v.fetch_add(1)", VALUES, {"stdlib": LOCKED}, {"stdlib": 22}, hot=True),
+    Loop("v.add(1)", VALUES, {"stdlib": LOCKED}, {"stdlib": 40}, hot=True),
+    Loop("with v.get_lock(): v.value += 1", VALUES, dict.fromkeys(VALUES, LOCKED), {"stdlib": 5}, hot=True),
+    Loop("v.value", VALUES, budget={"stdlib": 5}, hot=True),
+    Loop("v.value = 1", VALUES, budget={"stdlib": 7}, hot=True),
+    Loop("v.exchange(1)", VALUES, {"stdlib": LOCKED_EXCHANGE}),
+    Loop("v.compare_exchange(1_000_000, 1_000_000)", VALUES, {"stdlib": LOCKED_COMPARE}),
+    Loop("RawValue: v.value", RAW_VALUES, dict.fromkeys(RAW_VALUES, "v.value")),
+    Loop("RawValue: v.value = 1", RAW_VALUES, dict.fromkeys(RAW_VALUES, "v.value = 1")),
+    Loop("a[7]", ARRAYS, budget={"stdlib": 20}, hot=True),
+    Loop("a[7] = 1", ARRAYS, budget={"stdlib": 28}, hot=True),
+    Loop("a.add(7, 1)", ARRAYS, {"stdlib": LOCKED_ITEM}, {"stdlib": 35}),
+    Loop("a.fetch_add(7, 1)", ARRAYS, {"stdlib": LOCKED_ITEM}),
+    Loop("a[:]  (1,000 doubles)", DOUBLES, dict.fromkeys(DOUBLES, "a[:]"), {"stdlib": 1.2}),
+    Loop("a[:] = list  (1,000 doubles)", DOUBLES, dict.fromkeys(DOUBLES, "a[:] = x"), {"stdlib": 15}),
+    Loop("Value('q', 0), made and dropped", NOTHING, {"fastshm": "fastshm.Value('q', 0)", "stdlib": "mp.Value('q', 0)"},
+         {"stdlib": 100}),
+    Loop("Array('d', 1_000), made and dropped", NOTHING,
+         {"fastshm": "fastshm.Array('d', 1_000)", "stdlib": "mp.Array('d', 1_000)"}, {"stdlib": 100}),
+    Loop("Value('q', 0), 1,000 made and kept", {"fastshm": "Value = fastshm.Value", "stdlib": "Value = mp.Value"},
+         dict.fromkeys(NOTHING, "[Value('q', 0) for _ in range(1_000)]"), each=1_000, rounds=5),
+    Loop("RLock: with lock: pass", RLOCKS, dict.fromkeys(RLOCKS, "with lock:\n    pass"), {"stdlib": 5.5}),
+    Loop("RLock: acquire, release", RLOCKS, dict.fromkeys(RLOCKS, "lock.acquire()\nlock.release()"), {"stdlib": 2}),
+    Loop("Lock: with lock: pass", LOCKS, dict.fromkeys(LOCKS, "with lock:\n    pass")),
+    Loop("Lock: acquire, release", LOCKS, dict.fromkeys(LOCKS, "lock.acquire()\nlock.release()")),
+]  # fmt: skip
+
+if find_spec("numpy"):
+    ROWS += [
+        Loop("np.frombuffer(a.get_obj())", {rival: f"import numpy as np\n{text}" for rival, text in ARRAYS.items()}),
+        Loop("NumPy view: a.sum()  (100,000 doubles)", VIEWS, dict.fromkeys(VIEWS, "a.sum()"), {"numpy": 1.1}),
+        Loop("NumPy view: a += 1  (100,000 doubles)", VIEWS, dict.fromkeys(VIEWS, "a += 1"), {"numpy": 1.1}),
+    ]

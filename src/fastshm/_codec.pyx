@@ -1,0 +1,431 @@
+"""Keys and values between Python and bytes.
+
+A key becomes the bytes of its canonical form: equal keys have equal forms, whatever their types, so that the table compares
+bytes only. What a key looked like is kept beside (FS_D_). Keys of other types than those known here are FS_K_OTHER: a
+random word and their pickle; which of them are equal is found out with `==` by the container (see _dict.pyx).
+
+A value is a word, a text, bytes, a container of the same segment, or a pickle. Handles inside a pickle are numbers into the
+list of objects that the value owns, so nothing in it keeps an address."""
+
+import io
+import os
+import pickle
+import sys
+from decimal import Decimal
+from fractions import Fraction
+from multiprocessing.reduction import ForkingPickler
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+
+from fastshm._core cimport Collecting, Handle, check_open, make_handle, start_collecting, stop_collecting
+
+from fastshm._core import CorruptedError
+
+cdef extern from "Python.h":
+    ctypedef Py_hash_t (*hashfunc)(object)
+    ctypedef object (*richcmpfunc)(object, object, int)
+    ctypedef struct PyTypeObject:
+        hashfunc tp_hash
+        richcmpfunc tp_richcompare
+    object PyUnicode_DecodeUTF8(const char *p, Py_ssize_t size, const char *errors)
+
+cdef object dumps = pickle.dumps, loads = pickle.loads
+cdef type dict_proxy = None, list_proxy = None
+
+
+def set_proxy_classes(type of_table, type of_vector):
+    """The classes of the handles that a container stores as objects and hands out again."""
+    global dict_proxy, list_proxy
+    dict_proxy, list_proxy = of_table, of_vector
+
+
+# --- keys ---------------------------------------------------------------------------------------------------------------------
+
+cdef inline bint behaves_as(object key, type base):
+    """An instance of a builtin type whose class leaves hashing and comparing as they are."""
+    if type(key) is base:
+        return True
+    if not isinstance(key, base):
+        return False
+    cdef type own = type(key)
+    cdef PyTypeObject *kind = <PyTypeObject *>own
+    return kind.tp_hash == (<PyTypeObject *>base).tp_hash and kind.tp_richcompare == (<PyTypeObject *>base).tp_richcompare
+
+
+cdef bytes integer_bytes(object number):
+    return number.to_bytes((number.bit_length() + 8) // 8, "little", signed=True)
+
+
+cdef object integer_form(object number, int *form):
+    cdef int overflow
+    cdef int64_t word = PyLong_AsLongLongAndOverflow(number, &overflow)
+    if overflow:
+        form[0] = FS_K_BIG
+        return integer_bytes(int(number))
+    form[0] = FS_K_INT
+    return PyBytes_FromStringAndSize(<char *>&word, 8)
+
+
+cdef object float_form(double real, int *form):
+    """None for NaN, which equals nothing."""
+    if real != real:
+        return None
+    if real - real == 0 and real == <object>int(real):
+        return integer_form(int(real), form)
+    form[0] = FS_K_FLOAT
+    return PyBytes_FromStringAndSize(<char *>&real, 8)
+
+
+cdef object rational_form(object key, int *form):
+    """An exact number of any kind."""
+    if key != key:
+        return None
+    try:
+        numerator, denominator = key.as_integer_ratio()
+    except OverflowError:  # infinite
+        return float_form(float(key), form)
+    if denominator == 1:
+        return integer_form(numerator, form)
+    if denominator & (denominator - 1) == 0:
+        try:
+            real = numerator / denominator
+        except OverflowError:
+            real = None
+        if real is not None and real == key and real.as_integer_ratio() == (numerator, denominator):
+            return float_form(real, form)
+    form[0] = FS_K_RATIONAL
+    part = integer_bytes(numerator)
+    return len(part).to_bytes(4, sys.byteorder) + part + integer_bytes(denominator)
+
+
+cdef object complex_form(object key, int *form):
+    cdef double parts[2]
+    if key.imag == 0:
+        return float_form(key.real, form)
+    parts[0], parts[1] = key.real + 0.0, key.imag
+    if parts[0] != parts[0] or parts[1] != parts[1]:
+        return None
+    form[0] = FS_K_COMPLEX
+    return PyBytes_FromStringAndSize(<char *>parts, 16)
+
+
+cdef object text_form(object key):
+    return str.encode(key, "utf-8", "surrogatepass")
+
+
+cdef bytes element(object key, bint *same):
+    """One member of a tuple or frozenset: its form, its length, its bytes."""
+    cdef int form = 0, display = 0
+    cdef bytes part = canonical(key, &form, &display)
+    if part is None:
+        return None
+    if display != FS_D_SAME:
+        same[0] = False
+    return bytes((form,)) + len(part).to_bytes(4, sys.byteorder) + part
+
+
+cdef object members_form(object members, bint ordered, int *display):
+    cdef list parts = []
+    cdef bint same = True
+    for member in members:
+        part = element(member, &same)
+        if part is None:
+            return None
+        parts.append(part)
+    if not same:
+        display[0] = FS_D_PICKLE
+    return b"".join(parts if ordered else sorted(parts))
+
+
+cdef object canonical(object key, int *form, int *display):
+    """The bytes that all keys equal to this one share, or None when only `==` can tell."""
+    cdef type kind = type(key)
+    cdef object out
+    display[0] = FS_D_SAME
+    if behaves_as(key, str):
+        form[0], out = FS_K_STR, text_form(key)
+        display[0] = FS_D_SAME if kind is str else FS_D_PICKLE
+    elif kind is bool:
+        out = integer_form(key, form)
+        display[0] = FS_D_BOOL
+    elif behaves_as(key, int):
+        out = integer_form(key, form)
+        display[0] = FS_D_SAME if kind is int else FS_D_PICKLE
+    elif key is None:
+        form[0], out = FS_K_NONE, b""
+    elif behaves_as(key, bytes):
+        form[0], out = FS_K_BYTES, bytes(key)
+        display[0] = FS_D_SAME if kind is bytes else FS_D_PICKLE
+    elif behaves_as(key, float):
+        out = float_form(key, form)
+        if kind is not float:
+            display[0] = FS_D_PICKLE
+        elif form[0] != FS_K_FLOAT:
+            display[0] = FS_D_MINUS_ZERO if key == 0 and str(key)[0] == "-" else FS_D_FLOAT
+    elif behaves_as(key, tuple):
+        form[0], out = FS_K_TUPLE, members_form(key, True, display)
+        if kind is not tuple:
+            display[0] = FS_D_PICKLE
+    elif behaves_as(key, frozenset):
+        form[0], out = FS_K_FROZENSET, members_form(key, False, display)
+        if kind is not frozenset:
+            display[0] = FS_D_PICKLE
+    elif behaves_as(key, complex):
+        out = complex_form(key, form)
+        display[0] = FS_D_SAME if form[0] == FS_K_COMPLEX and kind is complex else FS_D_PICKLE
+    elif kind is Decimal or kind is Fraction:
+        out = rational_form(key, form)
+        display[0] = FS_D_PICKLE
+    else:
+        out = stand_in(key, form)
+        display[0] = FS_D_PICKLE
+    return out
+
+
+cdef object stand_in(object key, int *form):
+    """For foreign types that are numbers or texts by another name (NumPy's scalars, UserString): the form of the builtin that
+    they equal and hash like, if there is one."""
+    cdef type kind = type(key)
+    cdef object like
+    try:
+        if hasattr(kind, "__index__"):
+            like = key.__index__()
+        elif hasattr(kind, "__float__"):
+            like = float(key)
+        elif hasattr(kind, "__complex__"):
+            like = complex(key)
+        elif hasattr(kind, "encode") and hasattr(kind, "casefold"):
+            like = str(key)
+        else:
+            return None
+    except (TypeError, ValueError, OverflowError):  # a number by its methods only
+        return None
+    if type(like) not in (int, float, complex, str) or hash(like) != hash(key) or not like == key:
+        return None
+    cdef int display = 0
+    return canonical(like, form, &display)
+
+
+cdef object encode_key(object key, fs_key *k, uint64_t seed):
+    """The long way of key_of. FS_K_OTHER: the bytes are a fresh name for this key, to be used when no equal key is stored."""
+    cdef int form = FS_K_OTHER, display = FS_D_SAME
+    cdef bytes form_bytes, out
+    hash(key)  # raises what dict would raise
+    form_bytes = out = canonical(key, &form, &display)
+    if out is None:
+        form, display = FS_K_OTHER, FS_D_SAME
+        form_bytes = out = os.urandom(8) + pickled(key)
+    elif display == FS_D_PICKLE:
+        out = form_bytes + pickled(key)
+    if len(out) >= 0x7fffffff:
+        raise OverflowError("a key of more than 2 GiB")
+    k.bytes = <const unsigned char *>PyBytes_AS_STRING(out)
+    k.length = <uint32_t>len(form_bytes)
+    k.total = len(out)
+    k.form = <uint8_t>form
+    k.display = <uint8_t>display
+    fs_key_prepare(k, seed)
+    return out
+
+
+cdef bytes pickled(object key):
+    buffer = io.BytesIO()
+    ForkingPickler(buffer, 5).dump(key)
+    return buffer.getvalue()
+
+
+cdef object damaged():
+    raise CorruptedError("a key or value in shared memory is damaged")
+
+
+cdef list split_members(const unsigned char *p, uint64_t size):
+    cdef list out = []
+    cdef uint32_t n
+    while size:
+        if size < 5:
+            damaged()
+        memcpy(&n, p + 1, 4)
+        if n > size - 5:
+            damaged()
+        out.append(decode_form(p + 5, n, p[0]))
+        p += 5 + n
+        size -= 5 + n
+    return out
+
+
+cdef object decode_form(const unsigned char *p, uint64_t size, int form):
+    """The plainest key that has this form."""
+    cdef int64_t word
+    cdef double parts[2]
+    if form == FS_K_STR:
+        return PyUnicode_DecodeUTF8(<const char *>p, size, "surrogatepass")
+    if form == FS_K_INT and size == 8:
+        memcpy(&word, p, 8)
+        return word
+    if form == FS_K_BYTES:
+        return PyBytes_FromStringAndSize(<const char *>p, size)
+    if form == FS_K_NONE:
+        return None
+    if form == FS_K_FLOAT and size == 8:
+        memcpy(parts, p, 8)
+        return parts[0]
+    if form == FS_K_BIG:
+        return int.from_bytes(PyBytes_FromStringAndSize(<const char *>p, size), "little", signed=True)
+    if form == FS_K_TUPLE:
+        return tuple(split_members(p, size))
+    if form == FS_K_FROZENSET:
+        return frozenset(split_members(p, size))
+    if form == FS_K_COMPLEX and size == 16:
+        memcpy(parts, p, 16)
+        return complex(parts[0], parts[1])
+    return damaged()
+
+
+cdef object decode_key(const unsigned char *p, uint64_t total, uint32_t length, uint8_t form, uint8_t display):
+    """The key as it was when it was first stored. `p` is private memory."""
+    if length > total:
+        damaged()
+    if form == FS_K_OTHER:
+        if length < 8:
+            damaged()
+        return loads(PyBytes_FromStringAndSize(<const char *>p + 8, length - 8))
+    if display == FS_D_SAME:
+        return decode_form(p, length, form)
+    if display == FS_D_PICKLE:
+        return loads(PyBytes_FromStringAndSize(<const char *>p + length, total - length))
+    key = decode_form(p, length, form)
+    if display == FS_D_BOOL:
+        return bool(key)
+    return -0.0 if display == FS_D_MINUS_ZERO else float(key)
+
+
+# --- values -------------------------------------------------------------------------------------------------------------------
+
+@cython.final
+cdef class Packed:
+    cdef int borrow(self, fs_value *v) except -1:
+        cdef Py_ssize_t i, n = len(self.refs)
+        v.data = PyBytes_AS_STRING(self.data)
+        v.size = PyBytes_GET_SIZE(self.data)
+        v.value = 0
+        if n == 0:
+            v.kind = FS_V_PICKLE_BLOB
+            return 0
+        if self.offsets == NULL:
+            self.offsets = <uint64_t *>PyMem_Malloc(n * 8)
+            if self.offsets == NULL:
+                raise MemoryError()
+        for i in range(n):
+            self.offsets[i] = (<Ref>self.refs[i]).offset
+        v.kind = FS_V_PICKLE_BUNDLE
+        v.refs = self.offsets
+        v.ref_count = n
+        return 0
+
+    def __dealloc__(self):
+        PyMem_Free(self.offsets)
+
+
+cdef bint is_plain(object value, int depth):
+    """Builtin values all through: nothing that has reducers of its own, and no handles."""
+    cdef type kind = type(value)
+    if kind is int or kind is str or kind is float or value is None or kind is bool or kind is bytes:
+        return True
+    if depth == 0:
+        return False
+    if kind is dict:
+        for k, v in (<dict>value).items():
+            if not is_plain(k, depth - 1) or not is_plain(v, depth - 1):
+                return False
+        return True
+    if kind is list or kind is tuple or kind is set or kind is frozenset:
+        for v in value:
+            if not is_plain(v, depth - 1):
+                return False
+        return True
+    return False
+
+
+cdef Packed pack(object value, Heap heap):
+    cdef Packed packed = Packed.__new__(Packed)
+    cdef Collecting before
+    packed.refs = []
+    if is_plain(value, 6):
+        packed.data = dumps(value, 5)
+        return packed
+    buffer = io.BytesIO()
+    pickler = ForkingPickler(buffer, 5)
+    before = start_collecting(packed.refs, heap)
+    try:
+        pickler.dump(value)
+    finally:
+        stop_collecting(before)
+    packed.data = buffer.getvalue()
+    return packed
+
+
+cdef object encode_value(object value, fs_value *v, Heap heap):
+    cdef type kind = type(value)
+    cdef bytes data
+    cdef Packed packed
+    cdef Ref ref
+    if kind is str:
+        data = text_form(value)
+        v.kind = FS_V_UTF8 if len(data) <= 8 else FS_V_UTF8_BLOB
+    elif kind is bytes:
+        data = value
+        v.kind = FS_V_BYTES if len(data) <= 8 else FS_V_BYTES_BLOB
+    elif (kind is dict_proxy or kind is list_proxy) and (<Handle>value).ref.heap is heap:
+        ref = (<Handle>value).ref
+        check_open(ref)
+        v.kind = FS_V_OBJECT
+        v.value = ref.offset
+        return value
+    else:
+        packed = pack(value, heap)
+        packed.borrow(v)
+        return packed
+    v.size = len(data)
+    v.data = PyBytes_AS_STRING(data)
+    v.value = 0
+    if v.size <= 8:
+        v.length = <uint32_t>v.size
+        memcpy(&v.value, v.data, v.length)
+    return data
+
+
+cdef object decode_value(uint32_t kind, uint32_t length, uint64_t value, const unsigned char *data, uint64_t size, list refs,
+                         Heap heap):
+    """`data` is private memory; `refs` hold what an owning value refers to."""
+    cdef Collecting before
+    cdef Ref ref
+    if kind == FS_V_ASCII_BLOB:
+        text = PyUnicode_New(size, 127)
+        memcpy(<void *>PyUnicode_DATA(text), data, size)
+        return text
+    if kind == FS_V_PICKLE_BLOB:
+        return loads(PyBytes_FromStringAndSize(<const char *>data, size))
+    if kind == FS_V_UTF8_BLOB:
+        return PyUnicode_DecodeUTF8(<const char *>data, size, "surrogatepass")
+    if kind == FS_V_BYTES_BLOB:
+        return PyBytes_FromStringAndSize(<const char *>data, size)
+    if kind == FS_V_PICKLE_BUNDLE:
+        before = start_collecting(refs, heap)
+        try:
+            return loads(PyBytes_FromStringAndSize(<const char *>data, size))
+        finally:
+            stop_collecting(before)
+    if kind == FS_V_OBJECT:
+        ref = refs[0]
+        return make_handle(dict_proxy if ref.o.block.kind == FS_TABLE else list_proxy, ref)
+    if length > 8:
+        damaged()
+    if kind == FS_V_UTF8:
+        return PyUnicode_DecodeUTF8(<const char *>&value, length, "surrogatepass")
+    if kind == FS_V_BYTES:
+        return PyBytes_FromStringAndSize(<const char *>&value, length)
+    if kind == FS_V_ABSENT or kind > FS_V_LAST:
+        damaged()
+    return word_value(kind, length, value)

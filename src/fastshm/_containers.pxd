@@ -1,0 +1,54 @@
+"""What _dict.pyx and _list.pyx have in common: tries and retries, and references taken under a container's lock."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from fastshm._c cimport *
+from fastshm._core cimport Ref, check_open, fail, identify, retry
+
+cdef extern from *:
+    """
+    static void fs_identify_by(int (*identify)(fs_heap *, uint32_t *)) { fs_identify = identify; }
+    #define FS_ANY UINT64_MAX
+    """
+    void fs_identify_by(int (*identify)(fs_heap *, uint32_t *) noexcept nogil)
+    const uint64_t FS_ANY
+
+cdef enum:
+    TRIES = 4  # optimistic looks before the lock is taken
+    PATIENCE = 20  # decisions overtaken by others before the lock is held
+
+cdef class Pins:
+    """Handle slots set aside for references that are taken under a lock."""
+    cdef Ref ref
+    cdef uint64_t *numbers
+    cdef uint64_t *offsets
+    cdef uint64_t room
+    cdef int reserve(self, uint64_t count) except -1
+    cdef int clear(self) except -1
+    cdef list adopt(self, uint32_t kind, uint64_t i)
+
+cdef Pins new_pins(Ref ref)
+cdef object made(fs_copy *c, Pins pins, Ref ref)
+
+
+cdef inline int whoami(Ref ref, fs_self *me) except -1:
+    if ref.closed[0]:
+        check_open(ref)
+    cdef int r = fs_me(ref.h, me)
+    if r != FS_OK:
+        fail(r, ref.heap)
+    return 0
+
+
+cdef inline bint again(int r, fs_self *me) except -1:
+    """After a try: was nothing done because somebody else is at it? Then the next try waits."""
+    if r != FS_BUSY and r != FS_INTERRUPTED:
+        return False
+    retry(r, me)
+    return True
+
+
+cdef inline int reap(Ref ref, fs_self *me) noexcept:
+    if ref.h.super.dying:
+        fs_reap(me)
+    return 0

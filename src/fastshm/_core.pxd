@@ -1,0 +1,53 @@
+"""What _core.pyx shares with the other extensions."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from fastshm._c cimport fs_heap, fs_lock, fs_object, fs_self
+
+cdef class Heap:
+    cdef fs_heap h
+    cdef readonly str name
+    cdef list pending  # slots of handles that died while the heap's lock was held
+    cdef int users     # threads that are about to make a handle in it
+    cdef object __weakref__
+    cdef int drain(self) except -1
+
+cdef class Ref:
+    """One reference to one object; its end gives it back."""
+    cdef Heap heap
+    cdef fs_heap *h
+    cdef fs_object *o
+    cdef uint64_t offset
+    cdef uint64_t serial
+    cdef uint64_t slot
+    cdef const uint64_t *closed  # not 0: the object's manager was shut down, or this process is at its end
+    cdef Ref gate
+
+cdef class Handle:
+    cdef Ref ref
+    cdef object lock
+    cdef int bind(self) except -1
+
+cdef struct Collecting:
+    void *into
+    void *heap
+
+cdef int fail(int code, Heap heap) except -1
+cdef int check_open(Ref ref) except -1
+cdef int retry(int code, fs_self *me) except -1
+cdef int identify(fs_heap *heap, uint32_t *out) noexcept nogil
+cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate)
+cdef Ref open_ref(Heap heap, uint64_t offset, uint64_t serial)
+cdef Ref adopt_ref(Heap heap, uint64_t offset, uint64_t slot)
+cdef uint64_t reserve_slot(Heap heap) except? 0xffffffffffffffff
+cdef void release_slot(Heap heap, uint64_t slot) noexcept
+cdef Heap default_heap()
+cdef Handle make_handle(type cls, Ref ref)
+cdef Collecting start_collecting(list into, Heap heap) noexcept
+cdef void stop_collecting(Collecting before) noexcept
+cdef int64_t deadline_of(object block, object timeout) except? -2
+cdef int enter_object(Ref ref, fs_self *me) except -1
+cdef int hold(Ref ref, int64_t deadline, uint32_t flags) except -1
+cdef int unhold(Ref ref) except -1
+cdef object lock_of(Handle handle)
+cdef Ref gate_ref(object gate)

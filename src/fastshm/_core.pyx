@@ -1,0 +1,878 @@
+"""The border between Python and the C layer: return codes become exceptions, offsets become handles.
+
+An operation is tried with the interpreter lock held. When a shared lock is held by another (FS_BUSY), nothing was done: it
+is tried again without the interpreter lock, now sleeping where it must, and a signal brings it back here (FS_INTERRUPTED).
+No Python code runs while a shared lock is held, but for a user's own critical section."""
+
+import errno
+import os
+import pickle
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from libc.errno cimport errno as c_errno
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport strerror
+
+from fastshm._c cimport *
+
+cdef extern from *:
+    """
+    static uint64_t fs_never_closed = 0;
+    static __thread PyObject *fs_collecting = NULL; /* borrowed: the list that takes the handles being pickled */
+    static __thread PyObject *fs_collecting_heap = NULL;
+    """
+    uint64_t fs_never_closed
+    PyObject *fs_collecting
+    PyObject *fs_collecting_heap
+
+
+class CorruptedError(RuntimeError):
+    """Shared memory does not hold what it should: a damaged, foreign or too new segment. Nothing of it was used."""
+
+
+# --- errors and retries -------------------------------------------------------------------------------------------------------
+
+cdef int no_memory(Heap heap) except -1:
+    cdef str room = ""
+    if heap is not None and heap.h.fd >= 0:
+        f = os.fstatvfs(heap.h.fd)
+        room = f" ({f.f_bavail * f.f_frsize:,} bytes free there, {heap.h.super.committed:,} in use by {heap.name})"
+    raise MemoryError(
+        f"no shared memory left in /dev/shm{room}; free some, enlarge the tmpfs, or raise the file size limit (ulimit -f)"
+    )
+
+
+cdef int fail(int code, Heap heap) except -1:
+    """Raises what a negative return code means."""
+    cdef int e = c_errno
+    if code == FS_NOMEM:
+        no_memory(heap)
+    if code == FS_CORRUPT:
+        raise CorruptedError(f"shared memory segment {heap.name if heap is not None else ''} is damaged")
+    if code == FS_GONE:
+        raise ReferenceError(
+            "the shared object no longer exists: its last holder let go of it, or its processes have all ended"
+        )
+    if code == FS_RANGE:
+        raise IndexError("invalid index")
+    if code == FS_OVERFLOW:
+        raise OverflowError("all process and thread numbers of this segment are used up; start a new one")
+    if code == FS_SYSTEM:
+        raise OSError(e, strerror(e).decode())
+    raise SystemError(f"unexpected return code {code}")
+
+
+cdef int retry(int code, fs_self *me) except -1:
+    """After FS_BUSY or FS_INTERRUPTED: lets signals through and makes the next try a waiting one."""
+    PyErr_CheckSignals()
+    me.wait = 1
+    return 0
+
+
+cdef int closed_error(Ref ref) except -1:
+    if fs_never_closed:
+        raise ReferenceError("this process has let go of its shared objects: it is at its end")
+    raise ConnectionRefusedError(errno.ECONNREFUSED, "the manager of this object has been shut down")
+
+
+cdef int check_open(Ref ref) except -1:
+    if ref.closed[0]:
+        closed_error(ref)
+    return 0
+
+
+cdef int whoami(fs_heap *h, Heap heap, fs_self *me) except -1:
+    cdef int r = fs_me(h, me)
+    if r != FS_OK:
+        fail(r, heap)
+    return 0
+
+
+cdef int identify(fs_heap *heap, uint32_t *out) noexcept nogil:
+    return fs_identify(heap, out)
+
+
+# --- heaps --------------------------------------------------------------------------------------------------------------------
+
+cdef list heaps = []  # never forgotten: threads may remember their numbers in them; one that was left is used again
+cdef list left_heaps = []
+cdef Heap current_heap = None
+cdef object make_default = None
+cdef object find_heap = None
+cdef object forget_heap = None
+
+cdef dict WHY = {
+    FS_WHY_OWNER: "it belongs to another user",
+    FS_WHY_MODE: "others than its owner may open it",
+    FS_WHY_KIND: "it is not a regular file",
+    FS_WHY_SHORT: "it is too short",
+    FS_WHY_MAGIC: "it was not made by fastshm, or its making was cut short",
+    FS_WHY_STAMP: "it was made by another version of fastshm or for another word size",
+    FS_WHY_SIZE: "its size is not the one it was made with",
+    FS_WHY_PAGES: "it claims more memory than it has",
+}
+
+
+cdef class Heap:
+    """One mapped segment. Not to be made directly: see fastshm.heap."""
+
+    def __cinit__(self):
+        self.h.fd = self.h.live_fd = -1
+        self.pending = []
+
+    @staticmethod
+    def create(str name, bytes path, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode):
+        """Takes over the descriptor of a fresh, empty shared memory file of `size` bytes and joins it."""
+        cdef Heap heap = fresh_heap(name)
+        cdef int r
+        with nogil:
+            r = fs_segment_create(&heap.h, fd, size, tracker_device, tracker_inode)
+        if r != FS_OK:
+            left_heaps.append(heap)
+            fail(r, heap)
+        fs_segment_named(&heap.h, path)
+        return heap
+
+    @staticmethod
+    def attach(str name, bytes path, int fd):
+        """Takes over the descriptor of an existing segment, checks it and joins it."""
+        cdef Heap heap = fresh_heap(name)
+        cdef int why = 0, r
+        with nogil:
+            r = fs_segment_open(&heap.h, fd, &why)
+        if r != FS_OK:
+            left_heaps.append(heap)
+        if why in (FS_WHY_OWNER, FS_WHY_MODE):
+            raise PermissionError(errno.EACCES, f"shared memory segment {name} is refused: {WHY[why]}")
+        if why:
+            raise CorruptedError(f"shared memory segment {name} is refused: {WHY[why]}")
+        if r == FS_GONE:
+            raise FileNotFoundError(errno.ENOENT, f"shared memory segment {name} has just been removed by its last user")
+        if r != FS_OK:
+            fail(r, heap)
+        fs_segment_named(&heap.h, path)
+        return heap
+
+    @property
+    def tracker(self):
+        """Device and inode of the resource tracker's pipe that knows this segment's name."""
+        return self.h.super.tracker_device, self.h.super.tracker_inode
+
+    def bury(self):
+        """Gives back what dead processes held."""
+        cdef fs_self me
+        cdef int r
+        if self.h.process:
+            whoami(&self.h, self, &me)
+            me.wait = 1
+            with nogil:
+                r = fs_bury(&me)
+            if r == FS_CORRUPT:
+                fail(r, self)
+
+    def check(self):
+        """Walks every invariant of the segment, also while others work in it. Returns a census; damage is CorruptedError."""
+        cdef fs_self me
+        cdef fs_census census
+        cdef const char *broken = NULL
+        cdef int r = FS_BUSY
+        if not self.h.process:
+            fail(FS_GONE, self)
+        whoami(&self.h, self, &me)
+        while r == FS_BUSY or r == FS_INTERRUPTED:
+            retry(r, &me)
+            with nogil:
+                r = fs_check(&me, &census, &broken)
+        if r == FS_CORRUPT and broken != NULL:
+            raise CorruptedError(f"shared memory segment {self.name} is damaged: {(<bytes>broken).decode()}")
+        if r != FS_OK:
+            fail(r, self)
+        return census
+
+    def part(self):
+        """Lets go of everything. True when no other process uses the segment: then its name is to be removed."""
+        cdef fs_self me
+        cdef int r = FS_INTERRUPTED
+        if not self.h.process:
+            return False
+        whoami(&self.h, self, &me)
+        me.wait = 1
+        while r == FS_INTERRUPTED:
+            with nogil:
+                r = fs_part(&me)
+        if r == 0:
+            self.h.process = 0
+            self.h.epoch += 1
+        return r == 1
+
+    def unmap(self):
+        """After part(), when nothing of this process refers to the segment any more."""
+        self.h.process = 0
+        fs_unmap(&self.h)
+        left_heaps.append(self)
+
+    def is_alive(self, uint32_t identity):
+        return bool(fs_alive(&self.h, identity))
+
+    cdef int drain(self) except -1:
+        """Handles whose end found the heap's lock held."""
+        cdef fs_self me
+        cdef uint64_t slot
+        while self.pending:
+            slot = self.pending.pop()
+            if fs_me(&self.h, &me) != FS_OK or fs_drop(&me, fs_slot_word(&self.h, slot)) != FS_OK:
+                self.pending.append(slot)
+                return 0
+            fs_slot_unuse(&self.h, slot)
+        return 0
+
+
+cdef Heap fresh_heap(str name):
+    """For a segment about to be mapped."""
+    cdef Heap heap
+    if left_heaps:
+        heap = left_heaps.pop()
+    else:
+        if fs_identity_start() != FS_OK:
+            fail(FS_SYSTEM, None)
+        heap = Heap.__new__(Heap)
+        if fs_heap_register(&heap.h) != FS_OK:
+            raise OSError(errno.EMFILE, "too many shared memory segments in one process")
+        heaps.append(heap)
+    heap.name = name
+    return heap
+
+
+cdef int leave_if_unused(Heap heap) except -1:
+    """A segment of others, in which this process holds nothing any more: its name goes with its last user, so do not be that
+    user."""
+    if heap is current_heap or heap.users or heap.pending or not heap.h.process:
+        return 0
+    if heap.h.free_count != FS_HANDLES_INLINE + heap.h.chunk_count * FS_HANDLES_CHUNK:
+        return 0
+    forget_heap(heap)
+    return 0
+
+
+def refuse_all(bint refused):
+    """While this process lets go of everything, and when it has, its handles raise."""
+    global fs_never_closed
+    fs_never_closed = refused
+
+
+def inspect(int fd):
+    """None when the file is a whole segment that may be used, else the reason."""
+    cdef uint64_t size
+    cdef int why = fs_segment_inspect(fd, &size)
+    return WHY[why] if why else None
+
+
+def is_abandoned(int fd):
+    """True when no process uses the segment behind this fresh descriptor; from then on it keeps everybody out until closed."""
+    return fs_claim_all(fd) == 0
+
+
+def set_hooks(default, find, forget):
+    """The functions that make the default heap, that find a heap by its name, and that leave one."""
+    global make_default, find_heap, forget_heap
+    make_default = default
+    find_heap = find
+    forget_heap = forget
+
+
+def set_default(Heap heap):
+    global current_heap
+    current_heap = heap
+
+
+cdef Heap default_heap():
+    if current_heap is None:
+        make_default()
+    return current_heap
+
+
+# --- fork ---------------------------------------------------------------------------------------------------------------------
+
+def before_fork():
+    """In the thread that is about to fork: the child's part of everything is made ready; fork() does the rest (identity.h)."""
+    with nogil:
+        fs_fork_before()
+
+
+# --- references ---------------------------------------------------------------------------------------------------------------
+
+@cython.no_gc
+@cython.final
+cdef class Ref:
+    def __dealloc__(self):
+        if self.o != NULL:
+            self.o = NULL
+            release_slot(self.heap, self.slot)
+
+
+cdef void release_slot(Heap heap, uint64_t slot) noexcept:
+    """Empties a handle slot now, or, when the heap's lock is held, at the next chance."""
+    cdef fs_self me
+    if heap.h.process == 0 or fs_me(&heap.h, &me) != FS_OK:
+        return
+    if fs_drop(&me, fs_slot_word(&heap.h, slot)) == FS_OK:
+        fs_slot_unuse(&heap.h, slot)
+        if heap.h.super.dying:
+            fs_reap(&me)
+        if heap is not current_heap:
+            leave_if_unused(heap)
+    else:
+        heap.pending.append(slot)
+
+
+cdef uint64_t reserve_slot(Heap heap) except? 0xffffffffffffffff:
+    cdef fs_self me
+    cdef int r
+    if heap.h.free_count == 0:
+        if heap.pending:
+            heap.drain()
+        whoami(&heap.h, heap, &me)
+        r = fs_slots_reserve(&me, 1)
+        while r == FS_BUSY or r == FS_INTERRUPTED:
+            retry(r, &me)
+            with nogil:
+                r = fs_heap_enter(&me)
+                if r >= 0:
+                    fs_heap_leave(&me)
+            me.wait = 0
+            r = fs_slots_reserve(&me, 1)
+        if r != FS_OK:
+            fail(r, heap)
+    heap.h.free_count -= 1
+    return heap.h.free_slots[heap.h.free_count]
+
+
+cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot):
+    cdef Ref ref = Ref.__new__(Ref)
+    ref.heap = heap
+    ref.h = &heap.h
+    ref.offset = offset
+    ref.slot = slot
+    ref.o = <fs_object *>(heap.h.base + offset)
+    ref.serial = ref.o.serial
+    ref.closed = &fs_never_closed
+    return ref
+
+
+cdef Ref adopt_ref(Heap heap, uint64_t offset, uint64_t slot):
+    """A handle on an object that the slot refers to already."""
+    cdef Ref ref = wrap_ref(heap, offset, slot)
+    cdef uint64_t gate = ref.o.gate
+    if gate:
+        if fs_kind_at(&heap.h, gate, FS_GATE, sizeof(fs_cell)) == NULL:
+            fail(FS_CORRUPT, heap)
+        ref.gate = open_ref(heap, gate, (<fs_object *>(heap.h.base + gate)).serial)
+        ref.closed = &(<fs_cell *>ref.gate.o).value
+    return ref
+
+
+cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate):
+    """A new object of `size` bytes, all zero, closed when its gate is."""
+    cdef fs_self me
+    cdef fs_object *o
+    cdef uint64_t slot, *word, *place
+    cdef int r
+    whoami(&heap.h, heap, &me)
+    if heap.pending:
+        heap.drain()
+    slot = reserve_slot(heap)
+    place = fs_slot_word(&heap.h, slot)
+    r = fs_object_new(&me, size, kind, place, &o)
+    while r == FS_BUSY or r == FS_INTERRUPTED:
+        try:
+            retry(r, &me)
+        except BaseException:
+            fs_slot_unuse(&heap.h, slot)
+            raise
+        with nogil:
+            r = fs_object_new(&me, size, kind, place, &o)
+    if r == FS_NOMEM:
+        me.wait = 1
+        with nogil:
+            fs_bury(&me)
+            r = fs_object_new(&me, size, kind, place, &o)
+    if r != FS_OK:
+        fs_slot_unuse(&heap.h, slot)
+        fail(r, heap)
+    if gate is None:
+        return wrap_ref(heap, fs_offset(&heap.h, o), slot)
+    word = &o.gate
+    r = fs_ref_to(&me, gate.offset, word)
+    while r == FS_BUSY or r == FS_INTERRUPTED:
+        me.wait = 1
+        with nogil:
+            r = fs_ref_to(&me, gate.offset, word)
+    cdef Ref ref = wrap_ref(heap, fs_offset(&heap.h, o), slot)
+    if r != FS_OK:
+        fail(r, heap)
+    ref.gate = gate
+    ref.closed = &(<fs_cell *>gate.o).value
+    return ref
+
+
+cdef Ref open_ref(Heap heap, uint64_t offset, uint64_t serial):
+    """One more handle on an object that is known to exist, or did."""
+    cdef fs_self me
+    cdef uint64_t slot, *place
+    cdef int r
+    whoami(&heap.h, heap, &me)
+    slot = reserve_slot(heap)
+    place = fs_slot_word(&heap.h, slot)
+    r = fs_object_open(&me, offset, serial, place)
+    while r == FS_BUSY or r == FS_INTERRUPTED:
+        me.wait = 1
+        with nogil:
+            r = fs_object_open(&me, offset, serial, place)
+    if r != FS_OK:
+        fs_slot_unuse(&heap.h, slot)
+        fail(r, heap)
+    return adopt_ref(heap, offset, slot)
+
+
+# --- handles ------------------------------------------------------------------------------------------------------------------
+
+cdef class Handle:
+    """Base of everything that lives in shared memory. Pickles at any time and in any direction."""
+
+    cdef int bind(self) except -1:
+        """After self.ref is set: checks the kind of object and looks up what the methods need."""
+        return 0
+
+    def __reduce__(self):
+        return reopen, handle_state(type(self), self.ref)
+
+    @property
+    def _heap(self):
+        return self.ref.heap
+
+    @property
+    def _address(self):
+        """(segment, offset, serial): equal for two handles on one object."""
+        return self.ref.heap.name, self.ref.offset, self.ref.serial
+
+
+cdef Handle make_handle(type cls, Ref ref):
+    cdef Handle handle = cls.__new__(cls)
+    handle.ref = ref
+    handle.bind()
+    return handle
+
+
+cdef tuple handle_state(object cls, Ref ref):
+    """How a handle travels: with a ticket of its own, or, while a container's value is being pickled, as a number in that
+    value."""
+    cdef fs_self me
+    cdef uint64_t ticket = 0, serial = 0
+    cdef int r
+    cdef list into
+    check_open(ref)
+    if fs_collecting != NULL and <PyObject *>ref.heap == fs_collecting_heap:
+        into = <list>fs_collecting
+        into.append(ref)
+        return cls, None, len(into) - 1, 0, 0, 0
+    whoami(ref.h, ref.heap, &me)
+    r = fs_ticket_new(&me, ref.offset, &ticket, &serial)
+    while r == FS_BUSY or r == FS_INTERRUPTED:
+        retry(r, &me)
+        with nogil:
+            r = fs_ticket_new(&me, ref.offset, &ticket, &serial)
+    if r != FS_OK:
+        fail(r, ref.heap)
+    return cls, ref.heap.name, ref.offset, ref.serial, ticket, serial
+
+
+cdef Ref ref_from_state(object name, uint64_t offset, uint64_t serial, uint64_t ticket, uint64_t ticket_serial):
+    cdef Heap heap
+    if name is None:
+        if fs_collecting == NULL:
+            raise pickle.UnpicklingError("a handle inside a container's value can only be unpickled by that container")
+        if offset >= <uint64_t>len(<list>fs_collecting):
+            raise pickle.UnpicklingError("a handle inside a container's value has a number that the value does not own")
+        return (<list>fs_collecting)[offset]
+    heap = find_heap(name)
+    heap.users += 1
+    try:
+        return ref_from_ticket(heap, offset, serial, ticket, ticket_serial)
+    finally:
+        heap.users -= 1
+        leave_if_unused(heap)
+
+
+cdef Ref ref_from_ticket(Heap heap, uint64_t offset, uint64_t serial, uint64_t ticket, uint64_t ticket_serial):
+    cdef fs_self me
+    cdef uint64_t slot, *place
+    cdef int r
+    whoami(&heap.h, heap, &me)
+    slot = reserve_slot(heap)
+    place = fs_slot_word(&heap.h, slot)
+    r = fs_ticket_use(&me, ticket, ticket_serial, offset, place)
+    while r == FS_BUSY or r == FS_INTERRUPTED:
+        me.wait = 1
+        with nogil:
+            r = fs_ticket_use(&me, ticket, ticket_serial, offset, place)
+    if r == FS_OK:
+        return adopt_ref(heap, offset, slot)
+    fs_slot_unuse(&heap.h, slot)
+    if r != FS_GONE:
+        fail(r, heap)
+    return open_ref(heap, offset, serial)
+
+
+def reopen(cls, name, uint64_t offset, uint64_t serial, uint64_t ticket, uint64_t ticket_serial):
+    """Makes a handle from its pickled form."""
+    cdef Ref ref = ref_from_state(name, offset, serial, ticket, ticket_serial)
+    if not (isinstance(cls, type) and issubclass(cls, Handle)):
+        raise pickle.UnpicklingError(f"{cls!r} is no handle class of fastshm")
+    return make_handle(cls, ref)
+
+
+cdef Collecting start_collecting(list into, Heap heap) noexcept:
+    """Until stop_collecting: handles pickled or unpickled by this thread are those of a container's value. What the value's
+    own reducers do with other containers nests."""
+    global fs_collecting, fs_collecting_heap
+    cdef Collecting before = Collecting(fs_collecting, fs_collecting_heap)
+    fs_collecting = <PyObject *>into
+    fs_collecting_heap = <PyObject *>heap
+    return before
+
+
+cdef void stop_collecting(Collecting before) noexcept:
+    global fs_collecting, fs_collecting_heap
+    fs_collecting = <PyObject *>before.into
+    fs_collecting_heap = <PyObject *>before.heap
+
+
+cdef class Gate(Handle):
+    """A manager's switch: once closed, every object made through the manager refuses service, in all processes."""
+
+    def __init__(self, Heap heap=None):
+        self.ref = new_ref(heap if heap is not None else default_heap(), sizeof(fs_cell), FS_GATE, None)
+
+    @property
+    def closed(self):
+        return bool(fs_load_acquire(&(<fs_cell *>self.ref.o).value))
+
+    def close(self):
+        fs_store_release(&(<fs_cell *>self.ref.o).value, 1)
+
+
+cdef Ref gate_ref(object gate):
+    return None if gate is None else (<Gate?>gate).ref
+
+
+# --- locks --------------------------------------------------------------------------------------------------------------------
+
+cdef object rlock_class = None
+
+
+def set_rlock_class(cls):
+    """The class of the locks that get_lock() hands out."""
+    global rlock_class
+    rlock_class = cls
+
+
+cdef int64_t deadline_of(object block, object timeout) except? -2:
+    """0: do not wait; -1: for ever; else the monotonic time in ns."""
+    cdef double seconds
+    if not block:
+        return 0
+    if timeout is None:
+        return -1
+    seconds = timeout
+    if seconds <= 0:
+        return 0
+    if seconds > 4e9:
+        return -1
+    return fs_now() + <int64_t>(seconds * 1e9)
+
+
+cdef int wait_for_lock(Ref ref, fs_lock *lock, uint32_t identity, int64_t deadline) except -2:
+    """Sleeps without the interpreter lock; FS_OK, FS_TAKEN_OVER, or FS_TIMEOUT as -1."""
+    cdef int r = fs_lock_wait(ref.h, lock, identity, 0)
+    if r == FS_BUSY and deadline == 0:
+        r = fs_lock_try(ref.h, lock, identity)
+        return -1 if r == FS_BUSY else r
+    while r == FS_BUSY or r == FS_INTERRUPTED:
+        PyErr_CheckSignals()
+        with nogil:
+            r = fs_lock_wait(ref.h, lock, identity, deadline)
+    return -1 if r == FS_TIMEOUT else r
+
+
+cdef int settle(Ref ref, fs_self *me) except -1:
+    cdef int r = fs_object_settle(me, ref.o)
+    while r == FS_BUSY or r == FS_INTERRUPTED:
+        me.wait = 1
+        with nogil:
+            r = fs_object_settle(me, ref.o)
+    if r != FS_OK:
+        fail(r, ref.heap)
+    return 0
+
+
+cdef int settle_or_leave(Ref ref, fs_self *me) except -1:
+    try:
+        settle(ref, me)
+    except BaseException:  # damaged: nobody hangs on the lock for that
+        fs_leave(me, &ref.o.lock)
+        raise
+    return 0
+
+
+cdef int enter_object(Ref ref, fs_self *me) except -1:
+    """One operation's hold on the object's lock: FS_OK, FS_NESTED or FS_TAKEN_OVER, settled."""
+    whoami(ref.h, ref.heap, me)
+    cdef int r = fs_enter(me, &ref.o.lock)
+    if r < 0:
+        r = wait_for_lock(ref, &ref.o.lock, me.id, -1)
+    if r == FS_TAKEN_OVER:
+        settle_or_leave(ref, me)
+    return r
+
+
+@cython.final
+cdef class Turnstile:
+    """The two ends of `with lock:`. Apart from the lock object, so that its bound methods can be kept without a cycle."""
+    cdef Ref ref
+
+    def enter(self):
+        if not hold_now(self.ref):
+            hold(self.ref, -1, 0)
+        return True
+
+    def exit(self, kind=None, value=None, traceback=None, /):
+        unhold(self.ref)
+
+
+cdef inline bint hold_now(Ref ref) noexcept:
+    """The user's acquire, when nothing is in the way."""
+    cdef fs_self me
+    cdef int r
+    if ref.closed[0] or fs_me(ref.h, &me) != FS_OK:
+        return False
+    r = fs_enter(&me, &ref.o.lock)
+    if r != FS_OK and r != FS_NESTED:
+        return False
+    fs_hold_begin(&ref.o.lock, r, 0)
+    return True
+
+
+cdef int hold(Ref ref, int64_t deadline, uint32_t flags) except -1:
+    """The user's acquire: 1, or 0 when the time ran out."""
+    cdef fs_self me
+    cdef fs_lock *lock = &ref.o.lock
+    cdef int r
+    check_open(ref)
+    whoami(ref.h, ref.heap, &me)
+    r = fs_enter(&me, lock)
+    if r < 0:
+        r = wait_for_lock(ref, lock, me.id, deadline)
+        if r == -1:
+            return 0
+    if r == FS_TAKEN_OVER:
+        settle_or_leave(ref, &me)
+    fs_hold_begin(lock, r, flags)
+    return 1
+
+
+cdef int unhold(Ref ref) except -1:
+    cdef fs_self me
+    cdef fs_lock *lock = &ref.o.lock
+    if fs_me(ref.h, &me) != FS_OK:
+        whoami(ref.h, ref.heap, &me)
+    if not fs_is_mine(&me, lock) or not lock.hold & FS_HOLD_COUNT:
+        raise AssertionError("attempt to release recursive lock not owned by thread")
+    if lock.hold & FS_HOLD_COUNT == 1 and ref.o.block.kind != FS_MUTEX:
+        try:
+            settle(ref, &me)
+        except BaseException:  # damaged: the next one is told so, too
+            lock.hold = 0
+            fs_leave(&me, lock)
+            raise
+    fs_hold_end(&me, lock)
+    return 0
+
+
+cdef class Pass:
+    """Descriptor for __enter__ and __exit__: hands out the bound method that the lock keeps, instead of making one."""
+    cdef int which
+
+    def __init__(self, which):
+        self.which = which
+
+    def __get__(self, instance, owner):
+        if instance is None:
+            return enter_any if self.which == 0 else exit_any
+        return (<Gateway?>instance).enter_ if self.which == 0 else (<Gateway>instance).exit_
+
+
+def enter_any(lock):
+    return (<Gateway?>lock).enter_()
+
+
+def exit_any(lock, *args):
+    return (<Gateway?>lock).exit_(*args)
+
+
+cdef class Gateway(Handle):
+    """A lock as its users see it."""
+    cdef object enter_, exit_
+
+
+cdef class RecursiveLock(Gateway):
+    """A recursive lock: an object of its own, or the one that guards another object."""
+
+    def __init__(self, *, gate=None):
+        self.ref = new_ref(default_heap(), sizeof(fs_object), FS_MUTEX, gate_ref(gate))
+        self.bind()
+
+    cdef int bind(self) except -1:
+        cdef Turnstile t = Turnstile.__new__(Turnstile)
+        t.ref = self.ref
+        self.enter_ = t.enter
+        self.exit_ = t.exit
+        return 0
+
+    def acquire(self, block=True, timeout=None):
+        """True once held by this thread (again), False when `timeout` seconds went by."""
+        if block is True and timeout is None and hold_now(self.ref):
+            return True
+        return hold(self.ref, deadline_of(block, timeout), 0) == 1
+
+    def release(self):
+        """AssertionError when this thread does not hold it."""
+        unhold(self.ref)
+
+    @property
+    def abandoned(self):
+        """True for the holder that took over from one that died inside its critical section, until it releases."""
+        cdef fs_self me
+        whoami(self.ref.h, self.ref.heap, &me)
+        return bool(fs_is_mine(&me, &self.ref.o.lock) and self.ref.o.lock.hold & FS_HOLD_ABANDONED)
+
+    def _state(self):
+        """(holds: 'mine', 'thread', 'process' or None; recursion count)"""
+        cdef fs_self me
+        whoami(self.ref.h, self.ref.heap, &me)
+        cdef uint32_t owner = fs_load_u32(&self.ref.o.lock.word) & FS_LOCK_OWNER
+        cdef uint32_t count = self.ref.o.lock.hold & FS_HOLD_COUNT
+        if not owner:
+            return None, 0
+        if owner == me.id:
+            return "mine", count
+        return ("thread" if is_ours(self.ref.h, owner) else "process"), count
+
+
+cdef extern from "identity.h" nogil:
+    int fs_is_ours(fs_heap *heap, uint32_t identity)
+
+
+cdef bint is_ours(fs_heap *h, uint32_t identity):
+    return fs_is_ours(h, identity)
+
+
+cdef object lock_of(Handle handle):
+    """The lock that guards the handle's object."""
+    cdef RecursiveLock lock
+    if handle.lock is None:
+        lock = rlock_class.__new__(rlock_class)
+        lock.ref = handle.ref
+        lock.bind()
+        handle.lock = lock
+    return handle.lock
+
+
+cdef inline int take(Ref ref, int64_t deadline) except -1:
+    """Takes the token: 1, or 0 when the time ran out."""
+    cdef fs_self me
+    cdef fs_lock *lock = &ref.o.lock
+    cdef int r = FS_OK
+    if ref.closed[0]:
+        check_open(ref)
+    if fs_me(ref.h, &me) != FS_OK:
+        whoami(ref.h, ref.heap, &me)
+    if not fs_cas_u32(&lock.word, 0, ref.h.process_id):
+        r = wait_for_lock(ref, lock, ref.h.process_id, deadline)
+        if r == -1:
+            return 0
+    lock.hold = me.id | (FS_HOLD_ABANDONED if r == FS_TAKEN_OVER else 0)
+    return 1
+
+
+cdef inline int give(Ref ref) except -1:
+    cdef fs_lock *lock = &ref.o.lock
+    if ref.closed[0]:
+        check_open(ref)
+    if not fs_load_u32(&lock.word) & FS_LOCK_OWNER:
+        raise ValueError("semaphore or lock released too many times")
+    lock.hold = 0
+    fs_leave_slow(lock)
+    return 0
+
+
+@cython.final
+cdef class TokenTurnstile:
+    """The two ends of `with lock:` for a plain lock."""
+    cdef Ref ref
+
+    def enter(self):
+        take(self.ref, -1)
+        return True
+
+    def exit(self, kind=None, value=None, traceback=None, /):
+        give(self.ref)
+
+
+cdef class Mutex(Gateway):
+    """A plain lock: a token that any process may give back. Its owner is a process, so a thread may end without losing it."""
+
+    def __init__(self, *, gate=None):
+        self.ref = new_ref(default_heap(), sizeof(fs_object), FS_MUTEX, gate_ref(gate))
+        self.bind()
+
+    cdef int bind(self) except -1:
+        cdef TokenTurnstile t = TokenTurnstile.__new__(TokenTurnstile)
+        t.ref = self.ref
+        self.enter_ = t.enter
+        self.exit_ = t.exit
+        return 0
+
+    def acquire(self, block=True, timeout=None):
+        """True once this process holds it, False when `timeout` seconds went by."""
+        return take(self.ref, -1 if block is True and timeout is None else deadline_of(block, timeout)) == 1
+
+    def release(self):
+        """Any thread of any process may release it; ValueError when nobody holds it."""
+        give(self.ref)
+
+    @property
+    def abandoned(self):
+        """True while held by a process that took it over from a dead one."""
+        cdef fs_lock *lock = &self.ref.o.lock
+        return bool(fs_load_u32(&lock.word) & FS_LOCK_OWNER == self.ref.h.process_id and lock.hold & FS_HOLD_ABANDONED)
+
+    def _state(self):
+        """'mine', 'thread', 'process', or None when free."""
+        cdef fs_self me
+        whoami(self.ref.h, self.ref.heap, &me)
+        cdef uint32_t owner = fs_load_u32(&self.ref.o.lock.word) & FS_LOCK_OWNER
+        if not owner:
+            return None
+        if owner != self.ref.h.process_id:
+            return "process"
+        return "mine" if self.ref.o.lock.hold & FS_HOLD_COUNT == me.id else "thread"
+
+
+@cython.final
+cdef class Floor:
+    """What a call costs: the benchmarks' zero."""
+
+    def nothing(self):
+        return None

@@ -1,0 +1,953 @@
+"""The dict over the C layer's table.
+
+Encode first, lock, copy bytes, unlock, and only then make or drop objects. What needs an object before it can decide
+(pop of a pickled value, popitem) looks, decides, and changes the container only if it is still as it was seen; after some
+failures it holds the container's lock, as its user could, and goes on.
+"""
+
+import os
+import pickle
+from numbers import Number
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy
+
+from fastshm._c cimport *
+from fastshm._codec cimport (
+    Packed, PyUnicode_DATA, PyUnicode_New, decode_key, decode_value, key_of, value_of, word_value,
+)
+from fastshm._containers cimport (
+    FS_ANY, PATIENCE, TRIES, Pins, again, fs_identify_by, made, new_pins, reap, whoami,
+)
+from fastshm._core cimport (
+    Handle, Ref, check_open, default_heap, fail, gate_ref, hold, identify, lock_of, make_handle, new_ref, unhold,
+)
+
+fs_identify_by(identify)
+
+cdef object pickle_loads = pickle.loads
+cdef object MISSING = object()
+cdef object UNSURE = object()  # not there, but for keys that only Python can compare
+cdef enum:
+    CACHED = 128  # decoded values a handle keeps
+    CACHED_SIZE = 4096  # bytes of the largest value whose object is kept
+
+
+# --- decoded values -----------------------------------------------------------------------------------------------------------
+
+cdef struct Cached:
+    uint64_t number, head, value
+    PyObject *object
+    int copied
+
+
+cdef bint is_frozen(object value, int depth):
+    cdef type kind = type(value)
+    if kind is int or kind is str or kind is float or value is None or kind is bool or kind is bytes or kind is complex:
+        return True
+    if depth and (kind is tuple or kind is frozenset):
+        for part in value:
+            if not is_frozen(part, depth - 1):
+                return False
+        return True
+    return False
+
+
+cdef int how_to_share(object value):
+    """0: every reader decodes its own; 1: the object itself; 2, 3, 4: a shallow copy of the dict, list, set."""
+    cdef type kind = type(value)
+    if is_frozen(value, 4):
+        return 1
+    if kind is dict:
+        for k, v in (<dict>value).items():
+            if not is_frozen(k, 4) or not is_frozen(v, 4):
+                return 0
+        return 2
+    if kind is list or kind is set:
+        for v in value:
+            if not is_frozen(v, 4):
+                return 0
+        return 3 if kind is list else 4
+    return 0
+
+
+@cython.final
+cdef class Cache:
+    """Objects of pickled values that have not changed since. A line holds what no reader can change, or a master copy."""
+    cdef Cached line[CACHED]
+    cdef uint64_t version
+
+    cdef object find(self, uint64_t version, uint64_t number, uint64_t head, uint64_t value):
+        cdef Cached *c = &self.line[number % CACHED]
+        if self.version != version or c.object == NULL or c.number != number or c.head != head or c.value != value:
+            return MISSING
+        cdef object out = <object>c.object
+        if c.copied == 1:
+            return out
+        if c.copied == 2:
+            return (<dict>out).copy()
+        return (<list>out)[:] if c.copied == 3 else (<set>out).copy()
+
+    cdef object keep(self, uint64_t version, uint64_t number, uint64_t head, uint64_t value, object decoded):
+        """What to hand out for it."""
+        cdef int copied = how_to_share(decoded)
+        cdef Cached *c = &self.line[number % CACHED]
+        if not copied:
+            return decoded
+        if self.version != version:
+            self.clear()
+            self.version = version
+        Py_XDECREF(c.object)
+        Py_INCREF(decoded)
+        c.number, c.head, c.value, c.copied, c.object = number, head, value, copied, <PyObject *>decoded
+        return self.find(version, number, head, value)
+
+    cdef int clear(self) noexcept:
+        cdef int i
+        for i in range(CACHED):
+            Py_XDECREF(self.line[i].object)
+            self.line[i].object = NULL
+        return 0
+
+    def __dealloc__(self):
+        self.clear()
+
+
+# --- keys that only Python can compare ---------------------------------------------------------------------------------------
+
+cdef bint may_equal_others(object key):
+    """May it equal a key of a builtin type? Not if it compares by identity, or with its own kind only."""
+    cdef type kind = type(key)
+    cdef object eq
+    if kind is tuple or kind is frozenset:
+        for part in key:
+            if may_equal_others(part):
+                return True
+        return False
+    eq = kind.__eq__
+    return not (
+        eq is object.__eq__
+        or kind.__module__ in ("datetime", "uuid", "pathlib", "pathlib._local", "ipaddress")
+        or (hasattr(kind, "__dataclass_fields__") and getattr(eq, "__qualname__", "").endswith(kind.__qualname__ + ".__eq__")
+            and getattr(eq, "__module__", None) in (None, "dataclasses"))
+    )
+
+
+cdef int use_stored(fs_key *k, int form, bytes raw, uint64_t seed) noexcept:
+    k.form, k.display = <uint8_t>form, FS_D_SAME
+    k.bytes = <const unsigned char *>PyBytes_AS_STRING(raw)
+    k.length = k.total = len(raw)
+    fs_key_prepare(k, seed)
+    return 0
+
+
+@cython.final
+cdef class Mirror:
+    """A table's keys as objects -> (form, canonical bytes). May hold keys that were deleted since."""
+    cdef dict known
+    cdef dict partial  # while it is being brought up to date
+    cdef bint natives  # also those that need no `==`
+    cdef fs_extent extent
+
+    cdef dict refresh(self, Dict d, bint natives):
+        """The keys, up to date. Hashing and comparing them may run code that comes back here: it gets what is known so far."""
+        cdef dict known = self.known
+        cdef fs_extent extent = self.extent
+        cdef Snapshot s = None
+        cdef fs_record *r
+        cdef bytes raw
+        if self.partial is not None:
+            self.extent.keys_changed = d.t.keys_changed
+            return self.partial
+        natives = natives or self.natives
+        if known is not None and natives == self.natives:
+            s = d.snapshot(False, 0 if natives else FS_K_OTHER, extent.n, &extent)
+        if s is None:  # for the first time, or numbers stand for other keys than before
+            known = {}
+            s = d.snapshot(False, 0 if natives else FS_K_OTHER, 0, &extent)
+        self.known, self.partial = None, known
+        try:
+            while True:
+                r = s.next()
+                if r == NULL:
+                    break
+                raw = PyBytes_FromStringAndSize(<char *>r + sizeof(fs_record), r.entry.key_length)
+                known[s.key(r)] = (r.entry.form & ~FS_KEY_IN_BLOB, raw)
+        finally:
+            self.partial = None
+        self.known, self.natives, self.extent = known, natives, extent
+        return known
+
+
+# --- snapshots ----------------------------------------------------------------------------------------------------------------
+
+@cython.final
+cdef class Snapshot:
+    """Entries of a table, all of one instant, in private memory."""
+    cdef fs_snapshot s
+    cdef unsigned char *at
+    cdef uint64_t left
+    cdef Pins pins
+    cdef Ref ref
+
+    cdef fs_record *next(self) noexcept:
+        cdef fs_record *r
+        if self.left == 0:
+            return NULL
+        r = <fs_record *>self.at
+        self.at += (sizeof(fs_record) + r.key_total + r.value_size + 7) & ~<uint64_t>7
+        self.left -= 1
+        return r
+
+    cdef object key(self, fs_record *r):
+        return decode_key(<unsigned char *>r + sizeof(fs_record), r.key_total, r.entry.key_length,
+                          r.entry.form & ~FS_KEY_IN_BLOB, r.entry.display)
+
+    cdef object value(self, fs_record *r):
+        cdef list refs = None
+        if r.entry.kind < FS_V_UTF8:
+            return word_value(r.entry.kind, r.entry.length, r.entry.value)
+        if fs_needs_pin(r.entry.kind):
+            refs = self.pins.adopt(r.entry.kind, r.pin)
+        return decode_value(r.entry.kind, r.entry.length, r.entry.value, <unsigned char *>r + sizeof(fs_record) + r.key_total,
+                            r.value_size, refs, self.ref.heap)
+
+    def __dealloc__(self):
+        free(self.s.buffer)
+
+
+# --- dict ---------------------------------------------------------------------------------------------------------------------
+
+cdef class Dict(Handle):
+    """A shared dict. Every operation is one step for all processes; what is read is a copy."""
+    cdef fs_table *t
+    cdef uint64_t seed
+    cdef fs_peek p
+    cdef Cache cache
+    cdef Mirror mirror
+
+    @staticmethod
+    def make(type cls, gate=None):
+        """A new, empty one in this process's segment."""
+        cdef Ref ref = new_ref(default_heap(), sizeof(fs_table), FS_TABLE, gate_ref(gate))
+        cdef bytes seed = os.urandom(8)
+        memcpy(&(<fs_table *>ref.o).seed, PyBytes_AS_STRING(seed), 8)
+        return make_handle(cls, ref)
+
+    cdef int bind(self) except -1:
+        self.t = <fs_table *>self.ref.o
+        if self.t.o.block.kind != FS_TABLE:
+            fail(FS_CORRUPT, self.ref.heap)
+        self.seed = self.t.seed
+        self.p.view.version = 1
+        return 0
+
+    # reading
+
+    cdef object peek(self, const fs_key *k):
+        """The value; MISSING; or UNSURE."""
+        cdef fs_peek *p = &self.p
+        cdef fs_table *t = self.t
+        cdef uint32_t kind, length
+        cdef uint64_t word, size, head, number, version, others
+        cdef object out
+        cdef int r
+        for _ in range(TRIES):
+            r = fs_peek_at(self.ref.h, t, k, p)
+            if r == FS_MISSING:
+                others = t.others
+                if fs_peek_valid(t, p, 0):
+                    return UNSURE if others else MISSING
+                continue
+            if r != FS_OK:
+                continue
+            kind, length, word, size = p.seen.kind, p.seen.length, p.seen.value, p.seen.size
+            if kind < FS_V_OWNING:
+                if fs_peek_valid(t, p, 1):
+                    if kind < FS_V_UTF8:
+                        return word_value(kind, length, word)
+                    return decode_value(kind, length, word, NULL, 0, None, self.ref.heap)
+            elif kind == FS_V_ASCII_BLOB:
+                out = PyUnicode_New(size, 127)
+                fs_copy_racy(<void *>PyUnicode_DATA(out), p.seen.data, size)
+                if fs_peek_valid(t, p, 1):
+                    return out
+            elif kind == FS_V_PICKLE_BLOB:
+                version, number, head = p.view.version, p.place.number, p.place.head
+                if self.cache is not None:
+                    out = self.cache.find(version, number, head, word)
+                    if out is not MISSING:
+                        if fs_peek_valid(t, p, 1):
+                            return out
+                        continue
+                out = PyBytes_FromStringAndSize(NULL, size)
+                fs_copy_racy(PyBytes_AS_STRING(out), p.seen.data, size)
+                if fs_peek_valid(t, p, 1):
+                    out = pickle_loads(out)
+                    if size > CACHED_SIZE:
+                        return out
+                    if self.cache is None:
+                        self.cache = Cache.__new__(Cache)
+                    return self.cache.keep(version, number, head, word, out)
+            elif kind < FS_V_PICKLE_BLOB:
+                out = PyBytes_FromStringAndSize(NULL, size)
+                fs_copy_racy(PyBytes_AS_STRING(out), p.seen.data, size)
+                if fs_peek_valid(t, p, 1):
+                    return decode_value(kind, 0, 0, <unsigned char *>PyBytes_AS_STRING(out), size, None, self.ref.heap)
+            else:
+                break
+        return self.read(k, NULL)
+
+    cdef object read(self, const fs_key *k, fs_witness *seen):
+        """The same under the lock, and what tells whether it is still so."""
+        cdef Pins pins = None
+        cdef fs_self me
+        cdef fs_copy c
+        cdef fs_witness unused
+        cdef uint64_t *pin = NULL
+        cdef int r
+        if seen == NULL:
+            seen = &unused
+        whoami(self.ref, &me)
+        r = fs_table_read(&me, self.t, k, pin, &c, seen)
+        while True:
+            if r == FS_RANGE:
+                pins = new_pins(self.ref)
+                pins.reserve(1)
+                pin = pins.offsets
+            elif not again(r, &me):
+                break
+            with nogil:
+                r = fs_table_read(&me, self.t, k, pin, &c, seen)
+        if r == FS_MISSING:
+            return UNSURE if self.t.others else MISSING
+        if r != FS_OK:
+            fail(r, self.ref.heap)
+        return made(&c, pins, self.ref)
+
+    cdef object resolve(self, object key, fs_key *k, uint64_t *looked):
+        """For a key that only Python can compare with what is there: *k becomes the equal key that is stored, and what keeps
+        its bytes is returned; None when there is none. *looked is the number of changes of keys at that time."""
+        cdef bint natives = k.form == FS_K_OTHER and self.t.used != self.t.others and may_equal_others(key)
+        cdef dict known
+        cdef object hit
+        cdef bytes raw
+        if self.mirror is None:
+            self.mirror = Mirror.__new__(Mirror)
+        while True:
+            known = self.mirror.refresh(self, natives)
+            looked[0] = self.mirror.extent.keys_changed
+            hit = known.get(key)
+            if hit is None:
+                return None
+            raw = hit[1]
+            use_stored(k, hit[0], raw, self.seed)
+            if self.has(k):
+                return raw
+            known.pop(key, None)  # deleted since it was looked at
+
+    cdef bint has(self, const fs_key *k) except -1:
+        cdef fs_self me
+        cdef fs_copy c
+        cdef fs_witness seen
+        cdef int r
+        whoami(self.ref, &me)
+        r = fs_table_read(&me, self.t, k, NULL, &c, &seen)
+        while again(r, &me):
+            with nogil:
+                r = fs_table_read(&me, self.t, k, NULL, &c, &seen)
+        if r == FS_OK:
+            free(c.data)
+        elif r < 0 and r != FS_RANGE:
+            fail(r, self.ref.heap)
+        return r != FS_MISSING
+
+    cdef object find(self, object key):
+        """The value or MISSING."""
+        cdef fs_key k
+        cdef object kept, out
+        cdef uint64_t looked
+        if self.ref.closed[0]:
+            check_open(self.ref)
+        kept = key_of(key, &k, self.seed)
+        if k.form != FS_K_OTHER:
+            out = self.peek(&k)
+            if out is not UNSURE:
+                return out
+        while True:
+            if k.form == FS_K_OTHER and self.t.used == 0:
+                return MISSING
+            kept = self.resolve(key, &k, &looked)
+            if kept is None:
+                return MISSING
+            out = self.peek(&k)
+            if out is not UNSURE and out is not MISSING:
+                return out
+            kept = key_of(key, &k, self.seed)
+
+    def __getitem__(self, key):
+        cdef object out = self.find(key)
+        if out is MISSING:
+            raise KeyError(key)
+        return out
+
+    def get(self, key, default=None, /):
+        cdef object out = self.find(key)
+        return default if out is MISSING else out
+
+    def __contains__(self, key):
+        cdef fs_key k
+        cdef object _kept
+        cdef uint64_t looked
+        cdef int r
+        if self.ref.closed[0]:
+            check_open(self.ref)
+        _kept = key_of(key, &k, self.seed)
+        if k.form != FS_K_OTHER:
+            for _ in range(TRIES):
+                r = fs_peek_at(self.ref.h, self.t, &k, &self.p)
+                if r == FS_OK and fs_peek_valid(self.t, &self.p, 1):
+                    return True
+                if r == FS_MISSING and self.t.others == 0 and fs_peek_valid(self.t, &self.p, 0):
+                    return False
+            if self.has(&k):
+                return True
+            if self.t.others == 0:
+                return False
+        return self.resolve(key, &k, &looked) is not None
+
+    def __len__(self):
+        cdef fs_self me
+        cdef uint64_t version, used
+        cdef int r
+        if self.ref.closed[0]:
+            check_open(self.ref)
+        version = fs_read_begin(&self.t.o.lock)
+        used = fs_load_relaxed(&self.t.used)
+        if not version & 1 and fs_read_valid(&self.t.o.lock, version):
+            return used
+        self.enter(&me, &r)
+        used = self.t.used
+        fs_table_leave(&me, self.t, r)
+        return used
+
+    cdef int enter(self, fs_self *me, int *entered) except -1:
+        whoami(self.ref, me)
+        entered[0] = fs_table_enter(me, self.t)
+        while again(entered[0], me):
+            with nogil:
+                entered[0] = fs_table_enter(me, self.t)
+        if entered[0] < 0:
+            fail(entered[0], self.ref.heap)
+        return 0
+
+    def get_many(self, keys, default=None):
+        """The values of several keys, `default` for those that are not there. Each is read at one instant, not all of them at
+        the same: for that hold get_lock()."""
+        cdef list out = []
+        for key in keys:
+            value = self.find(key)
+            out.append(default if value is MISSING else value)
+        return out
+
+    # all of it at one instant
+
+    cdef Snapshot snapshot(self, bint values, uint8_t form, uint64_t first, fs_extent *extent):
+        """Entries from number `first` on; None when that number stands for another key than at the extent given."""
+        cdef Snapshot s = Snapshot.__new__(Snapshot)
+        cdef fs_self me
+        cdef uint64_t *slots = NULL
+        cdef uint64_t room = 0
+        cdef int r
+        s.ref = self.ref
+        whoami(self.ref, &me)
+        r = FS_BUSY
+        if self.t.used < 1000:
+            r = fs_table_copy(&me, self.t, values, form, first, slots, room, &s.s, extent)
+        while True:
+            if r == FS_RANGE:
+                if s.pins is None:
+                    s.pins = new_pins(self.ref)
+                s.pins.reserve(s.s.pins)
+                slots, room = s.pins.offsets, s.pins.room
+                me.wait = 1
+            elif not again(r, &me):
+                break
+            elif s.pins is not None:
+                s.pins.clear()
+            with nogil:
+                r = fs_table_copy(&me, self.t, values, form, first, slots, room, &s.s, extent)
+        if r == FS_CHANGED:
+            return None
+        if r != FS_OK:
+            fail(r, self.ref.heap)
+        s.at = s.s.buffer
+        s.left = s.s.count
+        return s
+
+    cdef Snapshot whole(self, bint values):
+        cdef fs_extent extent
+        return self.snapshot(values, 0, 0, &extent)
+
+    def keys(self):
+        """A list of the keys, of one instant."""
+        cdef Snapshot s = self.whole(False)
+        cdef fs_record *r
+        cdef list out = []
+        while True:
+            r = s.next()
+            if r == NULL:
+                return out
+            out.append(s.key(r))
+
+    def values(self):
+        """A list of the values, of one instant."""
+        cdef Snapshot s = self.whole(True)
+        cdef fs_record *r
+        cdef list out = []
+        while True:
+            r = s.next()
+            if r == NULL:
+                return out
+            out.append(s.value(r))
+
+    def items(self):
+        """A list of (key, value), of one instant."""
+        cdef Snapshot s = self.whole(True)
+        cdef fs_record *r
+        cdef list out = []
+        while True:
+            r = s.next()
+            if r == NULL:
+                return out
+            out.append((s.key(r), s.value(r)))
+
+    def copy(self):
+        """A plain dict of one instant."""
+        cdef Snapshot s = self.whole(True)
+        cdef fs_record *r
+        cdef dict out = {}
+        while True:
+            r = s.next()
+            if r == NULL:
+                return out
+            out[s.key(r)] = s.value(r)
+
+    def __iter__(self):
+        cdef fs_extent extent
+        cdef KeyIterator it = KeyIterator.__new__(KeyIterator)
+        it.s = self.snapshot(False, 0, 0, &extent)
+        it.d = self
+        it.used = extent.used
+        return it
+
+    # writing
+
+    cdef int put(self, object key, object value, int how) except -100:
+        """FS_OK, or FS_EXISTS."""
+        cdef fs_key k
+        cdef fs_value v
+        cdef object _kept = key_of(key, &k, self.seed)
+        cdef object _held = value_of(value, &v, self.ref.heap)
+        cdef fs_self me
+        cdef int r
+        whoami(self.ref, &me)
+        if k.form != FS_K_OTHER:
+            r = fs_table_put(&me, self.t, &k, &v, how, FS_ANY, NULL, NULL)
+            if r == FS_OK:
+                if self.ref.h.super.dying:
+                    fs_reap(&me)
+                return r
+        else:
+            r = FS_CHANGED
+        return self.put_again(r, key, &k, &v, how, &me, NULL)
+
+    cdef int put_again(self, int r, object key, fs_key *k, fs_value *v, int how, fs_self *me, fs_witness *seen) except -100:
+        """Goes on after a try that ended with `r`. With `seen`, *k is a stored key, and FS_CHANGED is for the caller."""
+        cdef uint64_t looked = FS_ANY
+        cdef object kept = None, fresh
+        cdef bint buried = False
+        cdef int tries = 0
+        try:
+            while True:
+                if r == FS_OK or r == FS_EXISTS:
+                    reap(self.ref, me)
+                    return r
+                if r == FS_CHANGED:
+                    if seen != NULL:
+                        return r
+                    fresh = key_of(key, k, self.seed)
+                    kept = self.resolve(key, k, &looked)
+                    if kept is None:
+                        kept = fresh = key_of(key, k, self.seed)
+                    tries = self.impatient(tries)
+                    if tries > PATIENCE:  # the key's own methods insert keys, whenever they are called
+                        looked = self.t.keys_changed
+                elif r == FS_NOMEM and not buried:
+                    buried = True
+                    me.wait = 1
+                    with nogil:
+                        fs_bury(me)
+                elif not again(r, me):
+                    fail(r, self.ref.heap)
+                with nogil:
+                    r = fs_table_put(me, self.t, k, v, how, looked, seen, NULL)
+        finally:
+            if tries >= PATIENCE:
+                unhold(self.ref)
+
+    cdef int impatient(self, int tries) except -1:
+        """Overtaken once more: in the end the lock is held, so that only this thread's own code can do it again."""
+        if tries + 1 == PATIENCE:
+            hold(self.ref, -1, FS_HOLD_QUIET)
+        elif tries > 2 * PATIENCE:
+            raise RuntimeError("dictionary changed, again and again, by the code of the keys or values that are looked at")
+        return tries + 1
+
+    def __setitem__(self, key, value):
+        self.put(key, value, FS_PUT)
+
+    def __delitem__(self, key):
+        cdef fs_key k
+        if not self.remove(key, &k, NULL, FS_ANY):
+            raise KeyError(key)
+
+    cdef bint remove(self, object key, fs_key *k, fs_witness *seen, uint64_t at) except -1:
+        """False when it is not there (or, with `seen`, not as seen). With `seen`, *k is filled in already."""
+        cdef fs_self me
+        cdef object kept = None
+        cdef uint64_t looked
+        cdef int r
+        if seen == NULL:
+            kept = key_of(key, k, self.seed)
+        whoami(self.ref, &me)
+        r = FS_MISSING
+        if k.form != FS_K_OTHER or seen != NULL:
+            r = fs_table_remove(&me, self.t, k, seen, at)
+        while True:
+            if r == FS_MISSING and seen == NULL and self.t.used and (k.form == FS_K_OTHER or self.t.others):
+                kept = self.resolve(key, k, &looked)
+                if kept is None:
+                    return False
+            elif not again(r, &me):
+                break
+            with nogil:
+                r = fs_table_remove(&me, self.t, k, seen, at)
+            if r == FS_MISSING and seen == NULL:
+                kept = key_of(key, k, self.seed)  # deleted meanwhile: look again
+        if r < 0 and r != FS_CHANGED:
+            fail(r, self.ref.heap)
+        reap(self.ref, &me)
+        return r == FS_OK
+
+    def pop(self, key, *default):
+        if len(default) > 1:
+            raise TypeError(f"pop expected at most 2 arguments, got {len(default) + 1}")
+        cdef object out = self.take(key)
+        if out is not MISSING:
+            return out
+        if default:
+            return default[0]
+        raise KeyError(key)
+
+    cdef object take(self, object key):
+        cdef fs_key k
+        cdef fs_copy c
+        cdef fs_self me
+        cdef object _kept = key_of(key, &k, self.seed)
+        cdef int r
+        whoami(self.ref, &me)
+        if k.form != FS_K_OTHER:
+            r = fs_table_take(&me, self.t, &k, &c)
+            while again(r, &me):
+                with nogil:
+                    r = fs_table_take(&me, self.t, &k, &c)
+            if r == FS_OK:
+                reap(self.ref, &me)
+                return made(&c, None, self.ref)
+            if r < 0 and r != FS_TYPE:
+                fail(r, self.ref.heap)
+            if r == FS_MISSING and self.t.others == 0:
+                return MISSING
+        return self.take_decoded(key)
+
+    cdef object take_decoded(self, object key):
+        """Reads, decodes, and removes it if it is still the same: a value that cannot be decoded stays."""
+        cdef fs_key k
+        cdef fs_witness seen
+        cdef object out
+        cdef list kept = [None]
+        cdef int tries = 0
+        try:
+            while True:
+                out = self.look(key, &k, kept, &seen)
+                if out is MISSING or self.remove(key, &k, &seen, FS_ANY):
+                    return out
+                tries = self.impatient(tries)
+        finally:
+            if tries >= PATIENCE:
+                unhold(self.ref)
+
+    cdef object look(self, object key, fs_key *k, list kept, fs_witness *seen):
+        """The value under the lock and its witness, or MISSING. *k is the key that is stored; kept[0] holds its bytes."""
+        cdef object out
+        cdef uint64_t looked
+        while True:
+            kept[0] = key_of(key, k, self.seed)
+            if k.form != FS_K_OTHER:
+                out = self.read(k, seen)
+                if out is not UNSURE:
+                    return out
+            elif self.t.used == 0:
+                return MISSING
+            out = self.resolve(key, k, &looked)
+            if out is None:
+                return MISSING
+            kept[0] = out
+            out = self.read(k, seen)
+            if out is not UNSURE and out is not MISSING:
+                return out
+
+    def popitem(self):
+        """Removes and returns the last (key, value)."""
+        cdef fs_extent extent
+        cdef fs_witness seen
+        cdef fs_key k
+        cdef Snapshot s
+        cdef fs_record *r
+        cdef unsigned char *p
+        cdef int tries = 0
+        try:
+            while True:
+                s = self.snapshot(True, 0, FS_ANY, &extent)
+                r = s.next()
+                if r == NULL:
+                    raise KeyError("popitem(): dictionary is empty")
+                p = <unsigned char *>r + sizeof(fs_record)
+                item = s.key(r), s.value(r)
+                seen.moved, seen.number = extent.moved, extent.n - 1
+                seen.head, seen.value = r.entry.head, r.entry.value
+                k.bytes, k.length, k.total = p, r.entry.key_length, r.key_total
+                k.form, k.display = r.entry.form & ~FS_KEY_IN_BLOB, r.entry.display
+                fs_key_prepare(&k, self.seed)
+                if self.remove(None, &k, &seen, extent.keys_changed):
+                    return item
+                tries = self.impatient(tries)
+        finally:
+            if tries >= PATIENCE:
+                unhold(self.ref)
+
+    def setdefault(self, key, default=None, /):
+        cdef object out, held
+        cdef fs_key k
+        cdef fs_value v
+        cdef fs_self me
+        while True:
+            out = self.find(key)
+            if out is not MISSING:
+                return out
+            held = value_of(default, &v, self.ref.heap)
+            whoami(self.ref, &me)
+            if self.put_again(FS_CHANGED, key, &k, &v, FS_PUT_IF_ABSENT, &me, NULL) == FS_OK:
+                if v.kind == FS_V_PICKLE_BLOB or v.kind == FS_V_PICKLE_BUNDLE:
+                    return decode_value(v.kind, 0, 0, <const unsigned char *>v.data, v.size, (<Packed>held).refs, self.ref.heap)
+                return default
+
+    def increment(self, key, amount=1, /):
+        """Adds a number to the value of a key (0 when it is not there) as one step, and returns the sum."""
+        cdef fs_key k
+        cdef fs_value v
+        cdef fs_self me
+        cdef fs_witness seen
+        cdef uint64_t result = 0, _looked
+        cdef object _kept = key_of(key, &k, self.seed), held, old
+        cdef list keep = [None]
+        cdef int r, tries = 0
+        if type(amount) is int:
+            held = value_of(amount, &v, self.ref.heap)
+            if v.kind == FS_V_INT and k.form != FS_K_OTHER:
+                whoami(self.ref, &me)
+                r = fs_table_put(&me, self.t, &k, &v, FS_ADD, FS_ANY, NULL, &result)
+                while again(r, &me):
+                    with nogil:
+                        r = fs_table_put(&me, self.t, &k, &v, FS_ADD, FS_ANY, NULL, &result)
+                if r == FS_OK:
+                    return <int64_t>result
+                if r != FS_CHANGED and r != FS_TYPE and r != FS_OVERFLOW and r != FS_NOMEM:
+                    fail(r, self.ref.heap)
+        elif not isinstance(amount, Number):
+            raise TypeError(f"a number to add expected, not {type(amount).__name__!r}")
+        try:
+            while True:
+                old = self.look(key, &k, keep, &seen)
+                if old is MISSING:
+                    out = 0 + amount
+                    if self.put(key, out, FS_PUT_IF_ABSENT) == FS_OK:
+                        return out
+                else:
+                    if not isinstance(old, Number):
+                        raise TypeError(f"the value of {key!r} is no number but {type(old).__name__!r}")
+                    out = old + amount
+                    held = value_of(out, &v, self.ref.heap)
+                    whoami(self.ref, &me)
+                    if self.put_again(FS_BUSY, key, &k, &v, FS_PUT, &me, &seen) == FS_OK:
+                        return out
+                tries = self.impatient(tries)
+        finally:
+            if tries >= PATIENCE:
+                unhold(self.ref)
+
+    def clear(self):
+        cdef fs_self me
+        whoami(self.ref, &me)
+        cdef int r = fs_table_empty(&me, self.t)
+        while again(r, &me):
+            with nogil:
+                r = fs_table_empty(&me, self.t)
+        if r != FS_OK:
+            fail(r, self.ref.heap)
+        reap(self.ref, &me)
+
+    def update(self, *args, **kwargs):
+        """What dict.update takes. All of it at one instant, or, after an error, nothing."""
+        cdef dict new
+        if len(args) > 1:
+            raise TypeError(f"update expected at most 1 argument, got {len(args)}")
+        if not args:
+            new = kwargs
+        elif type(args[0]) is dict and not kwargs:
+            new = args[0]
+        elif isinstance(args[0], Dict):
+            new = args[0].copy()
+            new.update(kwargs)
+        else:
+            new = dict(*args, **kwargs)
+        if new:
+            self.update_from(new)
+
+    cdef int update_from(self, dict new) except -1:
+        cdef Py_ssize_t n = len(new), i = 0
+        cdef list kept = []
+        cdef bint foreign = False
+        cdef fs_self me
+        cdef uint64_t looked = FS_ANY
+        cdef int r, tries = 0
+        cdef bint buried = False
+        cdef fs_key *keys = <fs_key *>PyMem_Malloc(n * sizeof(fs_key))
+        cdef fs_value *values = <fs_value *>PyMem_Malloc(n * sizeof(fs_value))
+        try:
+            if keys == NULL or values == NULL:
+                raise MemoryError()
+            for key, value in list(new.items()) if not is_simple(new) else new.items():
+                held = key_of(key, &keys[i], self.seed)
+                if held is not None:
+                    kept.append(held)
+                    foreign = foreign or keys[i].form == FS_K_OTHER
+                held = value_of(value, &values[i], self.ref.heap)
+                if held is not None:
+                    kept.append(held)
+                i += 1
+            whoami(self.ref, &me)
+            if n < 1000 and not foreign:
+                r = fs_table_update(&me, self.t, keys, values, n, looked)
+            else:
+                r = FS_CHANGED if foreign else FS_BUSY
+            while True:
+                if r == FS_CHANGED:
+                    self.resolve_all(new, keys, kept, &looked)
+                    tries = self.impatient(tries)
+                    if tries > PATIENCE:
+                        looked = self.t.keys_changed
+                elif r == FS_NOMEM and not buried:
+                    buried = True
+                    me.wait = 1
+                    with nogil:
+                        fs_bury(&me)
+                elif not again(r, &me):
+                    break
+                with nogil:
+                    r = fs_table_update(&me, self.t, keys, values, n, looked)
+            if r != FS_OK:
+                fail(r, self.ref.heap)
+            reap(self.ref, &me)
+        finally:
+            PyMem_Free(keys)
+            PyMem_Free(values)
+            if tries >= PATIENCE:
+                unhold(self.ref)
+        return 0
+
+    cdef int resolve_all(self, dict new, fs_key *keys, list kept, uint64_t *looked) except -1:
+        """Each key that is stored under another object becomes the stored one."""
+        cdef Py_ssize_t i = 0
+        cdef bint natives = False
+        cdef dict known
+        cdef fs_key k
+        for key in new:
+            natives = natives or (keys[i].form == FS_K_OTHER and may_equal_others(key))
+            i += 1
+        if self.mirror is None:
+            self.mirror = Mirror.__new__(Mirror)
+        known = self.mirror.refresh(self, natives and self.t.used != self.t.others)
+        looked[0] = self.mirror.extent.keys_changed
+        i = 0
+        for key in list(new):
+            hit = known.get(key)
+            if hit is not None:
+                use_stored(&k, hit[0], hit[1], self.seed)
+                if not self.has(&k):
+                    known.pop(key, None)  # deleted since it was looked at
+                    hit = None
+            if hit is not None:
+                kept.append(hit[1])
+                keys[i] = k
+            else:
+                kept.append(key_of(key, &keys[i], self.seed))
+            i += 1
+        return 0
+
+    def get_lock(self):
+        """The recursive lock that makes several operations one for all others."""
+        return self.lock if self.lock is not None else lock_of(self)
+
+
+cdef bint is_simple(dict new):
+    """Nothing of it runs code when it is encoded."""
+    for key, value in new.items():
+        if type(key) is not str and type(key) is not int:
+            return False
+        if type(value) is not int and type(value) is not str and type(value) is not float and value is not None:
+            return False
+    return True
+
+
+@cython.final
+cdef class KeyIterator:
+    cdef Snapshot s
+    cdef Dict d
+    cdef uint64_t used
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef fs_record *r
+        if self.d is None:
+            raise StopIteration
+        if <uint64_t>len(self.d) != self.used:
+            self.used = FS_ANY
+            raise RuntimeError("dictionary changed size during iteration")
+        r = self.s.next()
+        if r == NULL:
+            self.d = None
+            raise StopIteration
+        return self.s.key(r)
+
+    def __length_hint__(self):
+        return 0 if self.d is None else self.s.left

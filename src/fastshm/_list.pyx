@@ -1,0 +1,546 @@
+"""The list over the C layer's vector.
+
+Encode first, lock, copy bytes, unlock, and only then make or drop objects. What needs an object before it can decide
+(remove, sort) looks, decides, and changes the container only if it is still as it was seen; after some
+failures it holds the container's lock, as its user could, and goes on.
+"""
+
+import os
+from operator import index as as_index
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
+from cpython.slice cimport PySlice_Unpack
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+
+from fastshm._c cimport *
+from fastshm._codec cimport decode_value, value_of, word_value
+from fastshm._containers cimport (
+    FS_ANY, PATIENCE, TRIES, Pins, again, fs_identify_by, made, new_pins, reap, whoami,
+)
+from fastshm._core cimport (
+    Handle, Heap, Ref, check_open, default_heap, fail, gate_ref, hold, identify, lock_of, make_handle, new_ref, unhold,
+)
+
+fs_identify_by(identify)
+
+
+@cython.final
+cdef class Items:
+    """Items of a vector, all of one instant, in private memory."""
+    cdef fs_items s
+    cdef Pins pins
+    cdef Ref ref
+    cdef uint64_t stamp
+
+    cdef list listed(self):
+        cdef list out = [None] * self.s.count, refs
+        cdef unsigned char *p = self.s.buffer
+        cdef fs_item *item
+        cdef uint64_t i
+        cdef uint32_t kind, length
+        for i in range(self.s.count):
+            item = <fs_item *>p
+            kind, length = item.about & 255, item.about >> 8 & 255
+            if kind < FS_V_UTF8:
+                out[i] = word_value(kind, length, item.value)
+            else:
+                refs = self.pins.adopt(kind, item.pin) if fs_needs_pin(kind) else None
+                out[i] = decode_value(kind, length, item.value, p + sizeof(fs_item), item.size, refs, self.ref.heap)
+            p += sizeof(fs_item) + ((item.size + 7) & ~<uint64_t>7)
+        return out
+
+    def __dealloc__(self):
+        free(self.s.buffer)
+
+
+@cython.final
+cdef class Values:
+    """Values on their way into a vector."""
+    cdef fs_value *v
+    cdef uint64_t n
+    cdef list kept
+
+    def __dealloc__(self):
+        PyMem_Free(self.v)
+
+
+cdef Values values_of(object source, Heap heap):
+    cdef list items = list(source) if not isinstance(source, List) else (<List>source).slice(0, INT64_MAX, 1)
+    cdef Values out = Values.__new__(Values)
+    cdef uint64_t i = 0
+    out.kept = [items]
+    out.v = <fs_value *>PyMem_Malloc(len(items) * sizeof(fs_value) + 1)
+    if out.v == NULL:
+        raise MemoryError()
+    for item in items:
+        held = value_of(item, &out.v[i], heap)
+        if held is not None:
+            out.kept.append(held)
+        i += 1
+    out.n = i
+    return out
+
+
+cdef class List(Handle):
+    """A shared list. Every operation is one step for all processes; what is read is a copy."""
+    cdef fs_vector *v
+    cdef PyObject *fresh  # borrowed: an iterator that has not begun yet
+
+    @staticmethod
+    def make(type cls, gate=None):
+        """A new, empty one in this process's segment."""
+        return make_handle(cls, new_ref(default_heap(), sizeof(fs_vector), FS_VECTOR, gate_ref(gate)))
+
+    cdef int bind(self) except -1:
+        self.v = <fs_vector *>self.ref.o
+        if self.v.o.block.kind != FS_VECTOR:
+            fail(FS_CORRUPT, self.ref.heap)
+        return 0
+
+    # reading
+
+    def __len__(self):
+        cdef uint64_t version, n
+        if self.ref.closed[0]:
+            check_open(self.ref)
+        if self.fresh != NULL:
+            (<ListIterator>self.fresh).snapshot()
+        version = fs_read_begin(&self.v.o.lock)
+        n = fs_load_relaxed(&self.v.n)
+        if not version & 1 and fs_read_valid(&self.v.o.lock, version):
+            return n
+        return self.measure()
+
+    cdef Py_ssize_t measure(self) except -1:
+        cdef fs_self me
+        cdef uint64_t n
+        cdef fs_span span
+        cdef int r
+        whoami(self.ref, &me)
+        r = fs_vector_enter(&me, self.v, &span)
+        while again(r, &me):
+            with nogil:
+                r = fs_vector_enter(&me, self.v, &span)
+        if r < 0:
+            fail(r, self.ref.heap)
+        n = span.n
+        fs_vector_leave(&me, self.v, r)
+        return n
+
+    cdef object item(self, int64_t i):
+        """IndexError when out of range."""
+        cdef fs_seen seen
+        cdef uint64_t version, stamp
+        cdef int r
+        if self.ref.closed[0]:
+            check_open(self.ref)
+        for _ in range(TRIES):
+            r = fs_vector_peek(self.ref.h, self.v, i, &version, &seen)
+            if r == FS_OK:
+                if seen.kind < FS_V_OWNING:
+                    if fs_read_valid(&self.v.o.lock, version):
+                        return decode_value(seen.kind, seen.length, seen.value, NULL, 0, None, self.ref.heap)
+                elif seen.kind <= FS_V_PICKLE_BLOB:
+                    out = PyBytes_FromStringAndSize(NULL, seen.size)
+                    fs_copy_racy(PyBytes_AS_STRING(out), seen.data, seen.size)
+                    if fs_read_valid(&self.v.o.lock, version):
+                        return decode_value(seen.kind, 0, 0, <unsigned char *>PyBytes_AS_STRING(out), seen.size, None,
+                                            self.ref.heap)
+                else:
+                    break
+            elif r == FS_RANGE and fs_read_valid(&self.v.o.lock, version):
+                raise IndexError("list index out of range")
+        return self.read(i, &stamp)
+
+    cdef object read(self, int64_t i, uint64_t *stamp):
+        """The same under the lock, and the stamp of that instant."""
+        cdef Pins pins = None
+        cdef fs_self me
+        cdef fs_copy c
+        cdef uint64_t *pin = NULL
+        cdef int r
+        whoami(self.ref, &me)
+        r = fs_vector_read(&me, self.v, i, pin, &c, stamp)
+        while True:
+            if r == FS_MISSING:
+                pins = new_pins(self.ref)
+                pins.reserve(1)
+                pin = pins.offsets
+            elif not again(r, &me):
+                break
+            with nogil:
+                r = fs_vector_read(&me, self.v, i, pin, &c, stamp)
+        if r == FS_RANGE:
+            raise IndexError("list index out of range")
+        if r != FS_OK:
+            fail(r, self.ref.heap)
+        return made(&c, pins, self.ref)
+
+    cdef Items snapshot(self, int64_t start, int64_t stop, int64_t step):
+        cdef Items s = Items.__new__(Items)
+        cdef fs_self me
+        cdef uint64_t *slots = NULL
+        cdef uint64_t room = 0
+        cdef int r
+        s.ref = self.ref
+        whoami(self.ref, &me)
+        r = FS_BUSY
+        if self.v.n < 1000:
+            r = fs_vector_copy(&me, self.v, start, stop, step, slots, room, &s.s, &s.stamp)
+        while True:
+            if r == FS_RANGE:
+                if s.pins is None:
+                    s.pins = new_pins(self.ref)
+                s.pins.reserve(s.s.pins)
+                slots, room = s.pins.offsets, s.pins.room
+                me.wait = 1
+            elif not again(r, &me):
+                break
+            elif s.pins is not None:
+                s.pins.clear()
+            with nogil:
+                r = fs_vector_copy(&me, self.v, start, stop, step, slots, room, &s.s, &s.stamp)
+        if r != FS_OK:
+            fail(r, self.ref.heap)
+        return s
+
+    cdef list slice(self, int64_t start, int64_t stop, int64_t step):
+        return self.snapshot(start, stop, step).listed()
+
+    def __getitem__(self, i):
+        cdef Py_ssize_t start, stop, step
+        if type(i) is int:
+            return self.item(index_of(i))
+        if isinstance(i, slice):
+            PySlice_Unpack(i, &start, &stop, &step)
+            return self.slice(start, stop, step)
+        return self.item(index_of(i))
+
+    def __iter__(self):
+        """Item by item as the list is then; wholly of one instant when its length is asked for before the first, as list()
+        does."""
+        cdef ListIterator it = ListIterator.__new__(ListIterator)
+        if self.ref.closed[0]:
+            check_open(self.ref)
+        it.items = self
+        self.fresh = <PyObject *>it
+        return it
+
+    def __reversed__(self):
+        return iter(self.slice(INT64_MAX, -INT64_MAX - 1, -1))
+
+    def __contains__(self, value):
+        return value in self.slice(0, INT64_MAX, 1)
+
+    def count(self, value, /):
+        return self.slice(0, INT64_MAX, 1).count(value)
+
+    def index(self, value, start=0, stop=INT64_MAX, /):
+        return self.slice(0, INT64_MAX, 1).index(value, start, stop)
+
+    def __add__(self, other):
+        return self.slice(0, INT64_MAX, 1) + other
+
+    def __mul__(self, n):
+        return self.slice(0, INT64_MAX, 1) * n
+
+    def __rmul__(self, n):
+        return self.slice(0, INT64_MAX, 1) * n
+
+    # writing
+
+    cdef int change(self, int what, int64_t i, const fs_value *v, uint64_t count, uint64_t stamp) except -100:
+        """FS_OK, FS_CHANGED, FS_RANGE."""
+        cdef fs_self me
+        cdef int r
+        cdef bint buried = False
+        whoami(self.ref, &me)
+        r = fs_vector_change(&me, self.v, what, i, v, count, stamp) if count < 1000 else FS_BUSY
+        while r != FS_OK:
+            if r == FS_NOMEM and not buried:
+                buried = True
+                me.wait = 1
+                with nogil:
+                    fs_bury(&me)
+            elif not again(r, &me):
+                break
+            with nogil:
+                r = fs_vector_change(&me, self.v, what, i, v, count, stamp)
+        if self.ref.h.super.dying:
+            fs_reap(&me)
+        if r != FS_OK and r != FS_CHANGED and r != FS_RANGE:
+            fail(r, self.ref.heap)
+        return r
+
+    def append(self, value, /):
+        cdef fs_value v
+        cdef object _held = value_of(value, &v, self.ref.heap)
+        self.change(FS_EXTEND, 0, &v, 1, FS_ANY)
+
+    def extend(self, values, /):
+        cdef Values new = values_of(values, self.ref.heap)
+        if new.n:
+            self.change(FS_EXTEND, 0, new.v, new.n, FS_ANY)
+
+    def __iadd__(self, values):
+        self.extend(values)
+        return self
+
+    def __imul__(self, n):
+        cdef object times = as_index(n)
+        cdef Items s
+        cdef int tries = 0
+        try:
+            while True:
+                s = self.snapshot(0, 0, 1)
+                count = len(self) * max(times, 0)
+                if count * sizeof(fs_slot) > room_left(self.ref.heap):
+                    raise MemoryError(f"no shared memory for a list of {count:,} items")
+                if self.rearrange(list(range(len(self))) * times, None, s.stamp):
+                    return self
+                tries = self.impatient(tries)
+        finally:
+            if tries >= PATIENCE:
+                unhold(self.ref)
+
+    def insert(self, i, value, /):
+        cdef fs_value v
+        cdef object _held = value_of(value, &v, self.ref.heap)
+        self.change(FS_INSERT_ITEM, clamped(i), &v, 1, FS_ANY)
+
+    def __setitem__(self, i, value):
+        cdef fs_value v
+        cdef object _held
+        if isinstance(i, slice):
+            self.replace(i, value)
+            return
+        _held = value_of(value, &v, self.ref.heap)
+        if self.change(FS_SET_ITEM, index_of(i), &v, 1, FS_ANY) == FS_RANGE:
+            raise IndexError("list assignment index out of range")
+
+    def __delitem__(self, i):
+        if isinstance(i, slice):
+            self.replace(i, None)
+        elif self.change(FS_DELETE_ITEM, index_of(i), NULL, 0, FS_ANY) == FS_RANGE:
+            raise IndexError("list assignment index out of range")
+
+    def pop(self, i=-1, /):
+        cdef fs_self me
+        cdef fs_copy c
+        cdef uint64_t stamp
+        cdef int64_t at = index_of(i)
+        cdef int r, tries = 0
+        whoami(self.ref, &me)
+        r = fs_vector_take(&me, self.v, at, &c)
+        while again(r, &me):
+            with nogil:
+                r = fs_vector_take(&me, self.v, at, &c)
+        if r == FS_OK:
+            reap(self.ref, &me)
+            return made(&c, None, self.ref)
+        if r < 0 and r != FS_TYPE and r != FS_RANGE:
+            fail(r, self.ref.heap)
+        try:
+            while True:  # a value that cannot be decoded stays
+                try:
+                    out = self.read(at, &stamp)
+                except IndexError:
+                    raise IndexError("pop index out of range" if len(self) else "pop from empty list") from None
+                if self.change(FS_DELETE_ITEM, at, NULL, 0, stamp) == FS_OK:
+                    return out
+                tries = self.impatient(tries)
+        finally:
+            if tries >= PATIENCE:
+                unhold(self.ref)
+
+    cdef int impatient(self, int tries) except -1:
+        """Overtaken once more: in the end the lock is held, so that only this thread's own code can do it again."""
+        if tries + 1 == PATIENCE:
+            hold(self.ref, -1, FS_HOLD_QUIET)
+        elif tries > PATIENCE:
+            raise ValueError("list modified, again and again, by the code of the items that are looked at")
+        return tries + 1
+
+    def remove(self, value, /):
+        cdef Items s
+        cdef int tries = 0
+        try:
+            while True:
+                s = self.snapshot(0, INT64_MAX, 1)
+                try:
+                    at = s.listed().index(value)
+                except ValueError:
+                    raise ValueError("list.remove(x): x not in list") from None
+                if self.change(FS_DELETE_ITEM, at, NULL, 0, s.stamp) == FS_OK:
+                    return
+                tries = self.impatient(tries)
+        finally:
+            if tries >= PATIENCE:
+                unhold(self.ref)
+
+    def reverse(self):
+        self.replan(lambda count: range(count - 1, -1, -1))
+
+    def sort(self, *, key=None, reverse=False):
+        """As list.sort: stable; others see the order before or after."""
+        cdef Items s
+        cdef int tries = 0
+        try:
+            while True:
+                s = self.snapshot(0, INT64_MAX, 1)
+                items = s.listed()
+                keys = items if key is None else [key(item) for item in items]
+                if self.rearrange(sorted(range(len(keys)), key=keys.__getitem__, reverse=reverse), None, s.stamp):
+                    return
+                tries = self.impatient(tries)
+        finally:
+            if tries >= PATIENCE:
+                unhold(self.ref)
+
+    cdef int replan(self, object plan_for) except -1:
+        cdef Items s
+        cdef int tries = 0
+        try:
+            while True:
+                s = self.snapshot(0, 0, 1)
+                if self.rearrange(plan_for(len(self)), None, s.stamp):
+                    return 0
+                tries = self.impatient(tries)
+        finally:
+            if tries >= PATIENCE:
+                unhold(self.ref)
+
+    cdef int replace(self, slice part, object values) except -1:
+        """Slice assignment; deletion when `values` is None."""
+        cdef Values new = None if values is None else assigned(part, values, self.ref.heap)
+        cdef Items s
+        cdef int tries = 0
+        try:
+            while True:
+                s = self.snapshot(0, 0, 1)
+                count = len(self)
+                plan = list(range(count))
+                if new is None:
+                    del plan[part]
+                else:
+                    plan[part] = range(-1, -1 - <int64_t>new.n, -1)
+                if self.rearrange(plan, new, s.stamp):
+                    return 0
+                tries = self.impatient(tries)
+        finally:
+            if tries >= PATIENCE:
+                unhold(self.ref)
+
+    cdef bint rearrange(self, object plan, Values new, uint64_t stamp) except -1:
+        """False when the list has changed since it had this stamp."""
+        cdef fs_self me
+        cdef uint64_t n = len(plan), i = 0
+        cdef const fs_value *v = NULL if new is None else new.v
+        cdef int r
+        cdef bint buried = False
+        cdef int64_t *p = <int64_t *>PyMem_Malloc(n * 8 + 8)
+        if p == NULL:
+            raise MemoryError()
+        try:
+            for old in plan:
+                p[i] = old
+                i += 1
+            whoami(self.ref, &me)
+            r = FS_BUSY
+            while True:
+                if r == FS_NOMEM and not buried:
+                    buried = True
+                    me.wait = 1
+                    with nogil:
+                        fs_bury(&me)
+                elif not again(r, &me):
+                    break
+                with nogil:
+                    r = fs_vector_rearrange(&me, self.v, p, n, v, stamp)
+        finally:
+            PyMem_Free(p)
+        reap(self.ref, &me)
+        if r != FS_OK and r != FS_CHANGED:
+            fail(r, self.ref.heap)
+        return r == FS_OK
+
+    def get_lock(self):
+        """The recursive lock that makes several operations one for all others."""
+        return self.lock if self.lock is not None else lock_of(self)
+
+
+cdef object room_left(Heap heap):
+    """Bytes that the segment could still grow by, and what it has."""
+    f = os.fstatvfs(heap.h.fd)
+    return f.f_bavail * f.f_frsize + heap.h.super.committed
+
+
+cdef Values assigned(slice part, object values, Heap heap):
+    try:
+        iter(values)
+    except TypeError:
+        raise TypeError(
+            "can only assign an iterable" if part.step in (None, 1) else "must assign iterable to extended slice"
+        ) from None
+    return values_of(values, heap)
+
+
+cdef int64_t index_of(object i) except? -1:
+    """As for a builtin list: TypeError for what is no index; an index beyond 64 bits is out of every range."""
+    if not hasattr(type(i), "__index__"):
+        raise TypeError(f"list indices must be integers or slices, not {type(i).__name__}")
+    i = as_index(i)
+    if i > INT64_MAX or i < -INT64_MAX:
+        raise IndexError("cannot fit 'int' into an index-sized integer")
+    return i
+
+
+cdef int64_t clamped(object i) except? -1:
+    return max(-INT64_MAX, min(INT64_MAX, as_index(i)))
+
+
+@cython.final
+cdef class ListIterator:
+    cdef List items
+    cdef list whole
+    cdef int64_t at
+
+    def __iter__(self):
+        return self
+
+    cdef int begin(self) noexcept:
+        if self.items is not None and self.items.fresh == <PyObject *>self:
+            self.items.fresh = NULL
+        return 0
+
+    cdef int snapshot(self) except -1:
+        self.begin()
+        self.whole = self.items.slice(0, INT64_MAX, 1)
+        return 0
+
+    def __next__(self):
+        if self.items is None:
+            raise StopIteration
+        self.begin()
+        if self.whole is not None:
+            if self.at < len(self.whole):
+                out = self.whole[self.at]
+                self.at += 1
+                return out
+        else:
+            try:
+                out = self.items.item(self.at)
+            except IndexError:
+                pass
+            else:
+                self.at += 1
+                return out
+        self.items = self.whole = None
+        raise StopIteration
+
+    def __dealloc__(self):
+        self.begin()

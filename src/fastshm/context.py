@@ -1,0 +1,44 @@
+"""The functions that fastshm exports, with the signatures of multiprocessing's context methods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastshm import managers, sharedctypes, synchronize
+
+__all__ = ["Context", "default"]
+
+
+class Context:
+    """Makes shared objects. They do not depend on a start method, so there is one context for all."""
+
+    def Manager(self) -> managers.SyncManager:
+        """A started manager, which needs no server process."""
+        return managers.Manager()
+
+    def Lock(self) -> synchronize.Lock:
+        """A non-recursive lock that any process may release."""
+        return synchronize.Lock()
+
+    def RLock(self) -> synchronize.RLock:
+        """A recursive lock, owned by one thread of one process."""
+        return synchronize.RLock()
+
+    def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
+        """A ctypes object in shared memory, without a lock."""
+        return sharedctypes.RawValue(typecode_or_type, *args)
+
+    def RawArray(self, typecode_or_type: Any, size_or_initializer: Any) -> Any:
+        """A ctypes array in shared memory, without a lock."""
+        return sharedctypes.RawArray(typecode_or_type, size_or_initializer)
+
+    def Value(self, typecode_or_type: Any, *args: Any, lock: Any = True) -> Any:
+        """A shared value with a lock and atomic operations: see fastshm.sharedctypes.Value."""
+        return sharedctypes.Value(typecode_or_type, *args, lock=lock)
+
+    def Array(self, typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True) -> Any:
+        """A shared array with a lock and atomic operations: see fastshm.sharedctypes.Array."""
+        return sharedctypes.Array(typecode_or_type, size_or_initializer, lock=lock)
+
+
+default = Context()

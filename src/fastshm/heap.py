@@ -1,0 +1,243 @@
+"""Whose memory it is: segments made, found, swept and left.
+
+A process has one default segment: that of its family, whose name goes to the children with multiprocessing's own configuration,
+or one that it makes. A segment of others is left as soon as this process has no handle in it. Segments are created through
+multiprocessing.shared_memory, so that the stdlib's resource tracker is the net under them while their maker lives; the name
+goes with the last process that uses the segment. docs/format.md tells how each of these steps survives a death.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import secrets
+import stat
+import threading
+import time
+from multiprocessing import process, resource_tracker, util
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from typing import Any
+
+from fastshm import _core
+from fastshm._core import CorruptedError, Heap
+
+__all__ = ["CorruptedError", "attach", "check", "create", "default", "sweep"]
+
+FOLDER = Path("/dev/shm")
+PREFIX = "fastshm-"
+NAME = re.compile(re.escape(PREFIX) + "[0-9a-f]{32}")
+RESERVED = 64 << 30  # address space, not memory
+SMALLEST = 1 << 20
+FAMILY = "fastshm"  # in multiprocessing's configuration of a process
+UNFINISHED = 60.0  # seconds after which a segment without a header is taken for one whose maker died
+
+_heaps: dict[str, Heap] = {}
+_makers: dict[str, int] = {}
+_default: Heap | None = None
+_opening = threading.RLock()  # two threads must not open one segment twice
+
+
+def default() -> Heap:
+    """This process's segment: its family's, else one made at the first call."""
+    with _opening:
+        if _default is None:
+            _become_default(_of_family() or _first_of_family())
+        assert _default is not None
+        return _default
+
+
+def _of_family() -> Heap | None:
+    name = _configuration().get(FAMILY)
+    try:
+        return attach(name) if name else None
+    except FileNotFoundError:  # its other members have ended meanwhile
+        return None
+
+
+def _first_of_family() -> Heap:
+    sweep()
+    return create()
+
+
+def _configuration() -> Any:
+    """What multiprocessing hands down from a process to those that it starts, whatever the start method."""
+    return getattr(process.current_process(), "_config", {})
+
+
+def create() -> Heap:
+    """A new anonymous segment. MemoryError when there is no room for its first page."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    size = RESERVED if limit == resource.RLIM_INFINITY else min(RESERVED, limit & ~0xFFFF)
+    while True:
+        name = PREFIX + secrets.token_hex(16)
+        try:
+            shm = SharedMemory(name=name, create=True, size=size)
+            break
+        except OSError:
+            size //= 2
+            if size < SMALLEST:
+                raise
+    try:
+        shm.close()
+        heap = _core.Heap.create(name, os.fsencode(FOLDER / name), _open(name), size, *_tracker())
+    except BaseException:
+        shm.unlink()
+        raise
+    _heaps[name] = heap
+    _makers[name] = os.getpid()
+    _leave_at_exit()
+    return heap
+
+
+def attach(name: str) -> Heap:
+    """The segment of that name, mapped. FileNotFoundError when its users have all gone; PermissionError or CorruptedError
+    when it is not one to be trusted."""
+    with _opening:
+        return _heaps.get(name) or _attach(name)
+
+
+def _attach(name: str) -> Heap:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not the name of a fastshm segment")
+    try:
+        fd = _open(name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            error.errno, f"shared memory segment {name} is gone: the processes that used it have all ended"
+        ) from None
+    heap = _heaps[name] = _core.Heap.attach(name, os.fsencode(FOLDER / name), fd)
+    _leave_at_exit()
+    if _default is None:
+        _become_default(heap)
+    heap.bury()
+    return heap
+
+
+def sweep() -> list[str]:
+    """Removes the segments whose users are all dead, whoever they were (of this user); returns their names."""
+    removed: list[str] = []
+    try:
+        names = [entry for entry in os.listdir(FOLDER) if NAME.fullmatch(entry)]
+    except FileNotFoundError:
+        return removed
+    for name in names:
+        if name in _heaps:
+            continue
+        try:
+            fd = _open(name)
+        except OSError:  # another user's, a link, or gone meanwhile: not ours to remove
+            continue
+        try:
+            if _is_orphan(fd) and _core.is_abandoned(fd) and _is_same(fd, name):
+                os.unlink(FOLDER / name)
+                removed.append(name)
+        finally:
+            os.close(fd)
+    return removed
+
+
+def check() -> dict[str, int]:
+    """Walks all invariants of the default segment and counts what is there. CorruptedError: the first that does not hold."""
+    return default().check()
+
+
+def _open(name: str) -> int:
+    return os.open(FOLDER / name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _is_orphan(fd: int) -> bool:
+    """Could this segment be nobody's? A finished one, or one whose making was cut short some time ago."""
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
+        return False
+    if _core.inspect(fd) is None:
+        return True
+    return os.pread(fd, 8, 0) in (b"", bytes(8)) and time.time() - info.st_ctime > UNFINISHED
+
+
+def _is_same(fd: int, name: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(FOLDER / name, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def _tracker() -> tuple[int, int]:
+    """The pipe that leads to this process's resource tracker: one a family."""
+    fd = getattr(resource_tracker._resource_tracker, "_fd", None)
+    if fd is None:
+        return 0, 0
+    try:
+        info = os.fstat(fd)
+    except OSError:
+        return 0, 0
+    return info.st_dev, info.st_ino
+
+
+def _become_default(heap: Heap) -> None:
+    global _default
+    _default = heap
+    _configuration()[FAMILY] = heap.name
+    _core.set_default(heap)
+
+
+def _part(heap: Heap) -> bool:
+    """Gives up this process's place in a segment. The last one takes the name away: then True."""
+    name = heap.name
+    is_last = heap.part()
+    is_maker = _makers.get(name) == os.getpid()
+    if is_last:
+        try:
+            os.unlink(FOLDER / name)
+        except FileNotFoundError:
+            is_maker = False  # removed by hand, or by the tracker of a family that was killed
+    if (is_last or is_maker) and heap.tracker != (0, 0) and heap.tracker == _tracker():
+        resource_tracker.unregister(f"/{name}", "shared_memory")
+    return is_last
+
+
+def _forget(heap: Heap) -> None:
+    """A segment of others in which this process has no handle left."""
+    del _heaps[heap.name]
+    _makers.pop(heap.name, None)
+    _part(heap)
+    heap.unmap()
+
+
+def _leave() -> None:
+    _core.refuse_all(True)
+    are_last = [_part(heap) for heap in _heaps.values()]
+    _core.refuse_all(not all(are_last))  # what nobody shares any more may be used to the very end
+
+
+_leaving: util.Finalize | None = None
+
+
+def _leave_at_exit(_: object = None) -> None:
+    """After multiprocessing has ended and joined its children, which is at priority 0 and above."""
+    global _leaving
+    if _leaving is None or not _leaving.still_active():
+        _leaving = util.Finalize(None, _leave, exitpriority=-1000)
+
+
+def _after_fork_in_child() -> None:
+    global _leaving, _opening
+    _opening = threading.RLock()  # another thread of the parent may have held it
+    _leaving = None
+    if _heaps:
+        _leave_at_exit()
+
+
+def _after_multiprocessing_fork(_: object) -> None:
+    """A multiprocessing child forgets the finalizers it inherited."""
+    global _leaving
+    _leaving = None
+    if _heaps:
+        _leave_at_exit()
+
+
+_core.set_hooks(default, attach, _forget)
+os.register_at_fork(before=_core.before_fork, after_in_child=_after_fork_in_child)
+util.register_after_fork(_core, _after_multiprocessing_fork)

@@ -1,0 +1,212 @@
+/* identity.h: which number the calling thread has, and what becomes of it at a fork and at the thread's end.
+ *
+ *   thread's cache        { heap, epoch, id }   hit: two compares
+ *   thread's list         one of those for each segment it has changed; its end gives the numbers back
+ *   forked child          every heap is in a new epoch, so that no cache hits; see "fork" below
+ */
+#ifndef FASTSHM_IDENTITY_H
+#define FASTSHM_IDENTITY_H
+
+#include "reap.h"
+
+#include <pthread.h>
+
+static __thread struct {
+    fs_heap *heap;
+    uint64_t epoch;
+    uint32_t id;
+} fs_cached __attribute__((tls_model("initial-exec")));
+
+static inline int fs_me(fs_heap *heap, fs_self *me);
+
+#ifdef FASTSHM_IDENTITY_ELSEWHERE
+static int (*fs_identify)(fs_heap *heap, uint32_t *id); /* another extension's, which keeps the lists */
+#else
+
+typedef struct fs_identity {
+    fs_heap *heap;
+    uint64_t epoch;
+    uint32_t id;
+    struct fs_identity *next;
+} fs_identity;
+
+#define FS_MOST_HEAPS 1024
+
+static struct {
+    fs_heap *heap[FS_MOST_HEAPS];
+    uint64_t parent[FS_MOST_HEAPS]; /* in a forked child without an heir: the parent's record, and its id */
+    uint32_t parent_id[FS_MOST_HEAPS];
+    int count;
+    pthread_key_t key;
+    int ready;
+} fs_all;
+
+static void fs_thread_ends(void *list) {
+    fs_cached.heap = NULL;
+    for (fs_identity *i = list, *next; i; i = next) {
+        next = i->next;
+        if (i->epoch == i->heap->epoch && fs_is_on_file(i->heap, i->heap->live_fd))
+            fs_unclaim(i->heap->live_fd, i->id);
+        free(i);
+    }
+}
+
+/* --- fork ----------------------------------------------------------------------------------------------------------------
+ *
+ *   fs_fork_before   in the thread that is about to fork, when it can still wait: an heir for each heap
+ *   prepare          in fork() itself: what other threads have changed since
+ *   child            closes the parent's claims, moves every heap to a new epoch, takes up the heirs
+ *   parent           closes the heirs' descriptors: from now on they are the child's alone
+ *
+ * A fork without fs_fork_before has no heirs: the child makes its records when it first needs them (fs_heir_orphan). */
+
+static __thread fs_heir *fs_heirs; /* of this thread's next child, by the number of the heap */
+static __thread int fs_heir_count;
+
+static void fs_heirs_discard(void) {
+    for (int i = 0; i < fs_heir_count; i++)
+        if (fs_heirs[i].live_fd != -1)
+            close(fs_heirs[i].live_fd);
+    free(fs_heirs);
+    fs_heirs = NULL;
+    fs_heir_count = 0;
+}
+
+FS_UNUSED static void fs_fork_before(void) {
+    int count = fs_all.count;
+    fs_heirs_discard();
+    if (!count || !(fs_heirs = malloc((size_t)count * sizeof(fs_heir))))
+        return;
+    for (; fs_heir_count < count; fs_heir_count++) {
+        fs_heap *heap = fs_all.heap[fs_heir_count];
+        fs_heir *heir = &fs_heirs[fs_heir_count];
+        fs_self me;
+        heir->live_fd = -1;
+        heir->process = 0;
+        if (!heap->process || fs_me(heap, &me) != FS_OK)
+            continue;
+        me.wait = 1;
+        fs_bury(&me);
+        while (fs_heir_make(&me, heir) == FS_INTERRUPTED)
+            ;
+    }
+}
+
+static void fs_fork_prepare(void) {
+    for (int i = 0; i < fs_heir_count; i++) {
+        fs_heap *heap = fs_all.heap[i];
+        fs_heir *heir = &fs_heirs[i];
+        fs_self me;
+        int r = FS_GONE;
+        if (!heir->process)
+            continue;
+        if (heap->process && heap->epoch == heir->epoch && fs_me(heap, &me) == FS_OK) {
+            me.wait = 1;
+            do
+                r = fs_process_copy(&me, heap->process, heir->process);
+            while (r == FS_INTERRUPTED);
+        }
+        if (r != FS_OK)
+            heir->process = 0;
+    }
+}
+
+static void fs_fork_in_child(void) {
+    for (int i = 0; i < fs_all.count; i++) {
+        fs_heap *heap = fs_all.heap[i];
+        heap->epoch++;
+        fs_close_own(heap, &heap->live_fd);
+        heap->live_pin = NULL; /* MADV_DONTFORK: not mapped here */
+        if (heap->process) {
+            fs_all.parent[i] = heap->process;
+            fs_all.parent_id[i] = heap->process_id;
+        }
+        heap->process = 0;
+        if (i < fs_heir_count && fs_heirs[i].process && fs_heir_enter(heap, &fs_heirs[i]) == FS_OK) {
+            fs_heirs[i].live_fd = -1;
+            fs_all.parent[i] = 0;
+        }
+    }
+    fs_heirs_discard();
+}
+
+FS_UNUSED static int fs_identity_start(void) {
+    if (!fs_all.ready) {
+        if (pthread_key_create(&fs_all.key, fs_thread_ends) ||
+            pthread_atfork(fs_fork_prepare, fs_heirs_discard, fs_fork_in_child))
+            return FS_SYSTEM;
+        fs_all.ready = 1;
+    }
+    return FS_OK;
+}
+
+FS_UNUSED static int fs_heap_register(fs_heap *heap) {
+    if (fs_all.count == FS_MOST_HEAPS)
+        return FS_NOMEM;
+    fs_all.parent[fs_all.count] = 0;
+    fs_all.heap[fs_all.count++] = heap;
+    return FS_OK;
+}
+
+FS_COLD static int fs_identify(fs_heap *heap, uint32_t *id) {
+    if (!heap->process) {
+        int i = 0;
+        while (i < fs_all.count && fs_all.heap[i] != heap)
+            i++;
+        if (i == fs_all.count || !fs_all.parent[i])
+            return FS_GONE;
+        int r = fs_heir_orphan(heap, fs_all.parent[i], fs_all.parent_id[i]);
+        if (r != FS_OK)
+            return r;
+    }
+    fs_identity *list = pthread_getspecific(fs_all.key), *mine = NULL;
+    for (fs_identity *i = list; i; i = i->next)
+        if (i->heap == heap)
+            mine = i;
+    if (!mine) {
+        if (!(mine = calloc(1, sizeof *mine)))
+            return FS_NOMEM;
+        mine->heap = heap;
+        mine->epoch = heap->epoch - 1;
+        mine->next = list;
+        if (pthread_setspecific(fs_all.key, mine)) {
+            free(mine);
+            return FS_NOMEM;
+        }
+    }
+    if (mine->epoch != heap->epoch) {
+        int r = fs_new_id(heap, fs_own_fd(heap, &heap->live_fd), &mine->id);
+        if (r != FS_OK)
+            return r;
+        mine->epoch = heap->epoch;
+    }
+    *id = mine->id;
+    return FS_OK;
+}
+
+/* Is this the number of a thread of this process? */
+FS_UNUSED static int fs_is_ours(fs_heap *heap, uint32_t id) {
+    struct flock f;
+    return fs_byte_lock(heap->live_fd, F_OFD_GETLK, F_WRLCK, id, 1, &f) == 0 && f.l_type == F_UNLCK && fs_alive(heap, id);
+}
+
+#endif
+
+/* The calling thread's number in this segment. */
+static inline int fs_me(fs_heap *heap, fs_self *me) {
+    me->heap = heap;
+    me->wait = 0;
+    if (fs_likely(fs_cached.heap == heap && fs_cached.epoch == heap->epoch)) {
+        me->id = fs_cached.id;
+        return FS_OK;
+    }
+    int r = fs_identify(heap, &me->id);
+    if (r == FS_OK) {
+        fs_cached.heap = heap;
+        fs_cached.epoch = heap->epoch;
+        fs_cached.id = me->id;
+    }
+    return r;
+}
+
+#endif

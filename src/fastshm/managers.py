@@ -1,0 +1,404 @@
+"""Manager and its objects, with the names and manners of multiprocessing.managers, and no server.
+
+A proxy here is a handle on shared memory. Shutting a manager down closes a gate that all its objects look at, in every process.
+What has no form of its own yet (queues, pools, conditions and the like) comes from the stdlib's server, which is started at its
+first use.
+"""
+
+from __future__ import annotations
+
+import array
+from multiprocessing import ProcessError, managers
+from typing import Any
+
+from fastshm import _codec, _core, _dict, _list, _typed, heap, sharedctypes  # noqa: F401  (heap gives the core its hooks)
+
+__all__ = [
+    "AcquirerProxy",
+    "ArrayProxy",
+    "DictProxy",
+    "ListProxy",
+    "Manager",
+    "NamespaceProxy",
+    "RecursiveAcquirerProxy",
+    "SyncManager",
+    "ValueProxy",
+    "dict",
+    "list",
+]
+
+
+# --- proxies ------------------------------------------------------------------------------------------------------------------
+
+
+class Proxy:
+    """What all proxies have in common. They act on the shared memory themselves, so a call is just a call."""
+
+    __slots__ = ()
+    _typeid = "object"
+
+    def _getvalue(self) -> Any:
+        """What it stands for, as a plain copy; for a lock, the proxy itself."""
+        return self
+
+    def _callmethod(self, methodname: str, args: Any = (), kwds: Any = {}) -> Any:  # noqa: B006  (the stdlib's signature)
+        return getattr(self, methodname)(*args, **kwds)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self._getvalue()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} object, typeid {self._typeid!r} at {id(self):#x}>"
+
+    def __str__(self) -> str:
+        try:
+            return self._text()
+        except Exception:
+            return f"{repr(self)[:-1]}; '__str__()' failed>"
+
+    def _text(self) -> str:
+        return repr(self._getvalue())
+
+
+class DictProxy(Proxy, _dict.Dict):
+    """A shared dict: see Manager().dict and fastshm.dict.
+
+    `keys()`, `values()`, `items()` are lists and, as `copy()`, of one instant. `dict(d)` asks for one key after the other:
+    `copy()` does not. Plain dicts and lists that are stored come out as copies; stored proxies are live.
+    """
+
+    _typeid = "dict"
+
+    def _getvalue(self) -> Any:
+        return self.copy()
+
+
+class ListProxy(Proxy, _list.List):
+    """A shared list: see Manager().list and fastshm.list.
+
+    Slices are lists of one instant, and so are `list(l)`, `tuple(l)` and `sorted(l)`; a `for` loop sees each item as it then
+    is.
+    """
+
+    _typeid = "list"
+
+    def _getvalue(self) -> Any:
+        return self[:]
+
+
+class NamespaceProxy(Proxy):
+    """Shared attributes. Names that begin with an underscore belong to this proxy alone."""
+
+    _typeid = "Namespace"
+
+    def __init__(self, items: _dict.Dict) -> None:
+        object.__setattr__(self, "_items", items)
+
+    def __getattr__(self, name: str) -> Any:
+        if name[0] == "_":
+            return object.__getattribute__(self, name)
+        try:
+            return self._items[name]
+        except KeyError:
+            raise AttributeError(f"'Namespace' object has no attribute {name!r}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name[0] == "_":
+            object.__setattr__(self, name, value)
+        else:
+            self._items[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        if name[0] == "_":
+            object.__delattr__(self, name)
+            return
+        try:
+            del self._items[name]
+        except KeyError:
+            raise AttributeError(f"'Namespace' object has no attribute {name!r}") from None
+
+    def __reduce__(self) -> Any:
+        return type(self), (self._items,)
+
+    def _getvalue(self) -> Any:
+        return managers.Namespace(**self._items.copy())
+
+    def _text(self) -> str:
+        shown = sorted(f"{name}={value!r}" for name, value in self._items.items() if not name.startswith("_"))
+        return f"Namespace({', '.join(shown)})"
+
+
+class ValueProxy(Proxy):
+    """One shared object of any type that pickles."""
+
+    _typeid = "Value"
+
+    def __init__(self, items: _list.List) -> None:
+        self._items = items  # its type code, which decides nothing, and the value
+
+    def get(self) -> Any:
+        return self._items[1]
+
+    def set(self, value: Any) -> None:
+        self._items[1] = value
+
+    value = property(get, set)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self._items,)
+
+    def _getvalue(self) -> Any:
+        return managers.Value(*self._items[:])  # type: ignore[attr-defined]
+
+    def _text(self) -> str:
+        typecode, value = self._items[:]
+        return f"Value({typecode!r}, {value!r})"
+
+
+class ArrayProxy(Proxy, _typed.Items):
+    """A shared array.array of fixed length."""
+
+    _typeid = "Array"
+
+    def __getitem__(self, i: Any) -> Any:
+        if not isinstance(i, slice):
+            return self.get_item(i)
+        return self._getvalue()[i]
+
+    def __setitem__(self, i: Any, value: Any) -> None:
+        if isinstance(i, slice):
+            if not isinstance(value, array.array):
+                raise TypeError(f"can only assign array (not {type(value).__name__!r}) to array slice")
+            if value.typecode != self.typecode:
+                raise TypeError(f"bad argument type for built-in operation: an array of {value.typecode!r}")
+            self.write_slice(i, value)
+        else:
+            self.set_item(i, array.array(self.typecode, [value])[0])
+
+    def _getvalue(self) -> Any:
+        return array.array(self.typecode, self.read_bytes())
+
+
+class AcquirerProxy(Proxy, _core.Mutex):
+    """A shared lock with the manners of threading.Lock, which any process may release."""
+
+    _typeid = "Lock"
+
+    def acquire(self, blocking: Any = True, timeout: Any = None) -> bool:
+        return super().acquire(blocking, _threading_timeout(blocking, timeout))
+
+    def release(self) -> None:
+        try:
+            super().release()
+        except ValueError:
+            raise RuntimeError("release unlocked lock") from None
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *args: object) -> None:
+        self.release()
+
+    def _text(self) -> str:
+        return f"<{'locked' if self._state() else 'unlocked'} lock of fastshm at {id(self):#x}>"
+
+
+class RecursiveAcquirerProxy(Proxy, _core.RecursiveLock):
+    """A shared lock with the manners of threading.RLock."""
+
+    _typeid = "RLock"
+
+    def acquire(self, blocking: Any = True, timeout: Any = None) -> bool:
+        return super().acquire(blocking, _threading_timeout(blocking, timeout))
+
+    def release(self) -> None:
+        try:
+            super().release()
+        except AssertionError:
+            raise RuntimeError("cannot release un-acquired lock") from None
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *args: object) -> None:
+        self.release()
+
+    def _text(self) -> str:
+        holder, count = self._state()
+        return f"<{'locked' if holder else 'unlocked'} recursive lock of fastshm, count={count}, at {id(self):#x}>"
+
+
+RecursiveAcquirerProxy.__name__ = "AcquirerProxy"  # as the stdlib calls both
+
+
+def _threading_timeout(blocking: Any, timeout: Any) -> Any:
+    if timeout is None or timeout == -1:
+        return None
+    if not blocking:
+        raise ValueError("can't specify a timeout for a non-blocking call")
+    if timeout < 0:
+        raise ValueError("timeout value must be a non-negative number")
+    return timeout
+
+
+_codec.set_proxy_classes(DictProxy, ListProxy)
+
+
+# --- making them --------------------------------------------------------------------------------------------------------------
+
+
+def _new_dict(gate: _core.Gate | None, args: Any, kwargs: Any) -> DictProxy:
+    if len(args) > 1:
+        raise TypeError(f"dict expected at most 1 argument, got {len(args)}")
+    new = _dict.Dict.make(DictProxy, gate)
+    new.update(*args, **kwargs)
+    return new
+
+
+def _new_list(gate: _core.Gate | None, sequence: Any) -> ListProxy:
+    new = _list.List.make(ListProxy, gate)
+    new.extend(sequence)
+    return new
+
+
+def dict(*args: Any, **kwargs: Any) -> DictProxy:
+    """A new shared dict, filled with what the builtin dict takes. It lives as long as somebody has a handle on it."""
+    return _new_dict(None, args, kwargs)
+
+
+def list(sequence: Any = (), /) -> ListProxy:
+    """A new shared list of the items of `sequence`. It lives as long as somebody has a handle on it."""
+    return _new_list(None, sequence)
+
+
+class SyncManager:
+    """Makes shared objects that go out of service, in all processes, when it is shut down."""
+
+    def __init__(
+        self,
+        address: Any = None,
+        authkey: Any = None,
+        serializer: str = "pickle",
+        ctx: Any = None,
+        *,
+        shutdown_timeout: float = 1.0,
+    ) -> None:
+        self._server_options = (address, authkey, serializer, ctx)
+        self._shutdown_timeout = shutdown_timeout
+        self._gate: _core.Gate | None = None
+        self._state = "initial"
+        self._initializer: Any = (None, ())
+        self._server: managers.SyncManager | None = None
+
+    def start(self, initializer: Any = None, initargs: Any = ()) -> None:
+        """Open for service. The initializer runs in the stdlib's server process, if that is ever needed."""
+        if self._state == "started":
+            raise ProcessError("Already started server")
+        if self._state == "shut down":
+            raise ProcessError("Manager has shut down")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        self._initializer = (initializer, initargs)
+        self._gate = _core.Gate()
+        self._state = "started"
+
+    def join(self, timeout: float | None = None) -> None:
+        if self._server is not None:
+            self._server.join(timeout)
+
+    @property
+    def shutdown(self) -> Any:
+        """Ends the service of all objects made here; may be called again. There is no such method before start()."""
+        if self._state == "initial":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'shutdown'")
+        return self._shut_down
+
+    def _shut_down(self) -> None:
+        if self._gate is not None:
+            self._gate.close()
+        self._state = "shut down"
+        if self._server is not None:
+            self._server.shutdown()
+
+    def __enter__(self) -> SyncManager:
+        if self._state == "initial":
+            self.start()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._shut_down()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{type(self).__name__!r} objects do not pickle; their proxies do")
+
+    def _open(self) -> _core.Gate:
+        assert self._state == "started" and self._gate is not None, "server not yet started"  # noqa: PT018
+        return self._gate
+
+    def dict(self, *args: Any, **kwargs: Any) -> DictProxy:
+        """A shared dict of what the builtin dict takes."""
+        return _new_dict(self._open(), args, kwargs)
+
+    def list(self, sequence: Any = (), /) -> ListProxy:
+        """A shared list of the items of `sequence`."""
+        return _new_list(self._open(), sequence)
+
+    def Namespace(self, /, **kwargs: Any) -> NamespaceProxy:
+        """Shared attributes."""
+        return NamespaceProxy(_new_dict(self._open(), (), kwargs))
+
+    def Value(self, typecode: Any, value: Any, lock: Any = True) -> ValueProxy:
+        """One shared object of any type; the type code decides nothing, as in the stdlib."""
+        return ValueProxy(_new_list(self._open(), (typecode, value)))
+
+    def Array(self, typecode: str, sequence: Any, lock: Any = True) -> ArrayProxy:
+        """A shared array.array."""
+        gate, items = self._open(), array.array(typecode, sequence)
+        new = _typed.Items.make(ArrayProxy, items.typecode, len(items), 0, gate)
+        new.write_bytes(0, items.tobytes())
+        return new
+
+    def Lock(self) -> AcquirerProxy:
+        return AcquirerProxy(gate=self._open())
+
+    def RLock(self) -> RecursiveAcquirerProxy:
+        return RecursiveAcquirerProxy(gate=self._open())
+
+    def _stdlib(self) -> Any:
+        """The stdlib's own manager, started at its first use."""
+        self._open()
+        if self._server is None:
+            self._server = managers.SyncManager(*self._server_options, shutdown_timeout=self._shutdown_timeout)
+            self._server.start(*self._initializer)
+        return self._server
+
+    def Event(self) -> Any:
+        return self._stdlib().Event()
+
+    def Condition(self, *args: Any) -> Any:
+        return self._stdlib().Condition(*args)
+
+    def Semaphore(self, *args: Any) -> Any:
+        return self._stdlib().Semaphore(*args)
+
+    def BoundedSemaphore(self, *args: Any) -> Any:
+        return self._stdlib().BoundedSemaphore(*args)
+
+    def Barrier(self, *args: Any) -> Any:
+        return self._stdlib().Barrier(*args)
+
+    def Queue(self, *args: Any) -> Any:
+        return self._stdlib().Queue(*args)
+
+    def JoinableQueue(self, *args: Any) -> Any:
+        return self._stdlib().JoinableQueue(*args)
+
+    def Pool(self, *args: Any, **kwargs: Any) -> Any:
+        return self._stdlib().Pool(*args, **kwargs)
+
+
+def Manager() -> SyncManager:
+    """A started manager."""
+    manager = SyncManager()
+    manager.start()
+    return manager

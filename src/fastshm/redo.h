@@ -1,0 +1,201 @@
+/* redo.h: how a table or a vector changes several words as one.
+ *
+ * The words to be stored are listed first, then `state` becomes FS_COMMITTED, and only then are they stored, in order. Readers
+ * look without a lock, so nothing may be visible that could still be undone: what is visible is always committed.
+ *
+ *   state         meaning                                       whoever finds it (also after a death)
+ *   IDLE          nothing under way                             nothing to do
+ *   PREPARING     blocks in own[] belong to nobody else         drops own[], forgets the list
+ *   COMMITTED     the list counts                               stores it (again), forgets own[], drops drop[]
+ *   BATCH         a table's update, version odd                 table.h puts back what the undo log tells
+ *   SHIFT, FILL   a vector's, version odd or out of sight       vector.h goes on where the cursor stands, or forgets
+ *
+ * fs_redo_settle() is both the ordinary end of a change and the repair. It can be cut short anywhere and run again, also by
+ * FS_BUSY: then the next operation, of whatever process, settles first.
+ */
+#ifndef FASTSHM_REDO_H
+#define FASTSHM_REDO_H
+
+#include "alloc.h"
+
+static inline void fs_redo_add(fs_heap *heap, fs_redo *r, void *word, uint64_t value) {
+    r->redo[r->n].at = fs_offset(heap, word);
+    r->redo[r->n].word = value;
+    r->n++;
+}
+
+/* Before anything else of a change is written. */
+static inline void fs_redo_prepare(fs_redo *r) {
+    r->state = FS_PREPARING;
+    fs_crash_order();
+}
+
+static int fs_redo_settle(const fs_self *me, fs_redo *r) {
+    int code;
+    switch (r->state) {
+    case FS_IDLE:
+        return FS_OK;
+    case FS_PREPARING:
+        for (int i = 0; i < FS_REDO_OWNED; i++) {
+            if (r->own[i] && (code = fs_drop(me, &r->own[i])) != FS_OK)
+                return code;
+            r->drop[i] = 0;
+        }
+        r->n = 0;
+        break;
+    case FS_COMMITTED:
+        if (r->n > FS_REDO_WORDS)
+            return FS_CORRUPT;
+        for (uint64_t i = 0; i < r->n; i++) {
+            uint64_t *word = fs_at(me->heap, r->redo[i].at, 8);
+            if (!word)
+                return FS_CORRUPT;
+            fs_store_release(word, r->redo[i].word);
+        }
+        fs_crash_order();
+        r->n = 0;
+        fs_crash_order();
+        for (int i = 0; i < FS_REDO_OWNED; i++)
+            if (r->own[i])
+                r->own[i] = 0;
+        fs_crash_order();
+        for (int i = 0; i < FS_REDO_OWNED; i++)
+            if (r->drop[i] && (code = fs_drop(me, &r->drop[i])) != FS_OK)
+                return code;
+        break;
+    default:
+        return FS_CORRUPT;
+    }
+    fs_crash_order();
+    r->state = FS_IDLE;
+    fs_crash_order();
+    return FS_OK;
+}
+
+/* From here on the change is made, whatever happens. What could not be dropped yet is dropped by whoever comes next. */
+static inline int fs_redo_commit(const fs_self *me, fs_redo *r) {
+    fs_crash_order();
+    r->state = FS_COMMITTED;
+    fs_crash_order();
+    return fs_redo_settle(me, r) == FS_CORRUPT ? FS_CORRUPT : FS_OK;
+}
+
+/* --- values -------------------------------------------------------------------------------------------------------------- */
+
+/* A value on its way in: one word, or bytes (and objects they refer to). */
+typedef struct {
+    uint32_t kind, length; /* FS_V_; length of inline bytes */
+    uint64_t value;        /* the word, or the offset of the object for FS_V_OBJECT */
+    const void *data;
+    uint64_t size;
+    const uint64_t *refs; /* offsets of objects, for FS_V_PICKLE_BUNDLE */
+    uint64_t ref_count;
+} fs_value;
+
+static inline int fs_owning(uint64_t kind) { return kind >= FS_V_OWNING; }
+
+/* Makes what an owning value needs, referred to by *slot; *word is what to store. */
+static int fs_value_make(const fs_self *me, const fs_value *v, uint64_t *slot, uint64_t *word) {
+    fs_block *b;
+    int r;
+    if (v->kind == FS_V_OBJECT) {
+        r = fs_ref_to(me, v->value, slot);
+    } else if (v->kind == FS_V_PICKLE_BUNDLE) {
+        r = fs_alloc_to(me, sizeof(fs_bundle) - FS_HEADER + v->ref_count * 8 + v->size, FS_RAW, slot, &b);
+        if (r != FS_OK)
+            return r;
+        fs_bundle *u = (fs_bundle *)b;
+        u->length = v->size;
+        u->count = v->ref_count;
+        memset(u->refs, 0, v->ref_count * 8);
+        memcpy((char *)(u->refs + v->ref_count), v->data, v->size);
+        fs_crash_order();
+        b->kind = FS_BUNDLE;
+        fs_crash_order();
+        for (uint64_t i = 0; i < v->ref_count && r == FS_OK; i++)
+            r = fs_ref_to(me, v->refs[i], &u->refs[i]);
+    } else {
+        r = fs_alloc_to(me, 8 + v->size, FS_BLOB, slot, &b);
+        if (r != FS_OK)
+            return r;
+        ((fs_blob *)b)->length = v->size;
+        memcpy(((fs_blob *)b)->bytes, v->data, v->size);
+    }
+    *word = *slot;
+    return r;
+}
+
+/* A value as it lies in shared memory. `data` may change under an optimistic reader, but never leaves the segment. */
+typedef struct {
+    uint32_t kind, length;
+    uint64_t value;
+    const unsigned char *data;
+    uint64_t size;
+} fs_seen;
+
+static inline int fs_value_look(fs_heap *heap, fs_seen *out) {
+    if (out->kind < FS_V_OWNING) {
+        out->data = (const unsigned char *)&out->value;
+        out->size = out->length > 8 ? 8 : out->length;
+        return FS_OK;
+    }
+    uint64_t room, skip = sizeof(fs_blob);
+    fs_blob *b = (fs_blob *)fs_block_at(heap, out->value);
+    if (!b)
+        return FS_CORRUPT;
+    room = (uint64_t)fs_load_relaxed(&b->block.size) * FS_GRAIN;
+    if (out->kind == FS_V_PICKLE_BUNDLE) {
+        uint64_t count = fs_load_relaxed(&((fs_bundle *)b)->count);
+        if (count > room / 8)
+            return FS_CORRUPT;
+        skip = sizeof(fs_bundle) + count * 8;
+    } else if (out->kind == FS_V_OBJECT) {
+        out->data = NULL;
+        out->size = 0;
+        return FS_OK;
+    }
+    out->size = fs_load_relaxed(&b->length);
+    if (skip > room || out->size > room - skip || !fs_at(heap, out->value, room))
+        return FS_CORRUPT;
+    out->data = (const unsigned char *)b + skip;
+    return FS_OK;
+}
+
+static inline int fs_needs_pin(uint32_t kind) { return kind == FS_V_OBJECT || kind == FS_V_PICKLE_BUNDLE; }
+
+/* A value copied out under its container's lock, to be made into an object after it. */
+typedef struct {
+    uint32_t kind, length;
+    uint64_t value;
+    unsigned char *data; /* malloc'ed, for owning kinds */
+    uint64_t size;
+} fs_copy;
+
+/* `pin` is the offset of an empty handle slot, to refer to the object or bundle; when there is none and one is needed, FS_RANGE. */
+FS_UNUSED static int fs_copy_out(const fs_self *me, const fs_seen *s, const uint64_t *pin, fs_copy *out) {
+    out->kind = s->kind;
+    out->length = s->length;
+    out->value = s->value;
+    out->data = NULL;
+    out->size = 0;
+    if (!fs_owning(s->kind))
+        return FS_OK;
+    if (fs_needs_pin(s->kind) && !pin)
+        return FS_RANGE;
+    if (s->size) {
+        if (!(out->data = malloc(s->size)))
+            return FS_NOMEM;
+        memcpy(out->data, s->data, s->size);
+        out->size = s->size;
+    }
+    if (!fs_needs_pin(s->kind))
+        return FS_OK;
+    int r = fs_ref_to(me, s->value, (uint64_t *)(me->heap->base + *pin));
+    if (r != FS_OK) {
+        free(out->data);
+        out->data = NULL;
+    }
+    return r;
+}
+
+#endif

@@ -1,0 +1,1012 @@
+/* table.h: an insertion-ordered hash table, read without a lock.
+ *
+ *   table  --entries-->  [ n | entry 0 | entry 1 | ... ]         in the order of insertion, one cache line each
+ *          --index---->  [ tag, number | empty | deleted | ... ] open addressing, linear probing, at most 2/3 full
+ *
+ * This is the compact dict of CPython (R. Hettinger), over offsets. A key is the bytes of its canonical form: equal keys have
+ * equal bytes, so nothing here needs to know Python.
+ *
+ * An insert fills an entry that nobody can find and publishes it with one store to the index. A value of one word is
+ * replaced by one store; a wider one goes to a fresh block, and the entry's head (seq, kind, length) brackets the change. Deleting
+ * leaves a mark in the index; marks and dead entries go when the arrays are rebuilt. Rebuilding happens beside the old arrays, and
+ * they are swapped while the version is odd.
+ *
+ * Readers: version, index slot, entry head, value; then slot, head and version once more. Equal: the value was there at the
+ * instant of the first look at the head. A reader that fails a few times takes the lock.
+ *
+ *   cost        get, set, delete O(1); insert O(1) amortised; clear O(1) + freeing; snapshot O(n)
+ *   invariants  used <= fill <= capacity, n <= capacity < 2/3 (mask + 1) + 1; every live entry is named by exactly one index slot
+ *               that its hash leads to without crossing an empty one; entries from n on own nothing
+ */
+#ifndef FASTSHM_TABLE_H
+#define FASTSHM_TABLE_H
+
+#include "redo.h"
+
+#define FS_EMPTY 0ull
+#define FS_DELETED 1ull
+
+/* --- hashing: seeded folded multiplication, after wyhash (Wang Yi, public domain) ---------------------------------------- */
+
+static inline uint64_t fs_fold(uint64_t a, uint64_t b) {
+    __uint128_t p = (__uint128_t)a * b;
+    return (uint64_t)p ^ (uint64_t)(p >> 64);
+}
+
+#define FS_H0 0xa0761d6478bd642full
+#define FS_H1 0xe7037ed1a0b428dbull
+#define FS_H2 0x8ebc6af09c88c6e3ull
+
+static inline uint64_t fs_hash_words(const uint64_t *w, uint32_t length, uint8_t form, uint64_t seed) {
+    uint64_t about = (uint64_t)form << 32 | length;
+    if (fs_likely(length <= 16))
+        return fs_fold(fs_fold(w[0] ^ seed ^ FS_H0, w[1] ^ FS_H1) ^ about, seed ^ FS_H2);
+    return fs_fold(fs_fold(w[0] ^ seed ^ FS_H0, w[1] ^ FS_H1) ^ fs_fold(w[2] ^ seed ^ FS_H2, w[3] ^ FS_H0) ^ about, seed ^ FS_H2);
+}
+
+static inline uint64_t fs_hash_bytes(const unsigned char *p, uint64_t length, uint8_t form, uint64_t seed) {
+    uint64_t h = seed ^ FS_H0, left = length, w[4];
+    for (; left > 32; left -= 32, p += 32) {
+        memcpy(w, p, 32);
+        h = fs_fold(w[0] ^ h ^ FS_H1, w[1] ^ seed) ^ fs_fold(w[2] ^ h ^ FS_H2, w[3] ^ FS_H0);
+    }
+    memset(w, 0, 32);
+    memcpy(w, p, left);
+    h ^= fs_fold(w[0] ^ h ^ FS_H1, w[1] ^ seed) ^ fs_fold(w[2] ^ h ^ FS_H2, w[3] ^ FS_H0);
+    return fs_fold(h ^ FS_H2, length ^ (uint64_t)form << 56 ^ FS_H1);
+}
+
+/* --- keys ---------------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    uint64_t hash;
+    uint64_t words[4];          /* the canonical form, zero padded, when it fits */
+    const unsigned char *bytes; /* canonical form, then what to show */
+    uint64_t total;             /* of both */
+    uint32_t length;            /* of the canonical form */
+    uint8_t form, display;
+} fs_key;
+
+static inline int fs_key_is_inline(const fs_key *k) { return k->total == k->length && k->length <= FS_KEY_INLINE; }
+
+/* bytes, total, length, form and display are set; fills in words and hash. */
+static inline void fs_key_prepare(fs_key *k, uint64_t seed) {
+    if (fs_likely(k->length <= FS_KEY_INLINE)) {
+        uint32_t n = k->length;
+        const unsigned char *p = k->bytes;
+        uint64_t *w = k->words;
+        w[0] = w[1] = w[2] = w[3] = 0;
+        if (n >= 8) {
+            /* whole words, then the last eight bytes shifted into place */
+            uint32_t whole = n / 8, rest = n % 8;
+            for (uint32_t i = 0; i < whole; i++)
+                memcpy(&w[i], p + 8 * i, 8);
+            if (rest) {
+                memcpy(&w[whole], p + n - 8, 8);
+#if FS_BYTE_ORDER == 0x0102
+                w[whole] >>= 8 * (8 - rest);
+#else
+                w[whole] <<= 8 * (8 - rest);
+#endif
+            }
+        } else {
+            unsigned char *to = (unsigned char *)w;
+            if (n >= 4) {
+                memcpy(to + n - 4, p + n - 4, 4);
+                memcpy(to, p, 4);
+            } else if (n) {
+                to[0] = p[0];
+                to[n / 2] = p[n / 2];
+                to[n - 1] = p[n - 1];
+            }
+        }
+        k->hash = fs_hash_words(w, n, k->form, seed);
+    } else {
+        k->hash = fs_hash_bytes(k->bytes, k->length, k->form, seed);
+    }
+}
+
+static inline void fs_key_of_word(fs_key *k, uint8_t form, uint8_t display, uint64_t word, uint64_t seed) {
+    k->words[0] = word;
+    k->words[1] = k->words[2] = k->words[3] = 0;
+    k->bytes = (const unsigned char *)k->words;
+    k->length = 8;
+    k->total = 8;
+    k->form = form;
+    k->display = display;
+    k->hash = fs_hash_words(k->words, 8, form, seed);
+}
+
+/* --- looking ------------------------------------------------------------------------------------------------------------- */
+
+/* The arrays, bounds checked. Good while the table's version is the (even) one it was made at. */
+typedef struct {
+    uint64_t version;
+    fs_entries *entries;
+    uint64_t *index;
+    uint64_t mask, capacity;
+} fs_view;
+
+FS_UNUSED static int fs_view_make(fs_heap *heap, fs_table *t, fs_view *v) {
+    uint64_t e = fs_load_relaxed(&t->entries), x = fs_load_relaxed(&t->index);
+    uint64_t mask = fs_load_relaxed(&t->mask), capacity = fs_load_relaxed(&t->capacity);
+    v->entries = NULL;
+    v->mask = v->capacity = 0;
+    if (!e)
+        return FS_OK;
+    if (mask & (mask + 1) || mask > heap->size / 8 || capacity > mask)
+        return FS_CORRUPT;
+    v->index = fs_at(heap, x + FS_HEADER, (mask + 1) * 8);
+    fs_entries *entries = fs_at(heap, e, sizeof(fs_entries) + capacity * sizeof(fs_entry));
+    if (!v->index || !entries || e % FS_GRAIN)
+        return FS_CORRUPT;
+    v->entries = entries;
+    v->mask = mask;
+    v->capacity = capacity;
+    return FS_OK;
+}
+
+static inline int fs_key_equal(fs_heap *heap, const fs_entry *e, uint64_t head, const fs_key *k) {
+    fs_entry copy;
+    copy.head = head;
+    if ((copy.form & ~FS_KEY_IN_BLOB) != k->form || fs_load_relaxed(&e->key_length) != k->length)
+        return 0;
+    if (fs_likely(!(copy.form & FS_KEY_IN_BLOB))) {
+        if (fs_unlikely(k->length > FS_KEY_INLINE))
+            return 0;
+        uint64_t d = fs_load_relaxed(&e->key.words[0]) ^ k->words[0];
+        if (k->length > 8) {
+            d |= fs_load_relaxed(&e->key.words[1]) ^ k->words[1];
+            if (k->length > 16)
+                d |= (fs_load_relaxed(&e->key.words[2]) ^ k->words[2]) | (fs_load_relaxed(&e->key.words[3]) ^ k->words[3]);
+        }
+        return !d;
+    }
+    fs_blob *b = fs_at(heap, fs_load_relaxed(&e->key.blob), sizeof(fs_blob) + k->length);
+    return b && !memcmp(b->bytes, k->bytes, k->length);
+}
+
+typedef struct {
+    uint64_t slot;   /* of the index */
+    uint64_t held;   /* what it held */
+    uint64_t number; /* of the entry */
+    uint64_t head;   /* the entry's, from before its key was compared: while it stays, so does the key */
+    fs_entry *entry;
+} fs_place;
+
+/* FS_OK with the place, or FS_MISSING with the empty slot where the search ended. */
+static inline int fs_find(fs_heap *heap, const fs_view *v, const fs_key *k, fs_place *p) {
+    if (fs_unlikely(!v->entries))
+        return FS_MISSING;
+    uint64_t i = k->hash & v->mask, tag = k->hash >> 32;
+    for (uint64_t steps = 0; steps <= v->mask; steps++, i = (i + 1) & v->mask) {
+        uint64_t s = fs_load_acquire(&v->index[i]); /* pairs with the redo store that publishes an entry */
+        if (s == FS_EMPTY) {
+            p->slot = i;
+            return FS_MISSING;
+        }
+        if (s >> 32 != tag || (uint32_t)s < 2)
+            continue;
+        uint64_t number = (uint32_t)s - 2;
+        if (fs_unlikely(number >= v->capacity))
+            return FS_CORRUPT;
+        fs_entry *e = &v->entries->entry[number];
+        p->head = fs_load_acquire(&e->head);
+        if (fs_load_relaxed(&e->hash) == k->hash && fs_key_equal(heap, e, p->head, k)) {
+            p->slot = i;
+            p->held = s;
+            p->number = number;
+            p->entry = e;
+            return FS_OK;
+        }
+    }
+    return FS_CORRUPT;
+}
+
+/* An optimistic look at one key's value. Afterwards, and after `seen.data` was copied, fs_peek_valid says whether it counts. */
+typedef struct {
+    fs_view view;
+    fs_place place;
+    fs_seen seen;
+} fs_peek;
+
+/* FS_OK, FS_MISSING, FS_BUSY (held by a user or being changed), FS_CORRUPT (which an optimistic look may also say of a change). */
+static inline int fs_peek_at(fs_heap *heap, fs_table *t, const fs_key *k, fs_peek *p) {
+    uint64_t version = fs_read_begin(&t->o.lock);
+    if (fs_unlikely(version & 1))
+        return FS_BUSY;
+    if (fs_unlikely(p->view.version != version)) {
+        p->view.version = 1;
+        int r = fs_view_make(heap, t, &p->view);
+        if (!fs_read_valid(&t->o.lock, version))
+            return FS_BUSY;
+        if (r != FS_OK)
+            return r;
+        p->view.version = version;
+    }
+    int r = fs_find(heap, &p->view, k, &p->place);
+    if (r != FS_OK)
+        return r;
+    fs_entry head;
+    head.head = p->place.head;
+    if (fs_unlikely(head.seq & 1 || !head.kind))
+        return FS_BUSY;
+    p->seen.kind = head.kind;
+    p->seen.length = head.length;
+    p->seen.value = fs_load_acquire(&p->place.entry->value);
+    return fs_value_look(heap, &p->seen);
+}
+
+/* The slot before the head: while the slot names the entry, what its head was is committed. The other way round, an entry could be
+ * filled again, for the same key, between the two. (tests/models/table_publish.pml) */
+static inline int fs_peek_valid(fs_table *t, const fs_peek *p, int found) {
+    fs_fence_acquire();
+    if (found && (fs_load_acquire(&p->view.index[p->place.slot]) != p->place.held ||
+                  fs_load_acquire(&p->place.entry->head) != p->place.head))
+        return 0;
+    return fs_load_relaxed(&t->o.lock.version) == p->view.version;
+}
+
+/* --- settling ------------------------------------------------------------------------------------------------------------ */
+
+static inline void fs_head_set(fs_entry *e, uint32_t kind, uint32_t length) {
+    fs_entry h;
+    h.head = e->head;
+    h.kind = (uint8_t)kind;
+    h.length = (uint8_t)length;
+    fs_store_release(&e->head, h.head);
+}
+
+static uint64_t fs_slot_of(const fs_view *v, uint64_t number, uint64_t hash) {
+    uint64_t want = hash >> 32 << 32 | (number + 2), i = hash & v->mask;
+    for (uint64_t steps = 0; steps <= v->mask && v->index[i] != FS_EMPTY; steps++, i = (i + 1) & v->mask)
+        if (v->index[i] == want)
+            return i;
+    return UINT64_MAX;
+}
+
+/* Puts a batch back, newest change first. */
+FS_COLD static int fs_batch_rollback(const fs_self *me, fs_table *t) {
+    fs_redo *r = &t->redo;
+    fs_view v;
+    int code;
+    if (fs_view_make(me->heap, t, &v) != FS_OK || !v.entries)
+        return FS_CORRUPT;
+    fs_block *logged = r->batch ? fs_block_at(me->heap, r->batch) : NULL;
+    if (logged && logged->kind == FS_RAW) { /* allocated, and nothing logged yet */
+        if ((code = fs_drop(me, &r->batch)) != FS_OK)
+            return code;
+    } else if (r->batch) {
+        fs_undo_log *log = fs_kind_at(me->heap, r->batch, FS_UNDO_LOG, sizeof(fs_undo_log));
+        if (!log || sizeof(fs_undo_log) + log->n * sizeof(fs_undo_entry) > (uint64_t)log->block.size * FS_GRAIN)
+            return FS_CORRUPT;
+        while (log->n) {
+            fs_undo_entry *u = &log->undo[log->n - 1];
+            if (u->entry >= v.capacity)
+                return FS_CORRUPT;
+            fs_entry *e = &v.entries->entry[u->entry];
+            /* own[0] is dropped at the end; an old owned value that is back already stays */
+            int back = fs_owning(u->about & 255) && e->value == u->value;
+            if (fs_owning(e->kind) && e->value && e->value != r->own[0] && !back && (code = fs_drop(me, &e->value)) != FS_OK)
+                return code;
+            fs_head_set(e, u->about & 255, u->about >> 8 & 255);
+            fs_crash_order();
+            e->value = u->value;
+            fs_crash_order();
+            log->n--;
+            fs_crash_order();
+        }
+        if ((code = fs_drop(me, &r->batch)) != FS_OK)
+            return code;
+    }
+    if (r->before[0] > v.entries->n || v.entries->n > v.capacity)
+        return FS_CORRUPT;
+    while (v.entries->n > r->before[0]) {
+        uint64_t number = v.entries->n - 1;
+        fs_entry *e = &v.entries->entry[number];
+        uint64_t slot = fs_slot_of(&v, number, e->hash);
+        if (slot != UINT64_MAX)
+            v.index[slot] = FS_EMPTY;
+        if (e->form & FS_KEY_IN_BLOB && e->key.blob && (code = fs_drop(me, &e->key.blob)) != FS_OK)
+            return code;
+        if (fs_owning(e->kind) && e->value && (code = fs_drop(me, &e->value)) != FS_OK)
+            return code;
+        fs_crash_order();
+        v.entries->n = number;
+        fs_crash_order();
+    }
+    t->used = r->before[1];
+    t->fill = r->before[2];
+    t->others = r->before[3];
+    fs_crash_order();
+    r->state = FS_PREPARING;
+    return fs_redo_settle(me, r);
+}
+
+static int fs_table_settle(const fs_self *me, fs_table *t) {
+    if (fs_likely(t->redo.state == FS_IDLE))
+        return FS_OK;
+    if (t->redo.state == FS_BATCH) {
+        fs_write_begin(&t->o.lock);
+        return fs_batch_rollback(me, t);
+    }
+    if (t->redo.state == FS_COMMITTED && t->redo.n)
+        fs_write_begin(&t->o.lock); /* the words may be those of new arrays */
+    return fs_redo_settle(me, &t->redo);
+}
+
+static inline void fs_table_leave(const fs_self *me, fs_table *t, int entered) {
+    if (entered != FS_NESTED) {
+        fs_settle(&t->o.lock);
+        fs_leave(me, &t->o.lock);
+    }
+}
+
+/* The lock, with nothing left over from before. */
+static inline int fs_table_enter(const fs_self *me, fs_table *t) {
+    int entered = fs_enter(me, &t->o.lock);
+    if (entered < 0)
+        return entered;
+    int r = fs_table_settle(me, t);
+    if (fs_unlikely(r != FS_OK)) {
+        /* Readers must not see what is half settled. A quiet even version is given only to a settled table. */
+        if (entered != FS_NESTED) {
+            if (t->redo.state == FS_IDLE || (t->redo.state == FS_COMMITTED && !t->redo.n) || t->redo.state == FS_PREPARING)
+                fs_settle(&t->o.lock);
+            fs_leave(me, &t->o.lock);
+        }
+        return r;
+    }
+    return entered;
+}
+
+/* --- growing ------------------------------------------------------------------------------------------------------------- */
+
+static inline void fs_index_put(uint64_t *index, uint64_t mask, uint64_t hash, uint64_t number) {
+    uint64_t i = hash & mask;
+    while (index[i] != FS_EMPTY)
+        i = (i + 1) & mask;
+    index[i] = hash >> 32 << 32 | (number + 2);
+}
+
+/* New arrays with room for `more` entries beyond the live ones, without the dead ones. Readers go on with the old ones. */
+FS_COLD static int fs_table_rebuild(const fs_self *me, fs_table *t, uint64_t more) {
+    fs_heap *heap = me->heap;
+    fs_redo *r = &t->redo;
+    fs_view v;
+    fs_block *b;
+    int code = fs_view_make(heap, t, &v);
+    if (code != FS_OK)
+        return code;
+    uint64_t n = v.entries ? v.entries->n : 0, want = t->used + more, size = 8;
+    if (n > v.capacity || t->used > n)
+        return FS_CORRUPT;
+    if (want < t->used + t->used / 2)
+        want = t->used + t->used / 2;
+    if (want > UINT32_MAX / 2)
+        return FS_NOMEM;
+    while (size * 2 / 3 < want)
+        size *= 2;
+    uint64_t capacity = size * 2 / 3;
+    fs_redo_prepare(r);
+    code = fs_alloc_to(me, sizeof(fs_entries) - FS_HEADER + capacity * sizeof(fs_entry), FS_RAW, &r->own[2], &b);
+    if (code == FS_OK) {
+        fs_entries *e = (fs_entries *)b;
+        code = fs_alloc_to(me, size * 8, FS_RAW, &r->own[3], &b);
+        if (code == FS_OK) {
+            uint64_t *index = (uint64_t *)((char *)b + FS_HEADER);
+            uint64_t m = 0;
+            memset(index, 0, size * 8);
+            memset(e->pad, 0, sizeof e->pad);
+            for (uint64_t i = 0; i < n; i++) {
+                if (i + 16 < n)
+                    __builtin_prefetch(&index[v.entries->entry[i + 16].hash & (size - 1)], 1);
+                if (!v.entries->entry[i].kind)
+                    continue;
+                if (m == capacity) {
+                    code = FS_CORRUPT;
+                    break;
+                }
+                e->entry[m] = v.entries->entry[i];
+                fs_index_put(index, size - 1, e->entry[m].hash, m);
+                m++;
+            }
+            e->n = m;
+            e->link = 0;
+            if (code == FS_OK && m != t->used)
+                code = FS_CORRUPT;
+        }
+        if (code == FS_OK) {
+            fs_write_begin(&t->o.lock);
+            if (v.entries) {
+                fs_redo_add(heap, r, &v.entries->block.kind, fs_pair(FS_RAW, 1));
+                r->drop[2] = t->entries;
+                r->drop[3] = t->index;
+            }
+            fs_redo_add(heap, r, &e->block.kind, fs_pair(FS_ENTRIES, 1));
+            fs_redo_add(heap, r, &t->entries, r->own[2]);
+            fs_redo_add(heap, r, &t->index, r->own[3]);
+            fs_redo_add(heap, r, &t->mask, size - 1);
+            fs_redo_add(heap, r, &t->capacity, capacity);
+            fs_redo_add(heap, r, &t->fill, t->used);
+            fs_redo_add(heap, r, &t->moved, t->moved + 1);
+            code = fs_redo_commit(me, r);
+            return code == FS_OK && r->state != FS_IDLE ? FS_BUSY : code;
+        }
+    }
+    fs_redo_settle(me, r);
+    return code;
+}
+
+/* --- changing one key, with the lock held -------------------------------------------------------------------------------- */
+
+static inline uint64_t fs_head_next(const fs_entry *e, uint32_t kind, uint32_t length, int odd) {
+    fs_entry h;
+    h.head = e->head;
+    h.seq = (h.seq | 1) + (odd ? 0 : 1);
+    h.kind = (uint8_t)kind;
+    h.length = (uint8_t)length;
+    return h.head;
+}
+
+static int fs_table_overwrite(const fs_self *me, fs_table *t, fs_entry *e, const fs_value *val) {
+    fs_heap *heap = me->heap;
+    fs_redo *r = &t->redo;
+    uint64_t word = val->value;
+    if (fs_likely(!fs_owning(val->kind) && e->kind == val->kind && e->length == val->length)) {
+        fs_store_release(&e->value, word); /* pairs with the load in fs_peek_at */
+        return FS_OK;
+    }
+    fs_redo_prepare(r);
+    if (fs_owning(val->kind)) {
+        int code = fs_value_make(me, val, &r->own[0], &word);
+        if (code != FS_OK) {
+            fs_redo_settle(me, r);
+            return code;
+        }
+    }
+    if (fs_owning(e->kind))
+        r->drop[0] = e->value;
+    fs_redo_add(heap, r, &e->head, fs_head_next(e, e->kind, e->length, 1));
+    fs_redo_add(heap, r, &e->value, word);
+    fs_redo_add(heap, r, &e->head, fs_head_next(e, val->kind, val->length, 0));
+    return fs_redo_commit(me, r);
+}
+
+/* Key and value into entry `e`, which nobody can find; blocks they need are owned by own[1] and own[0]. */
+static int fs_entry_fill(const fs_self *me, fs_redo *r, fs_entry *e, const fs_key *k, const fs_value *val) {
+    uint64_t word = val->value, blob = 0;
+    int in_blob = !fs_key_is_inline(k), code;
+    fs_redo_prepare(r);
+    if (fs_owning(val->kind) && (code = fs_value_make(me, val, &r->own[0], &word)) != FS_OK)
+        return code;
+    if (in_blob) {
+        fs_value bytes = {FS_V_BYTES_BLOB, 0, 0, k->bytes, k->total, NULL, 0};
+        if ((code = fs_value_make(me, &bytes, &r->own[1], &blob)) != FS_OK)
+            return code;
+    }
+    fs_entry h;
+    h.head = e->head;
+    h.seq = (h.seq | 1) + 1; /* goes on where the slot's last tenant left off: a reader still there sees that it moved */
+    h.form = k->form | (in_blob ? FS_KEY_IN_BLOB : 0);
+    h.display = k->display;
+    h.kind = 0;
+    h.length = 0;
+    fs_store_release(&e->head, h.head);
+    fs_store_relaxed(&e->hash, k->hash);
+    fs_store_relaxed(&e->key_length, k->length);
+    if (in_blob) {
+        fs_store_relaxed(&e->key.blob, blob);
+    } else {
+        for (int i = 0; i < 4; i++)
+            fs_store_relaxed(&e->key.words[i], k->words[i]);
+    }
+    fs_store_relaxed(&e->value, word);
+    h.kind = (uint8_t)val->kind;
+    h.length = (uint8_t)val->length;
+    fs_store_release(&e->head, h.head);
+    return FS_OK;
+}
+
+static int fs_table_insert(const fs_self *me, fs_table *t, fs_view *v, fs_place *p, const fs_key *k, const fs_value *val) {
+    fs_heap *heap = me->heap;
+    fs_redo *r = &t->redo;
+    int code;
+    if (!v->entries || v->entries->n >= v->capacity || t->fill >= v->capacity) {
+        code = fs_table_rebuild(me, t, t->used / 2 + 1);
+        if (code == FS_OK)
+            code = fs_view_make(heap, t, v);
+        if (code != FS_OK)
+            return code;
+        if (fs_find(heap, v, k, p) != FS_MISSING)
+            return FS_CORRUPT;
+    }
+    uint64_t n = v->entries->n;
+    fs_entry *e = &v->entries->entry[n];
+    code = fs_entry_fill(me, r, e, k, val);
+    if (code != FS_OK) {
+        fs_redo_settle(me, r);
+        return code;
+    }
+    fs_redo_add(heap, r, &v->index[p->slot], k->hash >> 32 << 32 | (n + 2));
+    fs_redo_add(heap, r, &v->entries->n, n + 1);
+    fs_redo_add(heap, r, &t->used, t->used + 1);
+    fs_redo_add(heap, r, &t->fill, t->fill + 1);
+    fs_redo_add(heap, r, &t->keys_changed, t->keys_changed + 1);
+    if (k->form == FS_K_OTHER)
+        fs_redo_add(heap, r, &t->others, t->others + 1);
+    return fs_redo_commit(me, r);
+}
+
+static int fs_table_delete(const fs_self *me, fs_table *t, fs_view *v, const fs_place *p) {
+    fs_heap *heap = me->heap;
+    fs_redo *r = &t->redo;
+    fs_entry *e = p->entry;
+    uint64_t n = v->entries->n, next = v->index[(p->slot + 1) & v->mask];
+    if (!t->used || n > v->capacity || p->number >= n)
+        return FS_CORRUPT;
+    fs_redo_prepare(r);
+    if (fs_owning(e->kind))
+        r->drop[0] = e->value;
+    if (e->form & FS_KEY_IN_BLOB)
+        r->drop[1] = e->key.blob;
+    if (p->number == n - 1) {
+        for (n--; n && !v->entries->entry[n - 1].kind; n--)
+            ;
+        fs_redo_add(heap, r, &t->moved, t->moved + 1);
+    }
+    fs_redo_add(heap, r, &e->head, fs_head_next(e, FS_V_ABSENT, 0, 0));
+    fs_redo_add(heap, r, &v->index[p->slot], next == FS_EMPTY ? FS_EMPTY : FS_DELETED);
+    fs_redo_add(heap, r, &v->entries->n, n);
+    fs_redo_add(heap, r, &t->used, t->used - 1);
+    fs_redo_add(heap, r, &t->fill, t->fill - (next == FS_EMPTY));
+    fs_redo_add(heap, r, &t->keys_changed, t->keys_changed + 1);
+    if ((e->form & ~FS_KEY_IN_BLOB) == FS_K_OTHER)
+        fs_redo_add(heap, r, &t->others, t->others - 1);
+    return fs_redo_commit(me, r);
+}
+
+static int fs_table_clear(const fs_self *me, fs_table *t) {
+    fs_heap *heap = me->heap;
+    fs_redo *r = &t->redo;
+    if (!t->entries)
+        return FS_OK;
+    fs_write_begin(&t->o.lock);
+    fs_redo_prepare(r);
+    r->drop[0] = t->entries;
+    r->drop[1] = t->index;
+    fs_redo_add(heap, r, &t->entries, 0);
+    fs_redo_add(heap, r, &t->index, 0);
+    fs_redo_add(heap, r, &t->mask, 0);
+    fs_redo_add(heap, r, &t->capacity, 0);
+    fs_redo_add(heap, r, &t->used, 0);
+    fs_redo_add(heap, r, &t->fill, 0);
+    fs_redo_add(heap, r, &t->others, 0);
+    fs_redo_add(heap, r, &t->keys_changed, t->keys_changed + 1);
+    fs_redo_add(heap, r, &t->moved, t->moved + 1);
+    return fs_redo_commit(me, r);
+}
+
+/* --- operations ---------------------------------------------------------------------------------------------------------- */
+
+/* With the lock held by the caller: the key's place and a look at its value. */
+static int fs_table_look(fs_heap *heap, fs_table *t, const fs_key *k, fs_peek *p) {
+    int r = fs_view_make(heap, t, &p->view);
+    p->view.version = 1;
+    if (r == FS_OK)
+        r = fs_find(heap, &p->view, k, &p->place);
+    if (r != FS_OK)
+        return r;
+    p->seen.kind = p->place.entry->kind;
+    p->seen.length = p->place.entry->length;
+    p->seen.value = p->place.entry->value;
+    return p->seen.kind ? fs_value_look(heap, &p->seen) : FS_CORRUPT;
+}
+
+enum { FS_PUT = 0, FS_PUT_IF_ABSENT = 1, FS_ADD = 2 };
+
+/* One value as an earlier look saw it. While `moved` stays, an entry's memory stays, so its seq tells one value from the next. */
+typedef struct {
+    uint64_t moved, number, head, value;
+} fs_witness;
+
+static inline void fs_witness_take(fs_witness *w, const fs_table *t, const fs_place *p) {
+    w->moved = t->moved;
+    w->number = p->number;
+    w->head = p->entry->head;
+    w->value = p->entry->value;
+}
+
+static inline int fs_witness_holds(const fs_witness *w, const fs_table *t, const fs_place *p) {
+    return w->moved == t->moved && w->number == p->number && w->head == p->entry->head && w->value == p->entry->value;
+}
+
+static int fs_table_add(const fs_self *me, fs_table *t, fs_entry *e, const fs_value *val, uint64_t *result) {
+    int64_t sum;
+    if ((e->kind != FS_V_INT && e->kind != FS_V_BOOL) || val->kind != FS_V_INT)
+        return FS_TYPE;
+    if (__builtin_add_overflow((int64_t)e->value, (int64_t)val->value, &sum))
+        return FS_OVERFLOW;
+    fs_value next = {FS_V_INT, 0, (uint64_t)sum, NULL, 0, NULL, 0};
+    *result = (uint64_t)sum;
+    return fs_table_overwrite(me, t, e, &next);
+}
+
+/* Sets, inserts or adds. `looked` is the number of changes of keys at which the caller found none equal to this key among those
+ * that only Python can compare, or UINT64_MAX when it did not look. With `seen`, only a value that is still the one seen is
+ * replaced, else FS_CHANGED. For FS_ADD the new value is left in *result. */
+static int fs_table_put(const fs_self *me, fs_table *t, const fs_key *k, const fs_value *val, int how, uint64_t looked,
+                        const fs_witness *seen, uint64_t *result) {
+    int entered = fs_table_enter(me, t);
+    if (entered < 0)
+        return entered;
+    fs_view v;
+    fs_place p;
+    int r = fs_view_make(me->heap, t, &v);
+    if (r == FS_OK)
+        r = fs_find(me->heap, &v, k, &p);
+    if (r == FS_MISSING) {
+        if (seen || (looked != t->keys_changed && (looked != UINT64_MAX || t->others))) {
+            r = FS_CHANGED;
+        } else {
+            r = fs_table_insert(me, t, &v, &p, k, val);
+            if (result)
+                *result = val->value;
+        }
+    } else if (r == FS_OK) {
+        if (seen && !fs_witness_holds(seen, t, &p))
+            r = FS_CHANGED;
+        else if (how == FS_PUT)
+            r = fs_table_overwrite(me, t, p.entry, val);
+        else
+            r = how == FS_ADD ? fs_table_add(me, t, p.entry, val, result) : FS_EXISTS;
+    }
+    fs_table_leave(me, t, entered);
+    return r;
+}
+
+/* Deletes a key; with `seen`, only while its value is still the one seen, and with `looked` not UINT64_MAX, while no key has been
+ * inserted or deleted since, else FS_CHANGED. */
+FS_UNUSED static int fs_table_remove(const fs_self *me, fs_table *t, const fs_key *k, const fs_witness *seen, uint64_t looked) {
+    int entered = fs_table_enter(me, t);
+    if (entered < 0)
+        return entered;
+    fs_view v;
+    fs_place p;
+    int r = fs_view_make(me->heap, t, &v);
+    if (r == FS_OK)
+        r = fs_find(me->heap, &v, k, &p);
+    if (r == FS_OK)
+        r = (seen && !fs_witness_holds(seen, t, &p)) || (looked != UINT64_MAX && looked != t->keys_changed)
+                ? FS_CHANGED
+                : fs_table_delete(me, t, &v, &p);
+    fs_table_leave(me, t, entered);
+    return r;
+}
+
+/* Under the lock: a copy of one value, and what tells whether it is still there. FS_RANGE when it needs a pin. */
+FS_UNUSED static int fs_table_read(const fs_self *me, fs_table *t, const fs_key *k, const uint64_t *pin, fs_copy *out,
+                                   fs_witness *seen) {
+    int entered = fs_table_enter(me, t);
+    if (entered < 0)
+        return entered;
+    fs_peek p;
+    int r = fs_table_look(me->heap, t, k, &p);
+    if (r == FS_OK) {
+        fs_witness_take(seen, t, &p.place);
+        r = fs_copy_out(me, &p.seen, pin, out);
+    }
+    fs_table_leave(me, t, entered);
+    return r;
+}
+
+/* Takes a value out as one step, unless making an object of it may fail (FS_TYPE): then it must be read, made and removed. */
+FS_UNUSED static int fs_table_take(const fs_self *me, fs_table *t, const fs_key *k, fs_copy *out) {
+    int entered = fs_table_enter(me, t);
+    if (entered < 0)
+        return entered;
+    fs_peek p;
+    int r = fs_table_look(me->heap, t, k, &p);
+    if (r == FS_OK && p.seen.kind >= FS_V_PICKLE_BLOB)
+        r = FS_TYPE;
+    if (r == FS_OK && (r = fs_copy_out(me, &p.seen, NULL, out)) == FS_OK) {
+        r = fs_table_delete(me, t, &p.view, &p.place);
+        if (r != FS_OK)
+            free(out->data);
+    }
+    fs_table_leave(me, t, entered);
+    return r;
+}
+
+FS_UNUSED static int fs_table_empty(const fs_self *me, fs_table *t) {
+    int entered = fs_table_enter(me, t);
+    if (entered < 0)
+        return entered;
+    int r = fs_table_clear(me, t);
+    fs_table_leave(me, t, entered);
+    return r;
+}
+
+/* The number of the last live entry, with the lock held; UINT64_MAX when there is none. */
+static inline uint64_t fs_table_last(const fs_view *v) {
+    if (v->entries)
+        for (uint64_t n = v->entries->n <= v->capacity ? v->entries->n : v->capacity; n-- > 0;)
+            if (v->entries->entry[n].kind)
+                return n;
+    return UINT64_MAX;
+}
+
+/* --- many keys as one change --------------------------------------------------------------------------------------------- */
+
+static int fs_batch_log(const fs_self *me, fs_table *t, uint64_t room, fs_entry *e, uint64_t number) {
+    fs_redo *r = &t->redo;
+    fs_undo_log *log;
+    if (!r->batch) {
+        fs_block *b;
+        int code = fs_alloc_to(me, sizeof(fs_undo_log) - FS_HEADER + room * sizeof(fs_undo_entry), FS_RAW, &r->batch, &b);
+        if (code != FS_OK)
+            return code;
+        log = (fs_undo_log *)b;
+        log->link = log->n = 0;
+        fs_crash_order();
+        b->kind = FS_UNDO_LOG;
+    } else {
+        log = fs_kind_at(me->heap, r->batch, FS_UNDO_LOG, sizeof(fs_undo_log));
+        if (!log || sizeof(fs_undo_log) + (log->n + 1) * sizeof(fs_undo_entry) > (uint64_t)log->block.size * FS_GRAIN)
+            return FS_CORRUPT;
+    }
+    fs_undo_entry *u = &log->undo[log->n];
+    u->entry = number;
+    u->about = (uint64_t)e->kind | (uint64_t)e->length << 8;
+    u->value = e->value;
+    fs_crash_order();
+    log->n++;
+    fs_crash_order();
+    return FS_OK;
+}
+
+static int fs_batch_put(const fs_self *me, fs_table *t, const fs_view *v, const fs_key *k, const fs_value *val, uint64_t left) {
+    fs_redo *r = &t->redo;
+    fs_place p;
+    uint64_t word = val->value;
+    int code = fs_find(me->heap, v, k, &p);
+    if (code == FS_OK) {
+        if (fs_owning(val->kind) && (code = fs_value_make(me, val, &r->own[0], &word)) != FS_OK)
+            return code;
+        if ((code = fs_batch_log(me, t, left, p.entry, p.number)) != FS_OK)
+            return code;
+        /* While the kind says owning, the value must be an offset: a rollback goes by it. */
+        if (!fs_owning(val->kind)) {
+            fs_store_release(&p.entry->head, fs_head_next(p.entry, val->kind, val->length, 0));
+            fs_crash_order();
+            fs_store_relaxed(&p.entry->value, word);
+            return FS_OK;
+        }
+        fs_store_relaxed(&p.entry->value, word);
+        fs_crash_order();
+        fs_store_release(&p.entry->head, fs_head_next(p.entry, val->kind, val->length, 0));
+        fs_crash_order();
+        r->own[0] = 0;
+        return FS_OK;
+    }
+    if (code != FS_MISSING)
+        return code;
+    uint64_t n = v->entries->n;
+    if (n >= v->capacity || t->fill >= v->capacity)
+        return FS_CORRUPT;
+    fs_entry *e = &v->entries->entry[n];
+    int in_blob = !fs_key_is_inline(k);
+    fs_entry h;
+    h.head = e->head;
+    h.seq = (h.seq | 1) + 1;
+    h.form = k->form | (in_blob ? FS_KEY_IN_BLOB : 0);
+    h.display = k->display;
+    h.kind = (uint8_t)val->kind;
+    h.length = (uint8_t)val->length;
+    fs_store_relaxed(&e->hash, k->hash);
+    fs_store_relaxed(&e->key_length, k->length);
+    fs_store_relaxed(&e->value, fs_owning(val->kind) ? 0 : word);
+    for (int i = 0; i < 4; i++)
+        fs_store_relaxed(&e->key.words[i], in_blob ? 0 : k->words[i]);
+    fs_store_release(&e->head, h.head);
+    fs_crash_order();
+    v->entries->n = n + 1; /* from here on a rollback looks at it */
+    fs_crash_order();
+    if (in_blob) {
+        fs_value bytes = {FS_V_BYTES_BLOB, 0, 0, k->bytes, k->total, NULL, 0};
+        if ((code = fs_value_make(me, &bytes, &e->key.blob, &word)) != FS_OK)
+            return code;
+    }
+    if (fs_owning(val->kind) && (code = fs_value_make(me, val, &e->value, &word)) != FS_OK)
+        return code;
+    fs_crash_order();
+    fs_store_release(&v->index[p.slot], k->hash >> 32 << 32 | (n + 2));
+    t->used++;
+    t->fill++;
+    t->others += k->form == FS_K_OTHER;
+    return FS_OK;
+}
+
+/* All of the items, or none. `looked` as for fs_table_put. */
+FS_UNUSED static int fs_table_update(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count,
+                                     uint64_t looked) {
+    int entered = fs_table_enter(me, t);
+    if (entered < 0)
+        return entered;
+    fs_redo *r = &t->redo;
+    fs_view v;
+    int code = fs_view_make(me->heap, t, &v);
+    if (code == FS_OK && looked != t->keys_changed && (looked != UINT64_MAX || t->others))
+        code = FS_CHANGED;
+    if (code == FS_OK && count) {
+        uint64_t n = v.entries ? v.entries->n : 0, full = n > t->fill ? n : t->fill;
+        if (!v.entries || full > v.capacity || count > v.capacity - full) {
+            /* all may be new, or none: room for as many as are certainly new is found out by asking */
+            uint64_t fresh = 0;
+            fs_place p;
+            for (uint64_t i = 0; i < count; i++)
+                fresh += fs_find(me->heap, &v, &keys[i], &p) == FS_MISSING;
+            if (!v.entries || full > v.capacity || fresh > v.capacity - full) {
+                code = fs_table_rebuild(me, t, fresh + 1);
+                if (code == FS_OK)
+                    code = fs_view_make(me->heap, t, &v);
+            }
+        }
+        if (code == FS_OK) {
+            fs_write_begin(&t->o.lock);
+            r->before[0] = v.entries->n;
+            r->before[1] = t->used;
+            r->before[2] = t->fill;
+            r->before[3] = t->others;
+            fs_crash_order();
+            r->state = FS_BATCH;
+            fs_crash_order();
+            for (uint64_t i = 0; i < count && code == FS_OK; i++) {
+                if (i + 8 < count)
+                    __builtin_prefetch(&v.index[keys[i + 8].hash & v.mask]);
+                code = fs_batch_put(me, t, &v, &keys[i], &values[i], count - i);
+            }
+            if (code == FS_OK) {
+                r->drop[0] = r->batch;
+                fs_redo_add(me->heap, r, &r->batch, 0);
+                fs_redo_add(me->heap, r, &t->keys_changed, t->keys_changed + v.entries->n - r->before[0]);
+                code = fs_redo_commit(me, r);
+            } else {
+                int back = fs_batch_rollback(me, t);
+                if (back != FS_OK && entered != FS_NESTED) {
+                    fs_leave(me, &t->o.lock); /* the version stays odd: whoever comes next goes on putting it back */
+                    return back == FS_CORRUPT ? back : code;
+                }
+            }
+        }
+    }
+    fs_table_leave(me, t, entered);
+    return code;
+}
+
+/* --- all of it at one instant -------------------------------------------------------------------------------------------- */
+
+/* One live entry in a snapshot's buffer: key bytes (with display), then value bytes, follow; the next record at the next
+ * multiple of 8. */
+typedef struct {
+    fs_entry entry;
+    uint64_t key_total, value_size;
+    uint64_t pin; /* for values that refer to objects: index of the handle slot that now refers to the object or bundle */
+} fs_record;
+
+typedef struct {
+    unsigned char *buffer; /* malloc'ed */
+    uint64_t count;
+    uint64_t pins; /* handle slots needed */
+} fs_snapshot;
+
+static inline int fs_key_look(fs_heap *heap, const fs_entry *e, const unsigned char **data, uint64_t *total) {
+    if (!(e->form & FS_KEY_IN_BLOB)) {
+        *data = (const unsigned char *)e->key.words;
+        *total = e->key_length;
+        return e->key_length <= FS_KEY_INLINE ? FS_OK : FS_CORRUPT;
+    }
+    fs_seen s = {FS_V_BYTES_BLOB, 0, e->key.blob, NULL, 0};
+    int r = fs_value_look(heap, &s);
+    *data = s.data;
+    *total = s.size;
+    return r == FS_OK && s.size < e->key_length ? FS_CORRUPT : r;
+}
+
+/* Live entries from number `first` on, with the lock held; of one form of key, unless that is 0. `slots` are the offsets of `pin_room`
+ * empty handle slots. When more are needed, FS_RANGE with out->pins set, and nothing was pinned. Values are left out unless `values`. */
+FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first,
+                                       const uint64_t *slots, uint64_t pin_room, fs_snapshot *out) {
+    fs_heap *heap = me->heap;
+    fs_view v;
+    int r = fs_view_make(heap, t, &v);
+    out->buffer = NULL;
+    out->count = out->pins = 0;
+    if (r != FS_OK || !v.entries)
+        return r;
+    if (v.entries->n > v.capacity)
+        return FS_CORRUPT;
+    uint64_t size = 0, pinned = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        unsigned char *to = out->buffer;
+        for (uint64_t i = first; i < v.entries->n; i++) {
+            fs_entry *e = &v.entries->entry[i];
+            if (!e->kind || (form && (e->form & ~FS_KEY_IN_BLOB) != form))
+                continue;
+            const unsigned char *key;
+            uint64_t total;
+            fs_seen s = {e->kind, e->length, e->value, NULL, 0};
+            if ((r = fs_key_look(heap, e, &key, &total)) != FS_OK)
+                goto fail;
+            if (values && (r = fs_value_look(heap, &s)) != FS_OK)
+                goto fail;
+            uint64_t bytes = fs_owning(s.kind) && values ? s.size : 0;
+            if (pass == 0) {
+                size += (sizeof(fs_record) + total + bytes + 7) & ~(uint64_t)7;
+                out->count++;
+                out->pins += values && fs_needs_pin(s.kind);
+                continue;
+            }
+            fs_record *record = (fs_record *)to;
+            record->entry = *e;
+            record->key_total = total;
+            record->value_size = bytes;
+            record->pin = 0;
+            memcpy(to + sizeof(fs_record), key, total);
+            if (bytes)
+                memcpy(to + sizeof(fs_record) + total, s.data, bytes);
+            if (values && fs_needs_pin(s.kind)) {
+                if ((r = fs_ref_to(me, s.value, (uint64_t *)(heap->base + slots[pinned]))) != FS_OK)
+                    goto fail;
+                record->pin = pinned++;
+            }
+            to += (sizeof(fs_record) + total + bytes + 7) & ~(uint64_t)7;
+        }
+        if (pass == 0) {
+            if (out->pins > pin_room)
+                return FS_RANGE;
+            if (!out->count)
+                return FS_OK;
+            if (!(out->buffer = malloc(size)))
+                return FS_NOMEM;
+        }
+    }
+    return FS_OK;
+fail:
+    /* the pins taken so far stay in their slots; the caller empties them */
+    free(out->buffer);
+    out->buffer = NULL;
+    return r;
+}
+
+/* What a snapshot was taken of, for whoever wants to know what has changed since. */
+typedef struct {
+    uint64_t n, used, keys_changed, moved;
+} fs_extent;
+
+/* The same with the lock taken; FS_CHANGED when entry `first` is not what it was at the extent handed in, if first is not 0. With
+ * first == UINT64_MAX, the last live entry alone. */
+FS_UNUSED static int fs_table_copy(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first,
+                                   const uint64_t *slots, uint64_t pin_room, fs_snapshot *out, fs_extent *extent) {
+    fs_view v;
+    int entered = fs_table_enter(me, t);
+    if (entered < 0)
+        return entered;
+    int r = fs_view_make(me->heap, t, &v);
+    out->buffer = NULL;
+    out->count = out->pins = 0;
+    if (r == FS_OK && first == UINT64_MAX)
+        first = fs_table_last(&v);
+    else if (r == FS_OK && first && extent->moved != t->moved)
+        r = FS_CHANGED;
+    extent->n = v.entries ? v.entries->n : 0;
+    extent->used = t->used;
+    extent->keys_changed = t->keys_changed;
+    extent->moved = t->moved;
+    if (r == FS_OK)
+        r = fs_table_snapshot(me, t, values, form, first, slots, pin_room, out);
+    fs_table_leave(me, t, entered);
+    return r;
+}
+
+#endif

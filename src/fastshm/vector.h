@@ -1,0 +1,572 @@
+/* vector.h: a sequence of values, read without a lock.
+ *
+ *   vector --slots--> [ ....... | slot | slot | slot | ....... ]
+ *                               start             start + n     capacity
+ *
+ * Appending fills a slot that nobody reads and publishes it by one store to n. A value of one word is replaced by one store. Every
+ * other change makes the version odd, so a reader needs only the version.
+ *
+ * Inserting and deleting in the middle move slots one at a time with a cursor (SHIFT_UP, SHIFT_DOWN), committed before the first
+ * move: whoever finds the vector so goes on from the cursor, and moving a slot twice does no harm. It needs no memory, so deleting
+ * works when there is none. Sorting, slices and the like build new slots beside the old ones and swap them.
+ *
+ *   cost        get, set, append, pop at either end O(1) (append amortised); insert, delete O(n) moves; the rest O(n)
+ *   invariants  start + n <= capacity; slots outside [start, start + n) own nothing, but for the first before[0] behind the end
+ *               while FS_FILL
+ */
+#ifndef FASTSHM_VECTOR_H
+#define FASTSHM_VECTOR_H
+
+#include "redo.h"
+
+typedef struct {
+    fs_slots *slots;
+    uint64_t start, n, capacity;
+} fs_span;
+
+static int fs_span_make(fs_heap *heap, fs_vector *v, fs_span *s) {
+    uint64_t at = fs_load_relaxed(&v->slots);
+    s->n = fs_load_acquire(&v->n); /* pairs with the store that publishes an appended slot */
+    s->start = fs_load_relaxed(&v->start);
+    s->capacity = fs_load_relaxed(&v->capacity);
+    s->slots = NULL;
+    if (!at)
+        return s->n || s->start || s->capacity ? FS_CORRUPT : FS_OK;
+    if (s->capacity > heap->size / sizeof(fs_slot) || s->start > s->capacity || s->n > s->capacity - s->start || at % FS_GRAIN)
+        return FS_CORRUPT;
+    s->slots = fs_at(heap, at, sizeof(fs_slots) + s->capacity * sizeof(fs_slot));
+    return s->slots ? FS_OK : FS_CORRUPT;
+}
+
+static inline uint32_t fs_about_kind(uint64_t about) { return about & 255; }
+
+static inline uint64_t fs_about(const fs_value *v) { return (uint64_t)v->kind | (uint64_t)v->length << 8; }
+
+static inline int fs_slot_look(fs_heap *heap, const fs_slot *slot, fs_seen *out) {
+    uint64_t about = fs_load_relaxed(&slot->about);
+    out->kind = about & 255;
+    out->length = about >> 8 & 255;
+    out->value = fs_load_acquire(&slot->value); /* pairs with the store in fs_vector_set */
+    return out->kind ? fs_value_look(heap, out) : FS_CORRUPT;
+}
+
+/* An optimistic look at item i (counted from the end when negative); it counts once fs_read_valid(version) says so. */
+static inline int fs_vector_peek(fs_heap *heap, fs_vector *v, int64_t i, uint64_t *version, fs_seen *out) {
+    fs_span s;
+    *version = fs_read_begin(&v->o.lock);
+    if (fs_unlikely(*version & 1))
+        return FS_BUSY;
+    int r = fs_span_make(heap, v, &s);
+    if (r != FS_OK)
+        return r;
+    if (i < 0)
+        i += (int64_t)s.n;
+    if (i < 0 || (uint64_t)i >= s.n)
+        return FS_RANGE;
+    return fs_slot_look(heap, &s.slots->slot[s.start + (uint64_t)i], out);
+}
+
+/* --- settling ------------------------------------------------------------------------------------------------------------ */
+
+static int fs_vector_settle(const fs_self *me, fs_vector *v) {
+    fs_redo *r = &v->redo;
+    fs_span s;
+    int code;
+    switch (r->state) {
+    case FS_IDLE:
+        return FS_OK;
+    case FS_FILL:
+        if (fs_span_make(me->heap, v, &s) != FS_OK || !s.slots || r->before[0] > s.capacity - s.start - s.n)
+            return FS_CORRUPT;
+        for (uint64_t i = 0; i < r->before[0]; i++) {
+            fs_slot *slot = &s.slots->slot[s.start + s.n + i];
+            if (fs_owning(fs_about_kind(slot->about)) && slot->value && (code = fs_drop(me, &slot->value)) != FS_OK)
+                return code;
+        }
+        r->state = FS_PREPARING;
+        break;
+    case FS_SHIFT_UP:
+    case FS_SHIFT_DOWN:
+        fs_write_begin(&v->o.lock);
+        if (fs_span_make(me->heap, v, &s) != FS_OK || !s.slots || r->before[0] >= s.capacity || r->before[1] >= s.capacity)
+            return FS_CORRUPT;
+        if (r->state == FS_SHIFT_UP) {
+            for (uint64_t i = r->before[0]; i > r->before[1]; i--) {
+                s.slots->slot[i] = s.slots->slot[i - 1];
+                fs_crash_order();
+                r->before[0] = i - 1;
+                fs_crash_order();
+            }
+        } else {
+            for (uint64_t i = r->before[0]; i < r->before[1]; i++) {
+                s.slots->slot[i] = s.slots->slot[i + 1];
+                fs_crash_order();
+                r->before[0] = i + 1;
+                fs_crash_order();
+            }
+        }
+        r->state = FS_COMMITTED;
+        break;
+    default:
+        break;
+    }
+    fs_crash_order();
+    if (r->state == FS_COMMITTED && r->n)
+        fs_write_begin(&v->o.lock);
+    return fs_redo_settle(me, r);
+}
+
+static inline void fs_vector_leave(const fs_self *me, fs_vector *v, int entered) {
+    if (entered != FS_NESTED) {
+        fs_settle(&v->o.lock);
+        fs_leave(me, &v->o.lock);
+    }
+}
+
+static inline int fs_vector_enter(const fs_self *me, fs_vector *v, fs_span *s) {
+    int entered = fs_enter(me, &v->o.lock);
+    if (entered < 0)
+        return entered;
+    int r = fs_vector_settle(me, v);
+    if (fs_likely(r == FS_OK))
+        r = fs_span_make(me->heap, v, s);
+    if (fs_unlikely(r != FS_OK)) {
+        /* What could not be settled yet is committed, or out of a reader's sight; what is damaged is neither. */
+        if (r != FS_CORRUPT)
+            fs_vector_leave(me, v, entered);
+        else if (entered != FS_NESTED)
+            fs_leave(me, &v->o.lock);
+        return r;
+    }
+    return entered;
+}
+
+/* After the words are listed: stores them, and what cannot be dropped at once is left to the next operation. */
+static inline int fs_vector_commit(const fs_self *me, fs_vector *v, uint64_t state) {
+    fs_crash_order();
+    v->redo.state = state;
+    fs_crash_order();
+    return fs_vector_settle(me, v) == FS_CORRUPT ? FS_CORRUPT : FS_OK;
+}
+
+/* --- room ---------------------------------------------------------------------------------------------------------------- */
+
+static int fs_slots_alloc(const fs_self *me, fs_redo *r, uint64_t capacity, fs_slots **out) {
+    fs_block *b;
+    if (capacity > me->heap->size / sizeof(fs_slot))
+        return FS_NOMEM;
+    int code = fs_alloc_to(me, sizeof(fs_slots) - FS_HEADER + capacity * sizeof(fs_slot), FS_RAW, &r->own[1], &b);
+    if (code == FS_OK) {
+        *out = (fs_slots *)b;
+        (*out)->link = (*out)->n = 0;
+    }
+    return code;
+}
+
+/* Makes room for `more` slots behind the end. */
+FS_COLD static int fs_vector_grow(const fs_self *me, fs_vector *v, fs_span *s, uint64_t more) {
+    fs_heap *heap = me->heap;
+    fs_redo *r = &v->redo;
+    fs_slots *new;
+    uint64_t want = s->n + more, capacity = s->n + s->n / 2 + 6;
+    if (capacity < want)
+        capacity = want;
+    fs_redo_prepare(r);
+    int code = fs_slots_alloc(me, r, capacity, &new);
+    if (code != FS_OK) {
+        fs_redo_settle(me, r);
+        return code;
+    }
+    if (s->n)
+        memcpy(new->slot, s->slots->slot + s->start, s->n * sizeof(fs_slot));
+    fs_write_begin(&v->o.lock);
+    if (s->slots) {
+        fs_redo_add(heap, r, &s->slots->block.kind, fs_pair(FS_RAW, 1));
+        r->drop[1] = v->slots;
+    }
+    fs_redo_add(heap, r, &new->block.kind, fs_pair(FS_SLOTS, 1));
+    fs_redo_add(heap, r, &v->slots, r->own[1]);
+    fs_redo_add(heap, r, &v->start, 0);
+    fs_redo_add(heap, r, &v->capacity, capacity);
+    code = fs_vector_commit(me, v, FS_COMMITTED);
+    if (code == FS_OK && r->state != FS_IDLE)
+        return FS_BUSY;
+    return code == FS_OK ? fs_span_make(heap, v, s) : code;
+}
+
+static inline int fs_vector_room(const fs_self *me, fs_vector *v, fs_span *s, uint64_t more) {
+    return fs_likely(more <= s->capacity - s->start - s->n) ? FS_OK : fs_vector_grow(me, v, s, more);
+}
+
+/* --- operations, with the lock held -------------------------------------------------------------------------------------- */
+
+static int fs_vector_set(const fs_self *me, fs_vector *v, fs_span *s, uint64_t i, const fs_value *val) {
+    fs_redo *r = &v->redo;
+    fs_slot *slot = &s->slots->slot[s->start + i];
+    uint64_t word = val->value, about = fs_about(val);
+    v->stamp++;
+    if (fs_likely(!fs_owning(val->kind) && slot->about == about)) {
+        fs_store_release(&slot->value, word);
+        return FS_OK;
+    }
+    fs_redo_prepare(r);
+    if (fs_owning(val->kind)) {
+        int code = fs_value_make(me, val, &r->own[0], &word);
+        if (code != FS_OK) {
+            fs_redo_settle(me, r);
+            return code;
+        }
+    }
+    if (fs_owning(fs_about_kind(slot->about)))
+        r->drop[0] = slot->value;
+    fs_redo_add(me->heap, r, &slot->about, about);
+    fs_redo_add(me->heap, r, &slot->value, word);
+    return fs_vector_commit(me, v, FS_COMMITTED);
+}
+
+static int fs_vector_append(const fs_self *me, fs_vector *v, fs_span *s, const fs_value *val) {
+    fs_redo *r = &v->redo;
+    int code = fs_vector_room(me, v, s, 1);
+    if (code != FS_OK)
+        return code;
+    fs_slot *slot = &s->slots->slot[s->start + s->n];
+    uint64_t word = val->value;
+    v->stamp++;
+    if (fs_owning(val->kind)) {
+        fs_redo_prepare(r);
+        if ((code = fs_value_make(me, val, &r->own[0], &word)) != FS_OK) {
+            fs_redo_settle(me, r);
+            return code;
+        }
+        fs_redo_add(me->heap, r, &slot->about, fs_about(val));
+        fs_redo_add(me->heap, r, &slot->value, word);
+        fs_redo_add(me->heap, r, &v->n, s->n + 1);
+        /* slot and n are stored in this order; n is what makes the slot visible, so the version may stay */
+        fs_crash_order();
+        r->state = FS_COMMITTED;
+        fs_crash_order();
+        return fs_redo_settle(me, r) == FS_CORRUPT ? FS_CORRUPT : FS_OK;
+    }
+    fs_store_relaxed(&slot->about, fs_about(val));
+    fs_store_relaxed(&slot->value, word);
+    fs_crash_order();
+    fs_store_release(&v->n, s->n + 1);
+    return FS_OK;
+}
+
+static int fs_vector_extend(const fs_self *me, fs_vector *v, fs_span *s, const fs_value *vals, uint64_t count) {
+    fs_redo *r = &v->redo;
+    int code = fs_vector_room(me, v, s, count);
+    if (code != FS_OK || !count)
+        return code;
+    v->stamp++;
+    r->before[0] = 0;
+    fs_crash_order();
+    r->state = FS_FILL;
+    fs_crash_order();
+    for (uint64_t i = 0; i < count; i++) {
+        fs_slot *slot = &s->slots->slot[s->start + s->n + i];
+        uint64_t word;
+        fs_store_relaxed(&slot->about, fs_about(&vals[i]));
+        fs_store_relaxed(&slot->value, fs_owning(vals[i].kind) ? 0 : vals[i].value);
+        if (fs_owning(vals[i].kind)) {
+            fs_crash_order();
+            r->before[0] = i + 1;
+            fs_crash_order();
+            if ((code = fs_value_make(me, &vals[i], &slot->value, &word)) != FS_OK) {
+                fs_vector_settle(me, v);
+                return code;
+            }
+        }
+    }
+    fs_redo_add(me->heap, r, &v->n, s->n + count);
+    fs_crash_order();
+    r->state = FS_COMMITTED;
+    fs_crash_order();
+    return fs_redo_settle(me, r) == FS_CORRUPT ? FS_CORRUPT : FS_OK;
+}
+
+static int fs_vector_insert(const fs_self *me, fs_vector *v, fs_span *s, uint64_t i, const fs_value *val) {
+    fs_heap *heap = me->heap;
+    fs_redo *r = &v->redo;
+    uint64_t word = val->value;
+    int code;
+    if (i == s->n)
+        return fs_vector_append(me, v, s, val);
+    int front = i == 0 && s->start > 0;
+    if (!front && (code = fs_vector_room(me, v, s, 1)) != FS_OK)
+        return code;
+    v->stamp++;
+    fs_redo_prepare(r);
+    if (fs_owning(val->kind) && (code = fs_value_make(me, val, &r->own[0], &word)) != FS_OK) {
+        fs_redo_settle(me, r);
+        return code;
+    }
+    fs_slot *slot = &s->slots->slot[s->start + i - (front ? 1 : 0)];
+    fs_redo_add(heap, r, &slot->about, fs_about(val));
+    fs_redo_add(heap, r, &slot->value, word);
+    fs_redo_add(heap, r, &v->n, s->n + 1);
+    if (front)
+        fs_redo_add(heap, r, &v->start, s->start - 1);
+    r->before[0] = s->start + s->n;
+    r->before[1] = s->start + i;
+    fs_write_begin(&v->o.lock);
+    return fs_vector_commit(me, v, front ? FS_COMMITTED : FS_SHIFT_UP);
+}
+
+static int fs_vector_delete(const fs_self *me, fs_vector *v, fs_span *s, uint64_t i) {
+    fs_heap *heap = me->heap;
+    fs_redo *r = &v->redo;
+    fs_slot *slot = &s->slots->slot[s->start + i];
+    v->stamp++;
+    fs_write_begin(&v->o.lock);
+    fs_redo_prepare(r);
+    if (fs_owning(fs_about_kind(slot->about)))
+        r->drop[0] = slot->value;
+    fs_redo_add(heap, r, &v->n, s->n - 1);
+    if (i == 0 || i == s->n - 1) {
+        fs_redo_add(heap, r, &slot->about, 0);
+        fs_redo_add(heap, r, &v->start, s->n == 1 ? 0 : s->start + (i == 0 ? 1 : 0));
+        return fs_vector_commit(me, v, FS_COMMITTED);
+    }
+    r->before[0] = s->start + i;
+    r->before[1] = s->start + s->n - 1;
+    return fs_vector_commit(me, v, FS_SHIFT_DOWN);
+}
+
+/* New contents: item k is the old item plan[k] when that is >= 0, else the value vals[-1 - plan[k]]. */
+static int fs_vector_replan(const fs_self *me, fs_vector *v, fs_span *s, const int64_t *plan, uint64_t count,
+                            const fs_value *vals) {
+    fs_heap *heap = me->heap;
+    fs_redo *r = &v->redo;
+    fs_slots *new = NULL;
+    int code = FS_OK;
+    v->stamp++;
+    fs_redo_prepare(r);
+    if (count) {
+        if ((code = fs_slots_alloc(me, r, count, &new)) != FS_OK)
+            goto fail;
+        new->block.kind = FS_SLOTS;
+        for (uint64_t k = 0; k < count; k++) {
+            uint64_t about, value, word;
+            if (plan[k] >= 0) {
+                const fs_slot *old = &s->slots->slot[s->start + (uint64_t)plan[k]];
+                about = old->about;
+                value = old->value;
+            } else {
+                about = fs_about(&vals[-1 - plan[k]]);
+                value = vals[-1 - plan[k]].value;
+            }
+            int owning = fs_owning(fs_about_kind(about));
+            new->slot[k].about = about;
+            new->slot[k].value = owning ? 0 : value;
+            fs_crash_order();
+            new->n = k + 1;
+            fs_crash_order();
+            if (owning) {
+                code = plan[k] >= 0 ? fs_ref_to(me, value, &new->slot[k].value)
+                                    : fs_value_make(me, &vals[-1 - plan[k]], &new->slot[k].value, &word);
+                if (code != FS_OK)
+                    goto fail;
+            }
+        }
+    }
+    fs_write_begin(&v->o.lock);
+    if (s->slots) {
+        r->drop[1] = v->slots;
+        fs_redo_add(heap, r, &s->slots->n, s->start + s->n);
+        /* slots in front of the start are zero (fs_vector_delete), or were left by another start */
+        for (uint64_t i = 0; i < s->start; i++)
+            s->slots->slot[i].about = 0;
+    }
+    fs_redo_add(heap, r, &v->slots, count ? r->own[1] : 0);
+    fs_redo_add(heap, r, &v->start, 0);
+    fs_redo_add(heap, r, &v->n, count);
+    fs_redo_add(heap, r, &v->capacity, count);
+    return fs_vector_commit(me, v, FS_COMMITTED);
+fail:
+    fs_redo_settle(me, r);
+    return code;
+}
+
+/* --- all of it at one instant -------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    uint64_t about, value, size;
+    uint64_t pin; /* for values that refer to objects: index of the handle slot that now refers to the object or bundle */
+} fs_item;
+
+typedef struct {
+    unsigned char *buffer; /* malloc'ed: each fs_item, then its bytes, to a multiple of 8 */
+    uint64_t count;
+    uint64_t pins;
+} fs_items;
+
+/* Items first, first + step, ... with the lock held. Pins as in fs_table_snapshot. */
+static int fs_vector_snapshot(const fs_self *me, const fs_span *s, int64_t first, int64_t step, uint64_t count,
+                              const uint64_t *slots, uint64_t pin_room, fs_items *out) {
+    fs_heap *heap = me->heap;
+    uint64_t size = 0, pinned = 0;
+    int r = FS_OK;
+    out->buffer = NULL;
+    out->count = count;
+    out->pins = 0;
+    for (int pass = 0; pass < 2 && count; pass++) {
+        unsigned char *to = out->buffer;
+        for (uint64_t k = 0; k < count; k++) {
+            const fs_slot *slot = &s->slots->slot[s->start + (uint64_t)(first + (int64_t)k * step)];
+            fs_seen seen;
+            if ((r = fs_slot_look(heap, slot, &seen)) != FS_OK)
+                goto fail;
+            int pin = fs_needs_pin(seen.kind);
+            uint64_t bytes = fs_owning(seen.kind) ? seen.size : 0;
+            if (pass == 0) {
+                size += sizeof(fs_item) + ((bytes + 7) & ~(uint64_t)7);
+                out->pins += (uint64_t)pin;
+                continue;
+            }
+            fs_item *item = (fs_item *)to;
+            item->about = slot->about;
+            item->value = seen.value;
+            item->size = bytes;
+            item->pin = 0;
+            if (bytes)
+                memcpy(to + sizeof(fs_item), seen.data, bytes);
+            if (pin) {
+                if ((r = fs_ref_to(me, seen.value, (uint64_t *)(heap->base + slots[pinned]))) != FS_OK)
+                    goto fail;
+                item->pin = pinned++;
+            }
+            to += sizeof(fs_item) + ((bytes + 7) & ~(uint64_t)7);
+        }
+        if (pass == 0) {
+            if (out->pins > pin_room)
+                return FS_RANGE;
+            if (!(out->buffer = malloc(size)))
+                return FS_NOMEM;
+        }
+    }
+    return FS_OK;
+fail:
+    free(out->buffer);
+    out->buffer = NULL;
+    return r;
+}
+
+/* --- operations ---------------------------------------------------------------------------------------------------------- */
+
+#define FS_ANY_STAMP UINT64_MAX /* whatever has changed since the caller looked */
+
+enum { FS_SET_ITEM, FS_INSERT_ITEM, FS_DELETE_ITEM, FS_EXTEND };
+
+/* One change of item i, counted from the end when negative; FS_CHANGED when the stamp is another than the caller has seen. */
+FS_UNUSED static int fs_vector_change(const fs_self *me, fs_vector *v, int what, int64_t i, const fs_value *vals, uint64_t count,
+                                      uint64_t stamp) {
+    fs_span s;
+    int entered = fs_vector_enter(me, v, &s);
+    if (entered < 0)
+        return entered;
+    int r = FS_OK;
+    int64_t n = (int64_t)s.n;
+    if (i < 0)
+        i += n;
+    if (what == FS_INSERT_ITEM)
+        i = i < 0 ? 0 : i > n ? n : i;
+    if (stamp != FS_ANY_STAMP && stamp != v->stamp)
+        r = FS_CHANGED;
+    else if (what == FS_EXTEND)
+        r = count == 1 ? fs_vector_append(me, v, &s, vals) : fs_vector_extend(me, v, &s, vals, count);
+    else if (what == FS_INSERT_ITEM)
+        r = fs_vector_insert(me, v, &s, (uint64_t)i, vals);
+    else if (i < 0 || i >= n)
+        r = FS_RANGE;
+    else
+        r = what == FS_SET_ITEM ? fs_vector_set(me, v, &s, (uint64_t)i, vals) : fs_vector_delete(me, v, &s, (uint64_t)i);
+    fs_vector_leave(me, v, entered);
+    return r;
+}
+
+/* New contents by a plan that was made of what had this stamp. */
+FS_UNUSED static int fs_vector_rearrange(const fs_self *me, fs_vector *v, const int64_t *plan, uint64_t count,
+                                         const fs_value *vals, uint64_t stamp) {
+    fs_span s;
+    int entered = fs_vector_enter(me, v, &s);
+    if (entered < 0)
+        return entered;
+    int r = stamp == v->stamp ? fs_vector_replan(me, v, &s, plan, count, vals) : FS_CHANGED;
+    fs_vector_leave(me, v, entered);
+    return r;
+}
+
+/* Under the lock: a copy of one item, and the stamp it was seen at. FS_MISSING when it needs a pin. */
+FS_UNUSED static int fs_vector_read(const fs_self *me, fs_vector *v, int64_t i, const uint64_t *pin, fs_copy *out,
+                                    uint64_t *stamp) {
+    fs_span s;
+    fs_seen seen;
+    int entered = fs_vector_enter(me, v, &s);
+    if (entered < 0)
+        return entered;
+    if (i < 0)
+        i += (int64_t)s.n;
+    int r = i < 0 || i >= (int64_t)s.n ? FS_RANGE : fs_slot_look(me->heap, &s.slots->slot[s.start + (uint64_t)i], &seen);
+    *stamp = v->stamp;
+    if (r == FS_OK && (r = fs_copy_out(me, &seen, pin, out)) == FS_RANGE)
+        r = FS_MISSING; /* a slot */
+    fs_vector_leave(me, v, entered);
+    return r;
+}
+
+/* Takes an item out as one step, unless making an object of it may fail (FS_TYPE): then it must be read, made and deleted. */
+FS_UNUSED static int fs_vector_take(const fs_self *me, fs_vector *v, int64_t i, fs_copy *out) {
+    fs_span s;
+    fs_seen seen;
+    int entered = fs_vector_enter(me, v, &s);
+    if (entered < 0)
+        return entered;
+    if (i < 0)
+        i += (int64_t)s.n;
+    int r = i < 0 || i >= (int64_t)s.n ? FS_RANGE : fs_slot_look(me->heap, &s.slots->slot[s.start + (uint64_t)i], &seen);
+    if (r == FS_OK && seen.kind >= FS_V_PICKLE_BLOB)
+        r = FS_TYPE;
+    if (r == FS_OK && (r = fs_copy_out(me, &seen, NULL, out)) == FS_OK) {
+        r = fs_vector_delete(me, v, &s, (uint64_t)i);
+        if (r != FS_OK)
+            free(out->data);
+    }
+    fs_vector_leave(me, v, entered);
+    return r;
+}
+
+/* How many items a slice has of n: *start becomes the first of them. As Python's slices: counted from the end when negative, cut
+ * off at the ends. */
+static inline uint64_t fs_slice(int64_t *start, int64_t stop, int64_t step, int64_t n) {
+    int64_t low = step < 0 ? -1 : 0, high = step < 0 ? n - 1 : n, first = *start;
+    if (first < 0)
+        first = first + n < low ? low : first + n;
+    else if (first > high)
+        first = high;
+    if (stop < 0)
+        stop = stop + n < low ? low : stop + n;
+    else if (stop > high)
+        stop = high;
+    *start = first;
+    if (step < 0)
+        return stop < first ? (uint64_t)(first - stop - 1) / (uint64_t)-step + 1 : 0;
+    return first < stop ? (uint64_t)(stop - first - 1) / (uint64_t)step + 1 : 0;
+}
+
+/* The items of a slice, all of one instant, and the stamp they had. Pins as in fs_table_snapshot. */
+FS_UNUSED static int fs_vector_copy(const fs_self *me, fs_vector *v, int64_t start, int64_t stop, int64_t step,
+                                    const uint64_t *slots, uint64_t pin_room, fs_items *out, uint64_t *stamp) {
+    fs_span s;
+    int entered = fs_vector_enter(me, v, &s);
+    if (entered < 0)
+        return entered;
+    *stamp = v->stamp;
+    uint64_t count = fs_slice(&start, stop, step, (int64_t)s.n);
+    int r = fs_vector_snapshot(me, &s, start, step, count, slots, pin_room, out);
+    fs_vector_leave(me, v, entered);
+    return r;
+}
+
+#endif

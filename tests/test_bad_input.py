@@ -1,0 +1,273 @@
+"""What must not be: a clear error of the stdlib's type, nothing half-written, and everything works afterwards."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from crew import run_program
+
+import fastshm
+
+switch = {"broken": False, "during": None}
+
+
+class BreaksOnLoad:
+    def __reduce__(self):
+        return load, ()
+
+
+def load():
+    if switch["broken"]:
+        raise RuntimeError("this one refuses to be loaded")
+    return BreaksOnLoad()
+
+
+class Meddler:
+    """Runs something in the middle of being pickled, hashed, compared or dropped."""
+
+    def __init__(self, name="meddler"):
+        self.name = name
+
+    def __reduce__(self):
+        if switch["during"]:
+            switch["during"]()
+        return Meddler, (self.name,)
+
+    def __hash__(self):
+        if switch["during"]:
+            switch["during"]()
+        return 5
+
+    def __eq__(self, other):
+        if switch["during"]:
+            switch["during"]()
+        return isinstance(other, Meddler) and self.name == other.name
+
+    def __del__(self):
+        if switch["during"]:
+            switch["during"]()
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    yield
+    switch.update(broken=False, during=None)
+
+
+@pytest.mark.parametrize("code", ["x", "ii", "", "é", "1"])
+def test_type_codes(code):
+    for make in (fastshm.Value, fastshm.RawValue, lambda c: fastshm.Array(c, 3), lambda c: fastshm.RawArray(c, 3)):
+        with pytest.raises(TypeError):
+            make(code)
+
+
+@pytest.mark.parametrize("size", [-1, -(2**31), -(2**63)])
+def test_negative_sizes(size):
+    with pytest.raises((ValueError, OverflowError)):
+        fastshm.Array("i", size)
+
+
+@pytest.mark.parametrize("size", [2**45, 2**60, 2**61, 2**62 - 1, 2**63 - 1, 2**63, 2**70])
+def test_impossible_sizes(size):
+    for code in "bq":
+        with pytest.raises((MemoryError, OverflowError)):
+            fastshm.Array(code, size)
+    assert fastshm.Array("q", 10)[:] == [0] * 10
+
+
+def test_impossible_lengths():
+    items = fastshm.list([1])
+    for times in (2**45, 2**62, 2**70):
+        with pytest.raises((MemoryError, OverflowError)):
+            items *= times
+    assert items[:] == [1]
+
+
+def test_values_beyond_their_type():
+    value = fastshm.Value("i", 5)
+    with pytest.raises(TypeError):
+        value.value = 2.0
+    numbers = fastshm.Array("d", [1.0])
+    with pytest.raises(OverflowError):
+        numbers[0] = 10**400
+    assert numbers[0] == 1.0
+    d = fastshm.dict(a=10**400)
+    with pytest.raises(OverflowError):
+        d.increment("a", 0.5)
+    assert d["a"] == 10**400
+
+
+def test_too_deep():
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    d, items = fastshm.dict(a=1), fastshm.list([1])
+    for operation in (lambda: d.__setitem__("a", deep), lambda: d.update(a=deep), lambda: items.append(deep)):
+        with pytest.raises(RecursionError):
+            operation()
+    assert (d.copy(), items[:]) == ({"a": 1}, [1])
+    while deep:  # its own end would recurse too
+        deep = deep.pop()
+
+
+def test_update_is_all_or_nothing():
+    d = fastshm.dict(a=1)
+
+    def source():
+        yield "b", 2
+        raise RuntimeError("the source has dried up")
+
+    for wrong, error in (
+        (source(), RuntimeError),
+        ([("b", 2), 5], TypeError),
+        ([("b", 2), (1, 2, 3)], ValueError),
+        ([("b", 2), ([], 3)], TypeError),
+        ([("b", 2), ("c", lambda: 1)], (pickle.PicklingError, AttributeError)),
+    ):
+        with pytest.raises(error):
+            d.update(wrong)
+        assert d.copy() == {"a": 1}
+    items = fastshm.list([1])
+    with pytest.raises(RuntimeError, match="dried up"):
+        items.extend(source())
+    assert items[:] == [1]
+
+
+def test_value_that_cannot_be_loaded():
+    d, items = fastshm.dict(good=1, bad=BreaksOnLoad()), fastshm.list([1, BreaksOnLoad()])
+    assert isinstance(d["bad"], BreaksOnLoad)
+    switch["broken"] = True
+    d = pickle.loads(pickle.dumps(d))
+    for operation in (lambda: items[1], lambda: items[:], items.pop):
+        with pytest.raises(RuntimeError, match="refuses to be loaded"):
+            operation()
+    assert (d["good"], "bad" in d, len(d), d.keys()) == (1, True, 2, ["good", "bad"])
+    d["bad"] = items[0]
+    items[-1:] = [2]
+    assert d.copy() == {"good": 1, "bad": 1}
+    assert items[0] == 1
+
+
+def test_class_that_the_reader_does_not_have():
+    text = """
+import fastshm, pickle, sys
+class Mine: pass
+d = fastshm.dict(good=1, bad=Mine())
+print(pickle.dumps(d).hex(), flush=True)
+sys.stdin.read()
+"""
+    import subprocess
+    import sys
+
+    with subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as maker:
+        d = pickle.loads(bytes.fromhex(maker.stdout.readline()))
+        with pytest.raises(AttributeError, match="Mine"):
+            d["bad"]
+        assert d["good"] == 1
+        d["bad"] = 2
+        assert d.copy() == {"good": 1, "bad": 2}
+        maker.stdin.close()
+        assert maker.wait() == 0
+    assert d["good"] == 1
+
+
+@pytest.mark.parametrize("meddle", ["set", "clear", "grow", "lock", "drop"])
+def test_python_code_in_the_middle_of_an_operation(meddle):
+    """Pickling, hashing, comparing and dropping run the user's code, which may use the very same container."""
+    d, items = fastshm.dict(a=1), fastshm.list([1])
+    spare = [fastshm.list([1]) for _ in range(1_000)]
+    calls = 0
+
+    def during():
+        nonlocal calls
+        calls += 1
+        if meddle == "set":
+            d["b"] = 2
+            items.append(2)
+        elif meddle == "clear":
+            d.clear()
+            items[:] = []
+        elif meddle == "grow":
+            d.update({(calls, i): i for i in range(20)})
+            items.extend(range(20))
+        elif meddle == "lock":
+            with d.get_lock(), items.get_lock():
+                assert len(d) >= 0
+        elif spare:
+            spare.pop()
+
+    switch["during"] = during
+    meddler = Meddler()
+    for operation in (
+        *(lambda: d.__setitem__(meddler, meddler), lambda: d.get(Meddler("other")), lambda: d.__contains__(meddler)),
+        *(lambda: d.setdefault(Meddler("more"), meddler), lambda: d.update({meddler: 1}), lambda: d.pop(meddler, None)),
+        *(
+            lambda: items.append(meddler),
+            lambda: items.index(meddler),
+            lambda: items.remove(meddler),
+            lambda: items.sort(key=str),
+        ),
+        *(lambda: items.extend([meddler] * 3), lambda: items.__setitem__(slice(0, 1), [meddler])),
+        *(lambda: d.items(), lambda: items[:]),
+    ):
+        try:
+            operation()
+        except (KeyError, ValueError, IndexError):
+            continue  # what it looked for has just been cleared
+    switch["during"] = None
+    assert calls > 5
+    d["after"], items[:] = 1, [1]
+    assert (d["after"], items[:]) == (1, [1])
+    fastshm.heap.check()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: fastshm.Value("i"), lambda: fastshm.Array("i", 2), fastshm.Lock, fastshm.dict, fastshm.list]
+)
+def test_pickles_that_were_changed_on_the_way(make):
+    """Handles come from trusted pickles, but a bad one must be an error and never a signal."""
+    text = """
+import fastshm, pickle, random, sys
+message = bytes.fromhex(sys.argv[1])
+for turn in range(300):
+    changed = bytearray(message)
+    for _ in range(random.choice((1, 1, 2, 8))):
+        changed[random.randrange(len(message) // 3, len(message))] = random.randrange(256)
+    if b"system" in changed:
+        continue
+    try:
+        thing = pickle.loads(changed)
+        repr(thing)
+        len(thing) if hasattr(thing, "__len__") else None
+        thing.get_lock().acquire(False)
+    except Exception:
+        continue
+"""
+    thing = make()
+    run_program(text, pickle.dumps(thing).hex(), check=False, env={"PYTHONHASHSEED": "0"}).check_returncode()
+
+
+def test_errors_have_the_words_of_the_stdlib():
+    for operation, error, text in (
+        (lambda: fastshm.Value("x"), TypeError, "this type has no size|bad typecode"),
+        (lambda: fastshm.Array("i", [1])[5], IndexError, "invalid index"),
+        (
+            lambda: fastshm.Array("i", [1]).__setitem__(slice(0, 1), [1, 2]),
+            ValueError,
+            "Can only assign sequence of same size",
+        ),
+        (lambda: fastshm.Array("c", 2).__setattr__("value", b"long"), ValueError, "byte string too long"),
+        (lambda: fastshm.dict()["k"], KeyError, "'k'"),
+        (lambda: fastshm.list()[0], IndexError, "list index out of range"),
+        (lambda: fastshm.dict()[[]], TypeError, "unhashable type: 'list'"),
+    ):
+        with pytest.raises(error, match=text):
+            operation()
+
+
+def test_no_subclass_or_attribute_surprises():
+    for thing in (fastshm.Value("i"), fastshm.Array("i", 2), fastshm.dict(), fastshm.list(), fastshm.Lock()):
+        with pytest.raises(AttributeError):
+            thing.no_such_method()
+        assert not hasattr(thing, "no_such_attribute")

@@ -1,0 +1,351 @@
+"""The shared list: what the stdlib's proxy does, over both; then what only ours does."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+
+import pytest
+from crew import Crew
+from test_dict import VALUES, Unpicklable, same
+
+import fastshm
+from fastshm.managers import ListProxy
+
+
+def test_class_and_text(manager):
+    items = manager.list([1, "b"])
+    assert type(items).__name__ == "ListProxy"
+    assert re.fullmatch(r"<ListProxy object, typeid 'list' at 0x[0-9a-f]+>", repr(items))
+    assert str(items) == f"{items}" == "[1, 'b']"
+
+
+@pytest.mark.parametrize("source", [(), ([1, 2],), ("abc",), (range(3),), ({"k": 1},)])
+def test_creation(manager, source):
+    assert manager.list(*source)[:] == list(*source)
+
+
+def test_creation_from_a_proxy(manager):
+    first = manager.list([1])
+    second = manager.list(first)
+    second.append(2)
+    assert (first[:], second[:]) == ([1], [1, 2])
+
+
+def test_index_and_slices(manager):
+    items, model = manager.list(range(10)), list(range(10))
+    for i in (0, 9, -1, -10):
+        assert items[i] == model[i]
+        items[i] = model[i] = -i
+    for part in (
+        slice(None),
+        slice(2, 5),
+        slice(-3, None),
+        slice(None, None, -1),
+        slice(8, 1, -3),
+        slice(4, 4),
+        slice(3, 99),
+    ):
+        assert items[part] == model[part]
+        assert type(items[part]) is list
+    assert (len(items), list(items), 10 in items, "x" in items) == (10, model, True, False)
+
+
+@pytest.mark.parametrize("part", [slice(0, 0), slice(2, 4), slice(None), slice(99, 99), slice(5, 2), slice(-2, None)])
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_slice_assignment(manager, part, count):
+    items, model = manager.list("abcdef"), list("abcdef")
+    items[part] = range(count)
+    model[part] = range(count)
+    assert items[:] == model
+    del items[part], model[part]
+    assert items[:] == model
+
+
+def test_extended_slices(manager):
+    items, model = manager.list(range(10)), list(range(10))
+    items[::3] = model[::3] = "wxyz"
+    del items[::-2], model[::-2]
+    assert items[:] == model
+    with pytest.raises(ValueError, match="attempt to assign sequence of size 1 to extended slice of size 3"):
+        items[::2] = "a"
+    with pytest.raises(TypeError):
+        items[1:2] = 5
+    assert items[:] == model
+
+
+@pytest.mark.parametrize("index", [3, -4, 2**40])
+def test_index_out_of_range(manager, index):
+    items = manager.list("abc")
+    for operation in (items.__getitem__, items.__delitem__, items.pop, lambda i: items.__setitem__(i, 1)):
+        with pytest.raises(IndexError):
+            operation(index)
+    assert items[:] == list("abc")
+
+
+@pytest.mark.parametrize("index", ["0", 1.0, None])
+def test_index_of_a_wrong_type(manager, index):
+    items = manager.list("abc")
+    for operation in (items.__getitem__, items.__delitem__, lambda i: items.__setitem__(i, 1)):
+        with pytest.raises(TypeError):
+            operation(index)
+    assert items[:] == list("abc")
+
+
+def test_methods(manager):
+    items, model = manager.list(), []
+    script = [
+        *(
+            ("append", 3),
+            ("append", [1]),
+            ("extend", "xy"),
+            ("extend", ()),
+            ("insert", 0, "first"),
+            ("insert", 99, "last"),
+        ),
+        *(
+            ("insert", -1, "before last"),
+            ("pop",),
+            ("pop", 0),
+            ("pop", -2),
+            ("remove", [1]),
+            ("append", 3),
+            ("append", 3.0),
+        ),
+        *(("count", 3), ("index", 3), ("index", 3, 1), ("index", 3, 1, 99), ("reverse",), ("count", "nothing")),
+        *(("pop", 2), ("extend", range(5)), ("append", None), ("remove", None), ("index", True)),
+    ]
+    for name, *arguments in script:
+        assert getattr(items, name)(*arguments) == getattr(model, name)(*arguments), (name, arguments)
+        assert items[:] == model, (name, arguments)
+
+
+def test_not_found(manager):
+    items = manager.list("abc")
+    with pytest.raises(ValueError, match=r"list.remove\(x\): x not in list"):
+        items.remove("d")
+    with pytest.raises(ValueError, match="not in list"):
+        items.index("d")
+    with pytest.raises(ValueError, match="not in list"):
+        items.index("a", 1)
+    with pytest.raises(IndexError, match="pop from empty list"):
+        manager.list().pop()
+    with pytest.raises(TypeError):
+        items.extend(5)
+    assert items[:] == list("abc")
+
+
+def negative(number):
+    return -number
+
+
+def test_sort(manager):
+    items = manager.list([3, 1, 2, 1])
+    items.sort()
+    assert items[:] == [1, 1, 2, 3]
+    items.sort(reverse=True)
+    assert items[:] == [3, 2, 1, 1]
+    items.sort(key=negative, reverse=True)
+    assert items[:] == [1, 1, 2, 3]
+    mixed = manager.list([1, "a"])
+    with pytest.raises(TypeError):
+        mixed.sort()
+    assert sorted(map(str, mixed)) == ["1", "a"]
+    with pytest.raises(TypeError):
+        items.sort(negative)
+
+
+def test_operators(manager):
+    items = manager.list([1, 2])
+    assert (items + [3], items * 2, 2 * items, items * 0, items * -1) == ([1, 2, 3], [1, 2, 1, 2], [1, 2, 1, 2], [], [])
+    assert [type(x) for x in (items + [], items * 1, 1 * items)] == [list] * 3
+    handle = items
+    items += [3]
+    items += "x"
+    items *= 2
+    assert items is handle
+    assert items[:] == [1, 2, 3, "x"] * 2
+    items *= 0
+    assert (items[:], len(items)) == ([], 0)
+    for wrong in (lambda: items + 5, lambda: items * "x", lambda: items + manager.list([1])):
+        with pytest.raises(TypeError):
+            wrong()
+    assert list(reversed(manager.list("abc"))) == ["c", "b", "a"]
+
+
+def test_iteration_sees_growth(manager):
+    items = manager.list([1])
+    for item in items:
+        if item < 5:
+            items.append(item + 1)
+    assert items[:] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: f"{value!r:.20}")
+def test_any_value(manager, value):
+    items = manager.list([value])
+    items.append(value)
+    items.insert(1, "between")
+    items[2] = value
+    items.extend([value])
+    assert all(same(item, value) for item in (items[0], items[2], *items[-2:], items.pop()))
+    assert items[1] == "between"
+
+
+def test_unpicklable_value_changes_nothing(manager):
+    items = manager.list([1, 2])
+    for wrong in (Unpicklable(), lambda: 1, (x for x in ())):
+        for operation in (
+            lambda wrong=wrong: items.append(wrong),
+            lambda wrong=wrong: items.insert(0, wrong),
+            lambda wrong=wrong: items.extend([3, wrong]),
+            lambda wrong=wrong: items.__setitem__(0, wrong),
+            lambda wrong=wrong: items.__setitem__(slice(0, 1), [3, wrong]),
+        ):
+            with pytest.raises((RuntimeError, pickle.PicklingError, AttributeError, TypeError)):
+                operation()
+        assert items[:] == [1, 2]
+
+
+def test_nested(manager):
+    source = [1]
+    items = manager.list([source, manager.list([2])])
+    source.append("lost")
+    items[0].append("lost")
+    items[1].append("kept")
+    items.append(manager.dict(a=manager.list()))
+    items[2]["a"].append(5)
+    assert (items[0], items[1][:], items[2]["a"][:]) == ([1], [2, "kept"], [5])
+    inner = items.pop(1)
+    inner.append("alive")
+    assert inner[:] == [2, "kept", "alive"]
+
+
+def test_identity_and_copies(manager):
+    items = manager.list([1])
+    assert items != [1]
+    assert items != manager.list([1])
+    assert items == items
+    pickle.loads(pickle.dumps(items)).append(2)
+    deep = copy.deepcopy(items)
+    assert (type(deep), deep) == (list, [1, 2])
+
+
+# Several processes
+
+
+def fill(items, worker, count):
+    for i in range(count):
+        items.append((worker, i))
+        items.insert(0, "head")
+        assert items.pop(0) is not None
+
+
+def test_written_by_several(manager, crew):
+    items = manager.list()
+    for worker in range(3):
+        crew.start(fill, items, worker, 100)
+    crew.results()
+    whole = items[:]
+    assert len(whole) == 300
+    assert all(item == "head" or len(item) == 2 for item in whole)
+
+
+def take_all(items):
+    taken = []
+    while True:
+        try:
+            taken.append(items.pop())
+        except IndexError:
+            return taken
+
+
+def test_pop_has_one_winner(manager):
+    items = manager.list(range(600))
+    with Crew() as crew:
+        for _ in range(3):
+            crew.start(take_all, items)
+        taken = crew.results()
+    assert sorted(item for items in taken for item in items) == list(range(600))
+
+
+# Only ours
+
+
+def test_without_a_manager():
+    items = fastshm.list("abc")
+    assert type(items) is ListProxy
+    assert items[:] == ["a", "b", "c"]
+    assert fastshm.list(items)[:] == ["a", "b", "c"]
+    assert fastshm.list(fastshm.dict(a=1))[:] == ["a"]
+    for wrong in (5, None):
+        with pytest.raises(TypeError):
+            fastshm.list(wrong)
+
+
+def test_extends_itself():
+    """As list does; in the stdlib the server would walk over what it appends, for ever."""
+    items = fastshm.list([1, 2])
+    items.extend(items)
+    assert items[:] == [1, 2, 1, 2]
+    items[1:3] = items
+    assert items[:] == [1, 1, 2, 1, 2, 2]
+    items += items
+    assert items[:] == [1, 1, 2, 1, 2, 2] * 2
+
+
+def push(items, worker, times):
+    for i in range(times):
+        with items.get_lock():
+            items.append((worker, i))
+            items.append((worker, -i))
+
+
+def test_lock_keeps_two_appends_together(crew):
+    items = fastshm.list()
+    for worker in range(3):
+        crew.start(push, items, worker, 500)
+    crew.results()
+    whole = items[:]
+    pairs = list(zip(whole[::2], whole[1::2], strict=True))
+    assert len(pairs) == 1_500
+    assert all(first == (worker, -i) for first, (worker, i) in pairs)
+
+
+def rotate(items, times):
+    for i in range(times):
+        items[:] = [i] * (50 + i % 7)
+        items.extend([i] * 3)
+
+
+def read_whole(items, times):
+    return max(len(set(items[:])) for _ in range(times))
+
+
+def test_reads_are_whole():
+    items = fastshm.list([0] * 50)
+    with Crew() as crew:
+        crew.start(rotate, items, 2_000)
+        reader = crew.start(read_whole, items, 2_000)
+        crew.results()
+        assert crew.result(reader) == 1
+
+
+def sort_again(items, times):
+    for i in range(times):
+        items.sort(reverse=bool(i % 2))
+        items.reverse()
+
+
+def sums(items, times):
+    return {sum(items[:]) for _ in range(times)}
+
+
+def test_sort_is_one_step_for_others():
+    items = fastshm.list(range(100))
+    with Crew() as crew:
+        crew.start(sort_again, items, 500)
+        reader = crew.start(sums, items, 1_000)
+        crew.results()
+        assert crew.result(reader) == {4950}
