@@ -15,10 +15,10 @@ SHM = Path("/dev/shm")
 RUN = "FASTSHM_TEST_RUN"  # names this run in the environment of every program that it starts
 
 
-def segments() -> set[str]:
+def segments(pattern: str = "fastshm-*") -> set[str]:
     """The names of this user's segments."""
     found = set()
-    for path in SHM.glob("fastshm-*"):
+    for path in SHM.glob(pattern):
         try:
             owner = path.lstat().st_uid
         except FileNotFoundError:  # its last user left between the two calls
@@ -53,9 +53,9 @@ def ours(pid: int) -> bool:
     return pid == os.getpid()
 
 
-def left(before: set[str]) -> set[str]:
+def left(before: set[str], pattern: str = "fastshm-*") -> set[str]:
     """The segments that have come since, but for those that other programs on this machine are using."""
-    new = segments() - before
+    new = segments(pattern) - before
     return {name for name in new if not (using := users(name)) or any(map(ours, using))}
 
 

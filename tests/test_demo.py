@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import leftovers
 import pytest
 
 import fastshm
@@ -94,9 +95,9 @@ def wide_job(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """Every test leaves /dev/shm as it found it; the helpers of multiprocessing get a moment to end."""
-    before = set(os.listdir("/dev/shm"))
+    before = leftovers.segments("*")
     yield
-    wait_until(lambda: set(os.listdir("/dev/shm")) <= before)
+    wait_until(lambda: not leftovers.left(before, "*"))
 
 
 def wait_until(condition, seconds: float = 10.0) -> None:

@@ -57,6 +57,18 @@ FS_COLD static int fs_rollback(fs_heap *heap) {
     return FS_OK;
 }
 
+FS_COLD static void fs_heap_mend(fs_heap *heap, uint32_t id) {
+    fs_lock *l = &heap->super->heap;
+    fs_self me = {heap, id, 1};
+    if (!fs_load_acquire(&heap->super->undo_n))
+        return;
+    while (fs_lock_wait(heap, l, id, -1) == FS_INTERRUPTED)
+        ;
+    if (heap->super->undo_n)
+        fs_rollback(heap); /* damage: whoever enters the heap next is told so */
+    fs_leave(&me, l);
+}
+
 static inline int fs_heap_enter(const fs_self *me) {
     fs_lock *l = &me->heap->super->heap;
     if (fs_likely(fs_cas_u32(&l->word, 0, me->id))) {
@@ -257,6 +269,30 @@ FS_COLD static int fs_extend(fs_heap *heap, uint64_t grains) {
     return r;
 }
 
+/* The block becomes `grains` long; what is left of the `span` that it is to lie in becomes a free block. */
+static int fs_resize(fs_heap *heap, fs_block *b, uint64_t span, uint64_t grains) {
+    fs_super *s = heap->super;
+    uint64_t at = fs_offset(heap, b), end = at + span * FS_GRAIN, rest = span - grains;
+    fs_block *after = NULL;
+    if (end != s->committed && !(after = fs_block_at(heap, end)))
+        return FS_CORRUPT;
+    if (b->size != grains)
+        fs_set(heap, &b->size, fs_pair((uint32_t)grains, b->previous));
+    uint64_t last = rest ? rest : grains;
+    if (after && after->previous != last)
+        fs_set(heap, &after->size, fs_pair(after->size, (uint32_t)last));
+    else if (!after && s->last_size != last)
+        fs_set(heap, &s->last_size, last);
+    if (!rest)
+        return FS_OK;
+    fs_block *r = (fs_block *)((char *)b + grains * FS_GRAIN);
+    r->size = (uint32_t)rest;
+    r->previous = (uint32_t)grains;
+    r->kind = FS_FREE;
+    r->refs = 0;
+    return fs_bin_insert(heap, (fs_free *)r, rest);
+}
+
 static int fs_take_from_bins(fs_heap *heap, uint64_t grains, fs_block **out) {
     fs_super *s = heap->super;
     /* Above the exact bins, a block of the request's own bin may be too small: look one bin higher, then in its own. */
@@ -289,30 +325,10 @@ static int fs_take_from_bins(fs_heap *heap, uint64_t grains, fs_block **out) {
     }
     if (fs_bin_remove(heap, f) != FS_OK)
         return FS_CORRUPT;
-    fs_block *b = &f->block;
-    uint64_t rest = b->size - grains;
     fs_set(heap, &f->next, 0);
     fs_set(heap, &f->previous, 0);
-    if (rest) {
-        fs_block *after = fs_after(heap, b);
-        if (!after && fs_offset(heap, b) + (uint64_t)b->size * FS_GRAIN != s->committed)
-            return FS_CORRUPT;
-        fs_block *r = (fs_block *)((char *)b + grains * FS_GRAIN);
-        r->size = (uint32_t)rest;
-        r->previous = (uint32_t)grains;
-        r->kind = FS_FREE;
-        r->refs = 0;
-        fs_set(heap, &b->size, fs_pair((uint32_t)grains, b->previous));
-        if (after)
-            fs_set(heap, &after->size, fs_pair(after->size, (uint32_t)rest));
-        else
-            fs_set(heap, &s->last_size, rest);
-        int code = fs_bin_insert(heap, (fs_free *)r, rest);
-        if (code != FS_OK)
-            return code;
-    }
-    *out = b;
-    return FS_OK;
+    *out = &f->block;
+    return fs_resize(heap, &f->block, f->block.size, grains);
 }
 
 /* A block of at least `bytes` payload, in no list and of no kind yet. Payload may be written at once. Call it first in a
@@ -358,6 +374,40 @@ static int fs_alloc_to(const fs_self *me, uint64_t bytes, uint32_t kind, uint64_
     if (r != FS_OK)
         return fs_heap_fail(me, r);
     fs_publish(me->heap, *out, kind, slot);
+    fs_heap_leave(me);
+    return FS_OK;
+}
+
+/* Makes an allocated block longer where it lies. FS_MISSING when what follows is in use. */
+FS_UNUSED static int fs_lengthen(const fs_self *me, fs_block *b, uint64_t bytes) {
+    fs_heap *heap = me->heap;
+    uint64_t grains = (bytes + FS_HEADER + FS_GRAIN - 1) / FS_GRAIN, more;
+    if (bytes > heap->size || grains > UINT32_MAX)
+        return FS_NOMEM;
+    int r = fs_heap_enter(me);
+    if (r < 0)
+        return r;
+    if (grains <= b->size) {
+        fs_heap_leave(me);
+        return FS_OK;
+    }
+    more = grains - b->size;
+    fs_block *after = fs_after(heap, b);
+    uint64_t found = after && after->kind == FS_FREE ? after->size : 0;
+    int last = fs_offset(heap, b) + (b->size + found) * FS_GRAIN == heap->super->committed;
+    if (found < more && last && (r = fs_extend(heap, more - found)) == FS_OK) {
+        after = fs_after(heap, b);
+        found = after && after->kind == FS_FREE ? after->size : 0;
+    }
+    if (r == FS_OK && found < more)
+        r = FS_MISSING;
+    if (r == FS_OK)
+        r = fs_bin_remove(heap, (fs_free *)after);
+    if (r == FS_OK)
+        r = fs_resize(heap, b, b->size + found, grains);
+    if (r != FS_OK)
+        return fs_heap_fail(me, r);
+    fs_commit(heap);
     fs_heap_leave(me);
     return FS_OK;
 }
@@ -440,11 +490,15 @@ static int fs_ref_to(const fs_self *me, uint64_t offset, uint64_t *slot) {
 
 /* Empties an owning slot. What thereby dies and owns others is put on the dying list: fs_reap() frees it. */
 static int fs_drop(const fs_self *me, uint64_t *slot) {
-    if (!*slot)
+    if (!fs_load_acquire(&me->heap->super->undo_n) && !*slot) /* in this order: a dead process's 0 may be about to be put back */
         return FS_OK;
     int r = fs_heap_enter(me);
     if (r < 0)
         return r;
+    if (!*slot) {
+        fs_heap_leave(me);
+        return FS_OK;
+    }
     r = fs_drop_inside(me->heap, slot);
     if (r != FS_OK)
         return fs_heap_fail(me, r);

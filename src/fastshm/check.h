@@ -1,19 +1,21 @@
 /* check.h: is a segment whole? Every invariant, at any time, also while others work in it.
  *
- * The walk is done under super->reaper and super->heap. So no block is taken, given or referred to meanwhile, and no dying block is
- * emptied: the chain of blocks, the bins and the counts stand still. What may still move is what an object does under its own lock:
- * values from redo.own[] into the table, from the table into redo.drop[] or the undo log, slots up and down. But it moves only inside
- * the object, for whoever makes or drops a reference must come by the heap's lock. How often an object owns a block is therefore the
- * same at every instant of the walk, whatever the object does, and one good look at each object is enough.
+ * The walk is done under super->reaper and super->heap. So no block is taken, given or referred to meanwhile, and no
+ * dying block is emptied: the chain of blocks, the bins and the counts stand still. What may still move is what an
+ * object does under its own lock: values from redo.own[] into the table, from the table into redo.drop[] or the undo
+ * log, slots up and down. But it moves only inside the object, for whoever makes or drops a reference must come by
+ * the heap's lock. How often an object owns a block is therefore the same at every instant of the walk, whatever the
+ * object does, and one good look at each object is enough.
  *
- *   look             when                                       ownership                          inner invariants (R, T, V, A)
- *   at rest          dying, or its lock is ours for the look    exact                              yes, unless a change is half done
- *   in motion        another, living thread holds the lock      exact, of two looks that agree     no
+ *   look         when                                      ownership                        inside (R, T, V, A)
+ *   at rest      dying, or its lock is ours for the look   exact                            yes, if nothing is half done
+ *   in motion    another, living thread holds the lock     exact, of two looks that agree   no
  *
- * A good look at what is in motion: the object's struct is copied, what it refers to is listed, and the struct has not changed
- * meanwhile. (The undo log's length counts as part of it. While own[], drop[] and batch are empty and a table's arrays stay, a table
- * changes only values that own nothing, and the rest of the struct may change.) Whoever holds the lock for long is either asleep at
- * the heap's lock, so the second look agrees, or changes words that own nothing. If they never agree: FS_BUSY, and nothing is said.
+ * A good look at what is in motion: the object's struct is copied, what it refers to is listed, and the struct has
+ * not changed meanwhile. (The undo log's length counts as part of it. While own[], drop[] and batch are empty and a
+ * table's arrays stay, a table changes only values that own nothing, and the rest of the struct may change.) Whoever
+ * holds the lock for long is either asleep at the heap's lock, so the second look agrees, or changes words that own
+ * nothing. If they never agree: FS_BUSY, and nothing is said.
  *
  * What a copy owns follows from its redo state:
  *
@@ -24,20 +26,22 @@
  *   COMMITTED, n=0   drop[]
  *   SHIFT            own[], drop[]; the slot at the cursor is a hole; UP: one slot behind the end
  *   FILL             the first before[0] slots behind the end, as far as they are not 0
- *   BATCH            own[], batch; entries may be 0. The entry of the log's last item counts unless it holds what own[0] or that
- *                    item owns: then it is one reference seen twice. (An object put over itself cannot be told from that: such a block
- *                    may be owned once more or less than seen. The only doubt there is.)
+ *   BATCH            own[], batch; entries may be 0. The entry of the log's last item counts unless it holds what
+ *                    own[0] or that item owns: then it is one reference seen twice. (The same object for two keys cannot
+ *                    be told from that: such a block may be owned once less than seen. The only doubt there is.)
  *
- * A block that own[] or drop[] owns owns what its kind and its n say; raw blocks own nothing, whatever bytes they hold.
+ * A block that own[] or drop[] owns owns what its kind and its n say; raw blocks own nothing, whatever bytes they
+ * hold.
  *
- * Objects at rest are looked at under their lock, which is tried, then waited for at most FS_CHECK_PATIENCE in all: others may be
- * waiting for the heap. A dead owner's lock is taken over and left as it is: whoever comes next settles. Nothing in the segment is
- * changed but lock words, and what fs_bury and fs_reap do.
+ * Objects at rest are looked at under their lock, which is tried, then waited for at most FS_CHECK_PATIENCE in all:
+ * others may be waiting for the heap. A dead owner's lock is taken over and left as it is: whoever comes next
+ * settles. Nothing in the segment is changed but lock words, and what fs_bury and fs_reap do.
  *
- *   cost             O(bytes in use / 64 + entries); private memory: 9 bytes for each 64 in use, touched where a block starts
+ *   cost             O(blocks + entries); private memory: 9 bytes for each 64 committed, touched where a block starts
  *
- * Not looked for: who holds a pickled handle's bytes (a ticket owns itself); what raw bytes mean; blocks that own each other in a
- * ring and are reached by nobody (legal). An object whose maker was not done with it (itemsize, typecode or seed 0) is whole.
+ * Not looked for: who holds a pickled handle's bytes (a ticket owns itself); what raw bytes mean; blocks that own
+ * each other in a ring and are reached by nobody (legal). An object whose maker was not done with it (itemsize,
+ * typecode or seed 0) is whole.
  */
 #ifndef FASTSHM_CHECK_H
 #define FASTSHM_CHECK_H
@@ -163,7 +167,10 @@ static int fs_check_chain(fs_walk *w) {
         uint32_t kind = fs_load_relaxed(&b->kind), refs = fs_load_relaxed(&b->refs), bare = kind & ~(uint32_t)FS_DYING;
         if (!fs_kind_size(bare) || (kind & FS_DYING && !fs_can_die(bare)))
             return FS_BROKEN(w, "H3: a block's kind is unknown");
-        uint8_t state = kind == FS_FREE ? FS_IS_FREE : kind == FS_QUICK ? FS_IS_QUICK : kind & FS_DYING ? FS_IS_DYING : FS_IS_USED;
+        uint8_t state = kind == FS_FREE    ? FS_IS_FREE
+                        : kind == FS_QUICK ? FS_IS_QUICK
+                        : kind & FS_DYING  ? FS_IS_DYING
+                                           : FS_IS_USED;
         if (state != FS_IS_USED && refs)
             return FS_BROKEN(w, "H3: a free or dying block has references");
         if (state == FS_IS_FREE && was_free)
@@ -179,7 +186,7 @@ static int fs_check_chain(fs_walk *w) {
         previous = b->size;
         at += fs_room(b);
     }
-    return w->super->last_size == previous ? FS_OK : FS_BROKEN(w, "H2: the last block's size is not what the superblock says");
+    return w->super->last_size == previous ? FS_OK : FS_BROKEN(w, "H2: the last block's size is not in the superblock");
 }
 
 /* Each block once in one list: marks it. */
@@ -368,7 +375,7 @@ static int fs_own_whole(fs_walk *w, uint64_t at) {
     return r == FS_OK && b ? fs_own_content(w, b, fs_kind_word(w, b)) : r;
 }
 
-/* What own[] and drop[] own; sets w->list. `c` is a private copy of the object at `o` that is changed to what it will be. */
+/* What own[] and drop[] own; sets w->list. `c`, a private copy of `o`, is changed to what that will be. */
 static int fs_own_redo(fs_walk *w, fs_block *o, fs_block *c, uint64_t bytes, fs_redo *r) {
     int code = FS_OK, own = 0, drop = 0;
     w->list = NULL;
@@ -400,7 +407,8 @@ static int fs_own_redo(fs_walk *w, fs_block *o, fs_block *c, uint64_t bytes, fs_
             if (at % 8 || at < FS_FIRST || at > w->end - 8)
                 return FS_BROKEN(w, "R2: a redo list leads out of the segment");
             if (at >= first + sizeof(fs_object) && at < first + bytes) {
-                if (at - first >= (uint64_t)((char *)r - (char *)c) && at != fs_offset(w->heap, o) + ((char *)&r->batch - (char *)c))
+                uint64_t redo = (uint64_t)((char *)r - (char *)c), batch = (uint64_t)((char *)&r->batch - (char *)c);
+                if (at - first >= redo && at - first != batch)
                     return FS_BROKEN(w, "R2: a redo list would store into itself");
                 memcpy((char *)c + (at - first), &r->redo[i].word, 8);
             }
@@ -513,8 +521,8 @@ static int fs_check_entry(fs_walk *w, const fs_table *t, const fs_entry *e) {
         return FS_BROKEN(w, "T6: a key's form is unknown");
     if (e->form & FS_KEY_IN_BLOB) {
         fs_blob *b = (fs_blob *)fs_used_at(w, e->key.blob);
-        if (!b || b->block.kind != FS_BLOB || b->length > fs_room(&b->block) - sizeof(fs_blob) || b->length < e->key_length ||
-            (b->length == e->key_length && e->key_length <= FS_KEY_INLINE))
+        if (!b || b->block.kind != FS_BLOB || b->length > fs_room(&b->block) - sizeof(fs_blob) ||
+            b->length < e->key_length || (b->length == e->key_length && e->key_length <= FS_KEY_INLINE))
             return FS_BROKEN(w, "T6: a key's block is damaged");
         if (e->key_length <= FS_KEY_INLINE) {
             memcpy(words, b->bytes, e->key_length);
@@ -541,7 +549,8 @@ static const unsigned char *fs_key_bytes(const fs_walk *w, const fs_entry *e) {
 }
 
 /* Index and entries, one to one. */
-static int fs_check_index(fs_walk *w, const fs_table *t, const fs_entries *e, const uint64_t *index, uint64_t live, uint8_t *seen) {
+static int fs_check_index(fs_walk *w, const fs_table *t, const fs_entries *e, const uint64_t *index, uint64_t live,
+                          uint8_t *seen) {
     uint64_t mask = t->mask, fill = 0, named = 0, empty = 0;
     for (uint64_t i = 0; i <= mask; i++) {
         uint64_t s = index[i];
@@ -602,7 +611,7 @@ static int fs_check_table(fs_walk *w, const fs_table *t) {
         return FS_BROKEN(w, "T1: a table's blocks are of another kind");
     if (t->mask & (t->mask + 1) || t->mask < 7 || t->mask > UINT32_MAX || (t->mask + 1) * 8 > fs_room(b) - FS_HEADER)
         return FS_BROKEN(w, "T2: a table's mask is wrong");
-    if (t->capacity != (t->mask + 1) * 2 / 3 || t->capacity * sizeof(fs_entry) > fs_room(&e->block) - sizeof(fs_entries))
+    if (t->capacity > (t->mask + 1) * 2 / 3 || t->capacity * sizeof(fs_entry) > fs_room(&e->block) - sizeof(fs_entries))
         return FS_BROKEN(w, "T2: a table's capacity is wrong");
     if (e->n > t->capacity || t->fill > t->capacity)
         return FS_BROKEN(w, "T3: a table holds more than its capacity");
@@ -688,6 +697,10 @@ static int fs_same_table(const fs_table *a, const fs_table *b) {
                 : a->entries == b->entries && a->index == b->index;
 }
 
+static int fs_same_vector(const fs_vector *a, const fs_vector *b) {
+    return !memcmp(&a->slots, &b->slots, sizeof *a - offsetof(fs_vector, slots));
+}
+
 /* A table or a vector: counts what it owns, and looks inside if it stands still. */
 static int fs_check_container(fs_walk *w, fs_object *o, int is_table) {
     union {
@@ -695,7 +708,8 @@ static int fs_check_container(fs_walk *w, fs_object *o, int is_table) {
         fs_vector v;
     } first, later, ahead;
     uint64_t bytes = is_table ? sizeof(fs_table) : sizeof(fs_vector), log;
-    fs_redo *redo = is_table ? &((fs_table *)o)->redo : &((fs_vector *)o)->redo, *copy = is_table ? &first.t.redo : &first.v.redo;
+    fs_redo *redo = is_table ? &((fs_table *)o)->redo : &((fs_vector *)o)->redo;
+    fs_redo *copy = is_table ? &first.t.redo : &first.v.redo;
     int still = fs_hold_still(w, o), r;
     if (still < 0)
         return still;
@@ -711,8 +725,8 @@ static int fs_check_container(fs_walk *w, fs_object *o, int is_table) {
         fs_fence_acquire();
         uint64_t log_later = fs_log_length(w, copy);
         fs_copy_racy(&later, o, bytes);
-        if (log == log_later && (is_table ? fs_same_table(&first.t, &later.t)
-                                          : !memcmp(&first.v.slots, &later.v.slots, sizeof(fs_vector) - offsetof(fs_vector, slots))))
+        int same = is_table ? fs_same_table(&first.t, &later.t) : fs_same_vector(&first.v, &later.v);
+        if (same && log == log_later)
             break;
         if (looks >= FS_CHECK_LOOKS || (looks > 16 && fs_now() >= w->deadline + FS_CHECK_PATIENCE)) {
             r = FS_BUSY;
@@ -760,7 +774,8 @@ static int fs_check_array(fs_walk *w, fs_array *a) {
         r = FS_BROKEN(w, "A3: an array's stage counts but has no block");
     else if (stage && !fs_kind_at(w->heap, stage, FS_RAW, FS_HEADER))
         r = FS_BROKEN(w, "A3: an array's stage is a block of another kind");
-    else if (state && (!size || a->stage_length > count || a->stage_length > (fs_room(fs_block_at(w->heap, stage)) - FS_HEADER) / size))
+    else if (state && (!size || a->stage_length > count ||
+                       a->stage_length > (fs_room(fs_block_at(w->heap, stage)) - FS_HEADER) / size))
         r = FS_BROKEN(w, "A3: an array's stage is longer than its block");
     else if (state && a->stage_length &&
              (a->stage_at > count * size - size ||
@@ -814,12 +829,15 @@ static int fs_check_object(fs_walk *w, fs_object *o, uint32_t kind, int dying) {
     case FS_CELL: {
         uint32_t code = fs_load_relaxed(&((fs_cell *)o)->typecode);
         c->cells += !dying;
-        return code && (code > 127 || !strchr("bBhHiIlLqQfdc?uw", (int)code)) ? FS_BROKEN(w, "C1: a cell's typecode is unknown")
-                                                                             : FS_OK;
+        if (code && (code > 127 || !strchr("bBhHiIlLqQfdc?uw", (int)code)))
+            return FS_BROKEN(w, "C1: a cell's typecode is unknown");
+        return FS_OK;
     }
     case FS_GATE:
         c->gates += !dying;
-        return o->gate || fs_load_relaxed(&((fs_cell *)o)->value) > 1 ? FS_BROKEN(w, "G1: a gate is neither open nor closed") : FS_OK;
+        if (o->gate || fs_load_relaxed(&((fs_cell *)o)->value) > 1)
+            return FS_BROKEN(w, "G1: a gate is neither open nor closed");
+        return FS_OK;
     case FS_MUTEX:
         c->locks += !dying;
         return FS_OK;
@@ -847,7 +865,8 @@ static int fs_check_block(fs_walk *w, fs_block *b) {
         return FS_OK;
     case FS_BUNDLE: {
         fs_bundle *u = (fs_bundle *)b;
-        if (u->count > (room - sizeof(fs_bundle)) / 8 || (!dying && u->length > room - sizeof(fs_bundle) - u->count * 8))
+        if (u->count > (room - sizeof(fs_bundle)) / 8 ||
+            (!dying && u->length > room - sizeof(fs_bundle) - u->count * 8))
             return FS_BROKEN(w, "B1: a bundle is longer than its block");
         for (uint64_t i = 0; i < u->count && r == FS_OK; i++)
             r = fs_count_if(w, u->refs[i]);
@@ -967,8 +986,8 @@ static int fs_check_inside(fs_walk *w) {
     return r == FS_OK ? fs_check_serials(w) : r;
 }
 
-/* Buries the dead, reaps, and then walks everything. FS_OK with the census; FS_CORRUPT with the first invariant that does not hold;
- * FS_BUSY, FS_INTERRUPTED, FS_NOMEM. No lock of the heap or the reaper may be held; locks of objects may. */
+/* Buries the dead, reaps, and then walks everything. FS_OK with the census; FS_CORRUPT with the first invariant that
+ * does not hold; FS_BUSY, FS_INTERRUPTED, FS_NOMEM. No lock of the heap or the reaper may be held; locks of objects may. */
 FS_COLD static int fs_check(const fs_self *me, fs_census *out, const char **broken) {
     fs_heap *heap = me->heap;
     fs_walk w = {.me = me, .heap = heap, .super = heap->super, .census = out};

@@ -19,7 +19,8 @@
  * compare-exchange from exactly that word: FS_TAKEN_OVER. The new owner then repairs what the lock guards, and if it dies
  * in turn, the next one repairs again.
  *
- * A lost wake-up (the woken sleeper is killed; W was set just before the word was cleared) costs at most one nap.
+ * What costs at most one nap: a lost wake-up (the woken sleeper is killed; W was set just before the word was cleared), and a
+ * reservation whose sleeper gave up.
  *
  * `hold` belongs to the owner: the user's recursion count, FS_HOLD_ABANDONED once a user's section was cut short by a death,
  * FS_HOLD_QUIET while the section is one of our own that is whole at any instant.
@@ -48,10 +49,18 @@
 #define FS_FIRST_NAP 1000000   /* ns */
 #define FS_LONGEST_NAP 4000000
 
-/* Takes the lock over if its owner is dead: 1 if so. */
+/* Puts back what a dead process has begun in the heap (alloc.h). */
+static void fs_heap_mend(fs_heap *heap, uint32_t id);
+
+/* Takes the lock over if its owner is dead: 1 if so. It may have died in a transaction on words that this lock guards, which are true
+ * again only when that is put back: so that comes first. */
 FS_COLD static int fs_lock_inherit(fs_heap *heap, fs_lock *l, uint32_t id) {
     uint32_t w = fs_load_relaxed(&l->word), owner = w & FS_LOCK_OWNER;
-    if (!owner || fs_alive(heap, owner) || !fs_cas_u32(&l->word, w, id | FS_LOCK_WAITERS))
+    if (!owner || fs_alive(heap, owner))
+        return 0;
+    if (l != &heap->super->heap)
+        fs_heap_mend(heap, id);
+    if (!fs_cas_u32(&l->word, w, id | FS_LOCK_WAITERS))
         return 0;
     if (l->hold & FS_HOLD_COUNT)
         l->hold = l->hold & FS_HOLD_QUIET ? l->hold & FS_HOLD_ABANDONED : FS_HOLD_ABANDONED;
@@ -136,8 +145,8 @@ static inline int fs_enter(const fs_self *me, fs_lock *l) {
     return fs_lock_wait(me->heap, l, me->id, me->wait ? -1 : 0);
 }
 
-/* By a plain store: nobody can take the lock from a living owner, so all that it may overwrite is the bit of one who is about to sleep.
- * He compares the word once more on his way, and if the owner was interrupted just here, he sleeps one nap too long. */
+/* By a plain store: nobody can take the lock from a living owner, so all that it may overwrite are the bits of one who is about to
+ * sleep. He compares the word once more on his way, and if the owner was interrupted just here, he sleeps one nap too long. */
 static inline void fs_leave(const fs_self *me, fs_lock *l) {
     if (fs_likely(fs_load_relaxed(&l->word) == me->id))
         fs_store_release(&l->word, 0);

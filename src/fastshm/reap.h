@@ -112,16 +112,18 @@ static int fs_empty_block(const fs_self *me, fs_block *b) {
         uint64_t link = v->o.lock.version & ~(uint64_t)1;
         r = fs_vector_settle(me, v);
         v->o.lock.version = link;
-        if (r == FS_OK && v->slots) {
+        if (r == FS_OK && v->slots && v->capacity) {
             if ((r = fs_span_make(heap, v, &s)) != FS_OK)
                 return r;
             for (uint64_t i = 0; i < s.start; i++)
                 s.slots->slot[i].about = 0;
             s.slots->n = s.start + s.n;
             fs_crash_order();
-            v->start = v->n = v->capacity = 0;
-            r = fs_drop(me, &v->slots);
+            v->capacity = 0; /* from here on the slots' own n counts, also when the drop must be tried again */
+            fs_crash_order();
         }
+        if (r == FS_OK)
+            r = fs_drop(me, &v->slots);
         break;
     }
     case FS_CELL:
@@ -246,10 +248,8 @@ FS_COLD static int fs_bury(const fs_self *me) {
 /* Gives up this process's record and numbers. 1 when nobody else is left, 0 when somebody is. The mapping stays. */
 FS_COLD static int fs_part(const fs_self *me) {
     fs_heap *heap = me->heap;
-    if (!fs_is_on_file(heap, heap->live_fd)) {
-        fs_own_fd(heap, &heap->live_fd); /* a new description: the claims of the lost one would keep it out */
-        fs_unpin_claims(heap);
-    }
+    fs_own_fd(heap, &heap->live_fd);
+    fs_unpin_claims(heap); /* where that had to be opened anew, the claims of the lost one would keep it out */
     if (fs_claim_all(heap->live_fd) == -1) {
         int r = fs_reaper_enter(me, 1);
         if (r >= 0) {

@@ -37,7 +37,7 @@ static int fs_redo_settle(const fs_self *me, fs_redo *r) {
         return FS_OK;
     case FS_PREPARING:
         for (int i = 0; i < FS_REDO_OWNED; i++) {
-            if (r->own[i] && (code = fs_drop(me, &r->own[i])) != FS_OK)
+            if ((code = fs_drop(me, &r->own[i])) != FS_OK)
                 return code;
             r->drop[i] = 0;
         }
@@ -60,7 +60,7 @@ static int fs_redo_settle(const fs_self *me, fs_redo *r) {
                 r->own[i] = 0;
         fs_crash_order();
         for (int i = 0; i < FS_REDO_OWNED; i++)
-            if (r->drop[i] && (code = fs_drop(me, &r->drop[i])) != FS_OK)
+            if ((code = fs_drop(me, &r->drop[i])) != FS_OK)
                 return code;
         break;
     default:

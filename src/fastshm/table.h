@@ -285,13 +285,25 @@ FS_COLD static int fs_batch_rollback(const fs_self *me, fs_table *t) {
             if (u->entry >= v.capacity)
                 return FS_CORRUPT;
             fs_entry *e = &v.entries->entry[u->entry];
-            /* own[0] is dropped at the end; an old owned value that is back already stays */
+            /* own[0] is the last item's new value, and goes before any other item is looked at */
+            if (r->own[0]) {
+                if (e->value == r->own[0])
+                    e->value = 0;
+                fs_crash_order();
+                if ((code = fs_drop(me, &r->own[0])) != FS_OK)
+                    return code;
+            }
+            /* an old owned value that is back already stays */
             int back = fs_owning(u->about & 255) && e->value == u->value;
-            if (fs_owning(e->kind) && e->value && e->value != r->own[0] && !back && (code = fs_drop(me, &e->value)) != FS_OK)
+            if (fs_owning(e->kind) && e->value && !back && (code = fs_drop(me, &e->value)) != FS_OK)
                 return code;
-            fs_head_set(e, u->about & 255, u->about >> 8 & 255);
+            /* while the kind says owning, the value is an offset or 0 */
+            if (!fs_owning(u->about & 255))
+                fs_head_set(e, u->about & 255, u->about >> 8 & 255);
             fs_crash_order();
             e->value = u->value;
+            fs_crash_order();
+            fs_head_set(e, u->about & 255, u->about >> 8 & 255);
             fs_crash_order();
             log->n--;
             fs_crash_order();
@@ -369,73 +381,126 @@ static inline void fs_index_put(uint64_t *index, uint64_t mask, uint64_t hash, u
     index[i] = hash >> 32 << 32 | (number + 2);
 }
 
-/* New arrays with room for `more` entries beyond the live ones, without the dead ones. Readers go on with the old ones. */
-FS_COLD static int fs_table_rebuild(const fs_self *me, fs_table *t, uint64_t more) {
-    fs_heap *heap = me->heap;
-    fs_redo *r = &t->redo;
-    fs_view v;
+static inline uint64_t fs_index_size(uint64_t entries) {
+    uint64_t size = 8;
+    while (size * 2 / 3 < entries)
+        size *= 2;
+    return size;
+}
+
+/* A new index, owned by own[3]. */
+static int fs_index_make(const fs_self *me, fs_redo *r, uint64_t size, uint64_t **index) {
     fs_block *b;
-    int code = fs_view_make(heap, t, &v);
+    int code = fs_alloc_to(me, size * 8, FS_RAW, &r->own[3], &b);
+    if (code == FS_OK) {
+        *index = (uint64_t *)((char *)b + FS_HEADER);
+        memset(*index, 0, size * 8);
+    }
+    return code;
+}
+
+static void fs_index_fill(uint64_t *index, uint64_t size, const fs_entry *entry, uint64_t n) {
+    for (uint64_t i = 0; i < n; i++) {
+        if (i + 16 < n)
+            __builtin_prefetch(&index[entry[i + 16].hash & (size - 1)], 1);
+        fs_index_put(index, size - 1, entry[i].hash, i);
+    }
+}
+
+/* After the words of new arrays are listed. */
+static int fs_table_swap(const fs_self *me, fs_table *t, fs_redo *r, uint64_t size, uint64_t capacity) {
+    if (r->own[3]) {
+        r->drop[3] = t->index;
+        fs_redo_add(me->heap, r, &t->index, r->own[3]);
+        fs_redo_add(me->heap, r, &t->mask, size - 1);
+    }
+    fs_redo_add(me->heap, r, &t->capacity, capacity);
+    fs_redo_add(me->heap, r, &t->fill, t->used);
+    int code = fs_redo_commit(me, r);
+    return code == FS_OK && r->state != FS_IDLE ? FS_BUSY : code;
+}
+
+/* Growth where the entries lie, when none of them is dead and there is room behind them: nothing is copied. FS_MISSING when not. */
+static int fs_table_lengthen(const fs_self *me, fs_table *t, const fs_view *v, uint64_t more) {
+    fs_redo *r = &t->redo;
+    uint64_t n = t->used, capacity = n + (more > n / 8 + 8 ? more : n / 8 + 8), size = v->mask + 1;
+    if (v->entries->n != n || t->fill != n || n > v->capacity || capacity > UINT32_MAX / 2)
+        return FS_MISSING;
+    int code = fs_lengthen(me, &v->entries->block, sizeof(fs_entries) - FS_HEADER + capacity * sizeof(fs_entry));
     if (code != FS_OK)
         return code;
-    uint64_t n = v.entries ? v.entries->n : 0, want = t->used + more, size = 8;
-    if (n > v.capacity || t->used > n)
+    fs_redo_prepare(r);
+    if (size * 2 / 3 < capacity) {
+        uint64_t *index;
+        size = fs_index_size(capacity);
+        code = fs_index_make(me, r, size, &index);
+        if (code == FS_OK && n > 4096 && r->own[3] > t->entries)
+            code = FS_MISSING; /* it would lie where the entries are to grow */
+        if (code != FS_OK) {
+            int settled = fs_redo_settle(me, r);
+            return settled == FS_OK ? code : settled;
+        }
+        fs_index_fill(index, size, v->entries->entry, n);
+    }
+    fs_write_begin(&t->o.lock);
+    return fs_table_swap(me, t, r, size, capacity);
+}
+
+/* New arrays, without the dead entries. Readers go on with the old ones. The index comes first: so the entries, which grow most often,
+ * are likely to have room behind them. */
+static int fs_table_move(const fs_self *me, fs_table *t, const fs_view *v, uint64_t more) {
+    fs_heap *heap = me->heap;
+    fs_redo *r = &t->redo;
+    fs_block *b;
+    uint64_t n = v->entries ? v->entries->n : 0, spare = t->used < 4096 ? t->used / 2 : t->used / 4, m = 0;
+    uint64_t want = t->used + (more > spare ? more : spare);
+    if (n > v->capacity || t->used > n)
         return FS_CORRUPT;
-    if (want < t->used + t->used / 2)
-        want = t->used + t->used / 2;
     if (want > UINT32_MAX / 2)
         return FS_NOMEM;
-    while (size * 2 / 3 < want)
-        size *= 2;
-    uint64_t capacity = size * 2 / 3;
+    uint64_t size = fs_index_size(want), capacity = size * 2 / 3;
+    if (capacity > want + 64)
+        capacity = want;
+    uint64_t *index;
     fs_redo_prepare(r);
-    code = fs_alloc_to(me, sizeof(fs_entries) - FS_HEADER + capacity * sizeof(fs_entry), FS_RAW, &r->own[2], &b);
+    int code = fs_index_make(me, r, size, &index);
+    if (code == FS_OK)
+        code = fs_alloc_to(me, sizeof(fs_entries) - FS_HEADER + capacity * sizeof(fs_entry), FS_RAW, &r->own[2], &b);
     if (code == FS_OK) {
         fs_entries *e = (fs_entries *)b;
-        code = fs_alloc_to(me, size * 8, FS_RAW, &r->own[3], &b);
+        memset(e->pad, 0, sizeof e->pad);
+        for (uint64_t i = 0; i < n && m <= t->used; i++)
+            if (v->entries->entry[i].kind)
+                e->entry[m++] = v->entries->entry[i]; /* capacity > used */
+        e->n = m;
+        e->link = 0;
+        if (m != t->used)
+            code = FS_CORRUPT;
         if (code == FS_OK) {
-            uint64_t *index = (uint64_t *)((char *)b + FS_HEADER);
-            uint64_t m = 0;
-            memset(index, 0, size * 8);
-            memset(e->pad, 0, sizeof e->pad);
-            for (uint64_t i = 0; i < n; i++) {
-                if (i + 16 < n)
-                    __builtin_prefetch(&index[v.entries->entry[i + 16].hash & (size - 1)], 1);
-                if (!v.entries->entry[i].kind)
-                    continue;
-                if (m == capacity) {
-                    code = FS_CORRUPT;
-                    break;
-                }
-                e->entry[m] = v.entries->entry[i];
-                fs_index_put(index, size - 1, e->entry[m].hash, m);
-                m++;
-            }
-            e->n = m;
-            e->link = 0;
-            if (code == FS_OK && m != t->used)
-                code = FS_CORRUPT;
-        }
-        if (code == FS_OK) {
+            fs_index_fill(index, size, e->entry, m);
             fs_write_begin(&t->o.lock);
-            if (v.entries) {
-                fs_redo_add(heap, r, &v.entries->block.kind, fs_pair(FS_RAW, 1));
+            if (v->entries) {
+                fs_redo_add(heap, r, &v->entries->block.kind, fs_pair(FS_RAW, 1));
                 r->drop[2] = t->entries;
-                r->drop[3] = t->index;
             }
             fs_redo_add(heap, r, &e->block.kind, fs_pair(FS_ENTRIES, 1));
             fs_redo_add(heap, r, &t->entries, r->own[2]);
-            fs_redo_add(heap, r, &t->index, r->own[3]);
-            fs_redo_add(heap, r, &t->mask, size - 1);
-            fs_redo_add(heap, r, &t->capacity, capacity);
-            fs_redo_add(heap, r, &t->fill, t->used);
             fs_redo_add(heap, r, &t->moved, t->moved + 1);
-            code = fs_redo_commit(me, r);
-            return code == FS_OK && r->state != FS_IDLE ? FS_BUSY : code;
+            return fs_table_swap(me, t, r, size, capacity);
         }
     }
     fs_redo_settle(me, r);
     return code;
+}
+
+/* Room for `more` entries beyond the live ones. */
+FS_COLD static int fs_table_grow(const fs_self *me, fs_table *t, uint64_t more) {
+    fs_view v;
+    int code = fs_view_make(me->heap, t, &v);
+    if (code != FS_OK)
+        return code;
+    code = v.entries ? fs_table_lengthen(me, t, &v, more) : FS_MISSING;
+    return code == FS_MISSING ? fs_table_move(me, t, &v, more) : code;
 }
 
 /* --- changing one key, with the lock held -------------------------------------------------------------------------------- */
@@ -513,7 +578,7 @@ static int fs_table_insert(const fs_self *me, fs_table *t, fs_view *v, fs_place 
     fs_redo *r = &t->redo;
     int code;
     if (!v->entries || v->entries->n >= v->capacity || t->fill >= v->capacity) {
-        code = fs_table_rebuild(me, t, t->used / 2 + 1);
+        code = fs_table_grow(me, t, 1);
         if (code == FS_OK)
             code = fs_view_make(heap, t, v);
         if (code != FS_OK)
@@ -771,9 +836,13 @@ static int fs_batch_put(const fs_self *me, fs_table *t, const fs_view *v, const 
     uint64_t word = val->value;
     int code = fs_find(me->heap, v, k, &p);
     if (code == FS_OK) {
-        if (fs_owning(val->kind) && (code = fs_value_make(me, val, &r->own[0], &word)) != FS_OK)
-            return code;
+        /* An object over itself changes nothing. In the log, it could not be told from an old value that is back already. */
+        if (val->kind == FS_V_OBJECT && p.entry->kind == FS_V_OBJECT && p.entry->value == val->value)
+            return FS_OK;
+        /* Logged first, so that own[0] is always the new value of the log's last item. */
         if ((code = fs_batch_log(me, t, left, p.entry, p.number)) != FS_OK)
+            return code;
+        if (fs_owning(val->kind) && (code = fs_value_make(me, val, &r->own[0], &word)) != FS_OK)
             return code;
         /* While the kind says owning, the value must be an offset: a rollback goes by it. */
         if (!fs_owning(val->kind)) {
@@ -847,7 +916,7 @@ FS_UNUSED static int fs_table_update(const fs_self *me, fs_table *t, const fs_ke
             for (uint64_t i = 0; i < count; i++)
                 fresh += fs_find(me->heap, &v, &keys[i], &p) == FS_MISSING;
             if (!v.entries || full > v.capacity || fresh > v.capacity - full) {
-                code = fs_table_rebuild(me, t, fresh + 1);
+                code = fs_table_grow(me, t, fresh + 1);
                 if (code == FS_OK)
                     code = fs_view_make(me->heap, t, &v);
             }

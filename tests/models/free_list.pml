@@ -83,7 +83,10 @@ inline check() {
         assert(size_of(i) > 0 && i + size_of(i) <= END && before(i) == last && kind_of(i) <= USED);
         if
         :: kind_of(i) == FREE -> assert(!was_free); was_free = 1; listed++
-        :: kind_of(i) == QUICKLY -> assert(m[QUICK] == i && size_of(i) == 1 && m[NEXT(i)] == 0); was_free = 0; m[PREVIOUS(i)] = JUNK
+        :: kind_of(i) == QUICKLY ->
+            assert(m[QUICK] == i && size_of(i) == 1 && m[NEXT(i)] == 0);
+            was_free = 0;
+            m[PREVIOUS(i)] = JUNK
         :: kind_of(i) == USED ->
             assert(refs_of(i) > 0 && refs_of(i) == (m[SLOT(1)] == i) + (m[SLOT(2)] == i) + (m[SLOT(3)] == i));
             was_free = 0; m[NEXT(i)] = JUNK; m[PREVIOUS(i)] = JUNK

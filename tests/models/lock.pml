@@ -6,8 +6,8 @@
  * waits, or tries once more.
  *
  *   ROUNDS=n       each process comes for the lock n times and ends; without it, for ever
- *   NO_NAPS        a sleep ends only by being woken, and nobody dies: are the wake-ups enough by themselves? With it, the load and
- *                  the store of fs_leave are one step, unless TWO_STEPS
+ *   NO_NAPS        a sleep ends only by being woken, and nobody dies: are the wake-ups enough by themselves?
+ *   TWO_STEPS      with NO_NAPS the load and the store of fs_leave are one step; with this as well, two, as without NO_NAPS
  *   GIVE_UP        for two of them, a deadline may run out, and a signal may end a sleep and with it the wait
  *   NO_RESERVING   nobody starves enough to reserve the lock
  *   ENDS           everybody comes to an end or is dead (liveness)

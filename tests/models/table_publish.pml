@@ -195,7 +195,7 @@ inline take_block(place, first, end, kind) { /* fs_alloc_to: the lowest free one
     m[KIND(i)] = kind; place = i; i = 0
 }
 
-inline fill_arrays() { /* the copying in fs_table_rebuild */
+inline fill_arrays() { /* the copying in fs_table_move */
     na = own(1) - 1; nx = own(2) - 3;
     m[SLOT(nx, 0)] = 0; m[SLOT(nx, 1)] = 0; m[SLOT(nx, 2)] = 0;
     m[HEAD(2 * na)] = 0; m[HEAD(2 * na + 1)] = 0;
@@ -250,7 +250,7 @@ next:
             :: e == NONE /* as if full */
             fi
         }
-rebuild: /* fs_table_rebuild */
+rebuild: /* fs_table_move */
         TOGETHER {
             state = PREPARING;
             atomic { take_block(own(1), 1, 2, RAW) }
