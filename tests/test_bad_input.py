@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+from decimal import Decimal
 
 import pytest
 from crew import run_program
@@ -229,6 +231,7 @@ def test_pickles_that_were_changed_on_the_way(make):
     """Handles come from trusted pickles, but a bad one must be an error and never a signal."""
     text = """
 import fastshm, pickle, random, sys
+random.seed(sys.argv[2])
 message = bytes.fromhex(sys.argv[1])
 for turn in range(300):
     changed = bytearray(message)
@@ -245,7 +248,23 @@ for turn in range(300):
         continue
 """
     thing = make()
-    run_program(text, pickle.dumps(thing).hex(), check=False, env={"PYTHONHASHSEED": "0"}).check_returncode()
+    for seed in "abc":
+        run_program(text, pickle.dumps(thing).hex(), seed, check=False, env={"PYTHONHASHSEED": "0"}).check_returncode()
+
+
+def test_keys_that_are_too_much():
+    deep = ()
+    for _ in range(20_000):
+        deep = (deep,)
+    d = fastshm.dict(a=1)
+    for operation in (lambda: d.__setitem__(deep, 1), lambda: d.get(deep), lambda: d.update({deep: 1})):
+        with pytest.raises(RecursionError):
+            operation()
+    large = Decimal("1E+99999999")
+    d[large] = d[-large] = d[1 / large] = 1
+    assert (Decimal("10E+99999998") in d, Decimal("0E+99999999") in d, len(d), d["a"]) == (True, False, 4, 1)
+    for _ in range(20_000):
+        (deep,) = deep
 
 
 def test_errors_have_the_words_of_the_stdlib():
@@ -264,6 +283,23 @@ def test_errors_have_the_words_of_the_stdlib():
     ):
         with pytest.raises(error, match=text):
             operation()
+
+
+@pytest.mark.parametrize("make", [lambda: fastshm.Value("i"), lambda: fastshm.Array("i", 2), fastshm.dict, fastshm.list])
+def test_handles_made_by_hand(make):
+    """The class alone makes nothing, and what a pickle makes without the maker is an error at its first use."""
+    cls = type(make())
+    with pytest.raises(TypeError):
+        cls()
+    empty = cls.__new__(cls)
+    for use in (
+        *(lambda: len(empty), lambda: empty[0], lambda: empty.__setitem__(0, 1), lambda: empty.value, lambda: empty.add(1)),
+        *(lambda: empty.get_lock().acquire(False), lambda: empty.get_lock().release(), lambda: pickle.dumps(empty)),
+        *(lambda: empty.append(1), lambda: empty.pop(), lambda: empty.keys(), lambda: empty.update(a=1), lambda: list(empty)),
+        *(lambda: 0 in empty, lambda: empty.get_lock().abandoned, lambda: empty.acquire(), lambda: memoryview(empty)[0]),
+    ):
+        with contextlib.suppress(Exception):  # which one does not matter, a signal would
+            use()
 
 
 def test_no_subclass_or_attribute_surprises():

@@ -204,6 +204,16 @@ def test_mutual_exclusion(shared_for, crew, kind):
     assert numbers[:] == [6_000, -6_000]
 
 
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_condition_of_the_stdlib_takes_it(shared, kind):
+    condition = multiprocessing.Condition(getattr(shared, kind)())
+    with condition:
+        assert condition.wait(0.01) is False
+        condition.notify_all()
+    with pytest.raises(AssertionError):
+        condition.wait(0.01)
+
+
 # Only ours
 
 

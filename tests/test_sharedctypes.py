@@ -134,6 +134,12 @@ def test_value_interface(shared):
     assert not hasattr(value, "no_such_attribute")
 
 
+def test_no_value_is_no_zero(shared):
+    for code in "idc":
+        with pytest.raises(TypeError):
+            shared.Value(code, None)
+
+
 def test_get_obj_is_live(shared):
     value = shared.Value("i", 5)
     raw = value.get_obj()

@@ -46,6 +46,7 @@ cdef extern from "segment.h" nogil:
         uint64_t size
         uint64_t committed
         uint64_t dying
+        fs_lock reaper
         uint64_t tracker_device
         uint64_t tracker_inode
         uint64_t processes

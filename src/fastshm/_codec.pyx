@@ -29,6 +29,8 @@ cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         hashfunc tp_hash
         richcmpfunc tp_richcompare
+    int Py_EnterRecursiveCall(const char *where) except *
+    void Py_LeaveRecursiveCall()
     object PyUnicode_DecodeUTF8(const char *p, Py_ssize_t size, const char *errors)
 
 cdef object dumps = pickle.dumps, loads = pickle.loads
@@ -78,10 +80,26 @@ cdef object float_form(double real, int *form):
     return PyBytes_FromStringAndSize(<char *>&real, 8)
 
 
+cdef enum:
+    DIGITS = 100_000  # beyond so many places a Decimal is not spelled out as an int or a fraction
+
+
+cdef object decimal_form(object key, int *form):
+    sign, digits, exponent = key.as_tuple()
+    text = "".join(map(str, digits)).lstrip("0")
+    if not text:
+        return integer_form(0, form)
+    form[0] = FS_K_RATIONAL
+    short = text.rstrip("0")
+    return f"{'-' if sign else ''}{short}E{exponent + len(text) - len(short)}".encode()
+
+
 cdef object rational_form(object key, int *form):
     """An exact number of any kind."""
     if key != key:
         return None
+    if type(key) is Decimal and key.is_finite() and not -DIGITS < key.as_tuple().exponent < DIGITS:
+        return decimal_form(key, form)
     try:
         numerator, denominator = key.as_integer_ratio()
     except OverflowError:  # infinite
@@ -118,7 +136,12 @@ cdef object text_form(object key):
 cdef bytes element(object key, bint *same):
     """One member of a tuple or frozenset: its form, its length, its bytes."""
     cdef int form = 0, display = 0
-    cdef bytes part = canonical(key, &form, &display)
+    cdef bytes part
+    Py_EnterRecursiveCall(" in a nested key")
+    try:
+        part = canonical(key, &form, &display)
+    finally:
+        Py_LeaveRecursiveCall()
     if part is None:
         return None
     if display != FS_D_SAME:
@@ -249,7 +272,11 @@ cdef list split_members(const unsigned char *p, uint64_t size):
         memcpy(&n, p + 1, 4)
         if n > size - 5:
             damaged()
-        out.append(decode_form(p + 5, n, p[0]))
+        Py_EnterRecursiveCall(" in a nested key")
+        try:
+            out.append(decode_form(p + 5, n, p[0]))
+        finally:
+            Py_LeaveRecursiveCall()
         p += 5 + n
         size -= 5 + n
     return out

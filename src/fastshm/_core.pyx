@@ -19,11 +19,12 @@ from fastshm._c cimport *
 
 cdef extern from *:
     """
-    static uint64_t fs_never_closed = 0;
+    static uint64_t fs_never_closed = 0, fs_always_closed = 1;
+    static uint64_t fs_nothing[64]; /* stands for the object of a handle that nobody has made */
     static __thread PyObject *fs_collecting = NULL; /* borrowed: the list that takes the handles being pickled */
     static __thread PyObject *fs_collecting_heap = NULL;
     """
-    uint64_t fs_never_closed
+    uint64_t fs_never_closed, fs_always_closed, fs_nothing[64]
     PyObject *fs_collecting
     PyObject *fs_collecting_heap
 
@@ -72,6 +73,8 @@ cdef int retry(int code, fs_self *me) except -1:
 
 
 cdef int closed_error(Ref ref) except -1:
+    if ref is no_ref:
+        raise TypeError("this handle was not made by fastshm, so there is nothing behind it")
     if fs_never_closed:
         raise ReferenceError("this process has let go of its shared objects: it is at its end")
     raise ConnectionRefusedError(errno.ECONNREFUSED, "the manager of this object has been shut down")
@@ -148,6 +151,8 @@ cdef class Heap:
             raise PermissionError(errno.EACCES, f"shared memory segment {name} is refused: {WHY[why]}")
         if why:
             raise CorruptedError(f"shared memory segment {name} is refused: {WHY[why]}")
+        if r == FS_SYSTEM and c_errno == errno.ENOMEM:
+            raise MemoryError(f"no address space to map {name}: raise the limit (ulimit -v)")
         if r == FS_GONE:
             raise FileNotFoundError(errno.ENOENT, f"shared memory segment {name} has just been removed by its last user")
         if r != FS_OK:
@@ -183,6 +188,8 @@ cdef class Heap:
         whoami(&self.h, self, &me)
         while r == FS_BUSY or r == FS_INTERRUPTED:
             retry(r, &me)
+            if fs_is_mine(&me, &self.h.super.reaper):
+                raise CorruptedError(f"shared memory segment {self.name} is damaged: H0: a lock names the one who checks")
             with nogil:
                 r = fs_check(&me, &census, &broken)
         if r == FS_CORRUPT and broken != NULL:
@@ -310,6 +317,13 @@ cdef class Ref:
         if self.o != NULL:
             self.o = NULL
             release_slot(self.heap, self.slot)
+
+
+cdef Ref no_ref = Ref.__new__(Ref)  # of a handle that was made without its maker, say by a damaged pickle
+no_ref.heap = Heap.__new__(Heap)
+no_ref.h = &no_ref.heap.h
+no_ref.o = <fs_object *>fs_nothing
+no_ref.closed = &fs_always_closed
 
 
 cdef void release_slot(Heap heap, uint64_t slot) noexcept:
@@ -440,6 +454,12 @@ cdef Ref open_ref(Heap heap, uint64_t offset, uint64_t serial):
 
 cdef class Handle:
     """Base of everything that lives in shared memory. Pickles at any time and in any direction."""
+
+    def __cinit__(self):
+        self.ref = no_ref
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError(f"{type(self).__name__!r} objects are not made by their class, but by the functions of fastshm")
 
     cdef int bind(self) except -1:
         """After self.ref is set: checks the kind of object and looks up what the methods need."""
@@ -685,6 +705,8 @@ cdef int hold(Ref ref, int64_t deadline, uint32_t flags) except -1:
 cdef int unhold(Ref ref) except -1:
     cdef fs_self me
     cdef fs_lock *lock = &ref.o.lock
+    if ref is no_ref:
+        closed_error(ref)
     if fs_me(ref.h, &me) != FS_OK:
         whoami(ref.h, ref.heap, &me)
     if not fs_is_mine(&me, lock) or not lock.hold & FS_HOLD_COUNT:

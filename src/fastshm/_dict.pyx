@@ -29,6 +29,10 @@ from fastshm._core cimport (
     Handle, Ref, check_open, default_heap, fail, gate_ref, hold, identify, lock_of, make_handle, new_ref, unhold,
 )
 
+cdef extern from "Python.h":
+    int Py_EnterRecursiveCall(const char *where) except *
+    void Py_LeaveRecursiveCall()
+
 fs_identify_by(identify)
 
 cdef object pickle_loads = pickle.loads
@@ -126,9 +130,13 @@ cdef bint may_equal_others(object key):
     cdef type kind = type(key)
     cdef object eq
     if kind is tuple or kind is frozenset:
-        for part in key:
-            if may_equal_others(part):
-                return True
+        Py_EnterRecursiveCall(" in a nested key")
+        try:
+            for part in key:
+                if may_equal_others(part):
+                    return True
+        finally:
+            Py_LeaveRecursiveCall()
         return False
     eq = kind.__eq__
     return not (
@@ -231,6 +239,10 @@ cdef class Dict(Handle):
     cdef fs_peek p
     cdef Cache cache
     cdef Mirror mirror
+
+    def __cinit__(self):
+        self.t = <fs_table *>self.ref.o
+        self.p.view.version = 1
 
     @staticmethod
     def make(type cls, gate=None):
@@ -792,7 +804,7 @@ cdef class Dict(Handle):
                         return out
                 else:
                     if not isinstance(old, Number):
-                        raise TypeError(f"the value of {key!r} is no number but {type(old).__name__!r}")
+                        raise TypeError(f"the value of {key!r} is not a number but a {type(old).__name__}")
                     out = old + amount
                     held = value_of(out, &v, self.ref.heap)
                     whoami(self.ref, &me)

@@ -90,6 +90,9 @@ cdef class List(Handle):
     cdef fs_vector *v
     cdef PyObject *fresh  # borrowed: an iterator that has not begun yet
 
+    def __cinit__(self):
+        self.v = <fs_vector *>self.ref.o
+
     @staticmethod
     def make(type cls, gate=None):
         """A new, empty one in this process's segment."""
@@ -299,7 +302,9 @@ cdef class List(Handle):
                 s = self.snapshot(0, 0, 1)
                 count = len(self) * max(times, 0)
                 if count * sizeof(fs_slot) > room_left(self.ref.heap):
-                    raise MemoryError(f"no shared memory for a list of {count:,} items")
+                    raise MemoryError(
+                        f"no shared memory for a list of {count:,} items; free some, or enlarge the tmpfs on /dev/shm"
+                    )
                 if self.rearrange(list(range(len(self))) * times, None, s.stamp):
                     return self
                 tries = self.impatient(tries)
@@ -332,7 +337,7 @@ cdef class List(Handle):
         cdef fs_self me
         cdef fs_copy c
         cdef uint64_t stamp
-        cdef int64_t at = index_of(i)
+        cdef int64_t at = clamped(i)
         cdef int r, tries = 0
         whoami(self.ref, &me)
         r = fs_vector_take(&me, self.v, at, &c)
@@ -500,7 +505,10 @@ cdef int64_t index_of(object i) except? -1:
 
 
 cdef int64_t clamped(object i) except? -1:
-    return max(-INT64_MAX, min(INT64_MAX, as_index(i)))
+    i = as_index(i)
+    if i > INT64_MAX or i < -INT64_MAX:
+        raise OverflowError("Python int too large to convert to C ssize_t")
+    return i
 
 
 @cython.final

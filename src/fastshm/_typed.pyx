@@ -180,15 +180,18 @@ cdef class Cell(Handle):
     cdef int form
     cdef uint32_t size
 
+    def __cinit__(self):
+        self.c = <fs_cell *>self.ref.o
+
     @staticmethod
     def make(type cls, str typecode, initial, gate=None):
-        """A new cell of one of TYPECODES; zero when `initial` is None."""
+        """A new cell of one of TYPECODES; `initial` is a tuple of its value, or empty for zero."""
         cdef int form
         cdef uint32_t size
         cdef uint64_t word = 0
         form, size = FORMS[typecode]
-        if initial is not None:
-            unbox(form, initial, &word)
+        if initial:
+            unbox(form, initial[0], &word)
         cdef Ref ref = new_ref(default_heap(), sizeof(fs_cell), FS_CELL, gate_ref(gate))
         cdef fs_cell *c = <fs_cell *>ref.o
         c.typecode = ord(typecode)
@@ -217,6 +220,10 @@ cdef class Cell(Handle):
         cdef uint64_t word
         unboxed(self.form, new, &word)
         cell_write(self, word)
+
+    @value.deleter
+    def value(self):
+        raise AttributeError("can't delete attribute")
 
     def load(self):
         """The value."""
@@ -380,6 +387,10 @@ cdef class Items(Handle):
     cdef readonly int form
     cdef readonly uint32_t itemsize
     cdef uint64_t count
+
+    def __cinit__(self):
+        self.a = <fs_array *>self.ref.o
+        self.itemsize = 1
 
     @staticmethod
     def make(type cls, str typecode, uint64_t count, uint32_t itemsize, gate=None):

@@ -8,9 +8,9 @@ goes with the last process that uses the segment. docs/format.md tells how each 
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
-import resource
 import secrets
 import stat
 import threading
@@ -68,20 +68,15 @@ def _configuration() -> Any:
 
 def create() -> Heap:
     """A new anonymous segment. MemoryError when there is no room for its first page."""
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    size = RESERVED if limit == resource.RLIM_INFINITY else min(RESERVED, limit & ~0xFFFF)
-    while True:
-        name = PREFIX + secrets.token_hex(16)
-        try:
-            shm = SharedMemory(name=name, create=True, size=size)
-            break
-        except OSError:
-            size //= 2
-            if size < SMALLEST:
-                raise
+    size = _largest()
+    name = PREFIX + secrets.token_hex(16)
+    is_its_own = process.parent_process() is not None and _tracker() == (0, 0)
+    shm = SharedMemory(name=name, create=True, size=size)
     try:
         shm.close()
-        heap = _core.Heap.create(name, os.fsencode(FOLDER / name), _open(name), size, *_tracker())
+        if is_its_own:  # a worker's tracker ends with the worker, whose family may go on: then the next start is the net
+            resource_tracker.unregister(f"/{name}", "shared_memory")
+        heap = _core.Heap.create(name, os.fsencode(FOLDER / name), _open(name), size, *((0, 0) if is_its_own else _tracker()))
     except BaseException:
         shm.unlink()
         raise
@@ -89,6 +84,28 @@ def create() -> Heap:
     _makers[name] = os.getpid()
     _leave_at_exit()
     return heap
+
+
+def _largest() -> int:
+    """The size to reserve: as much as this process may map at once. Tried out on memory without a name, because a SharedMemory
+    that fails takes its name from the resource tracker twice."""
+    size = RESERVED
+    fd = os.memfd_create(PREFIX)
+    try:
+        while True:
+            try:
+                os.ftruncate(fd, size)
+                mmap.mmap(fd, size).close()
+                return size
+            except (OSError, MemoryError) as error:
+                size //= 2
+                if size < SMALLEST:
+                    raise MemoryError(
+                        f"no room for a shared memory segment of {SMALLEST:,} bytes: {error}; raise the limits of file size "
+                        "(ulimit -f) and address space (ulimit -v)"
+                    ) from None
+    finally:
+        os.close(fd)
 
 
 def attach(name: str) -> Heap:

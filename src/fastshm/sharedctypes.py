@@ -119,7 +119,7 @@ def Value(typecode_or_type: Any, *args: Any, lock: Any = True, ctx: Any = None) 
         if code is not None:
             if len(args) > 1:
                 raise TypeError(f"a value of type {typecode_or_type!r} takes one initial value, not {len(args)}")
-            return _typed.Cell.make(Synchronized, code, args[0] if args else None)
+            return _typed.Cell.make(Synchronized, code, args)
     return _with_lock(RawValue(typecode_or_type, *args), lock)
 
 
@@ -135,7 +135,7 @@ def Array(typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True, 
             is_size = isinstance(size_or_initializer, int)
             count = size_or_initializer if is_size else len(size_or_initializer)
             if count < 0:
-                raise ValueError("Array length must be >= 0")
+                raise ValueError(f"Array length must be >= 0, not {count}")
             array = _typed.Items.make(SynchronizedString if code == "c" else SynchronizedArray, code, count, 0)
             if not is_size:
                 array.fill(size_or_initializer)
@@ -180,7 +180,8 @@ def synchronized(obj: Any, lock: Any = None, ctx: Any = None) -> Any:
 
 
 class Synchronized(_typed.Cell):
-    """A value of one simple type: see Value. Adds the atomics of C11: load, store, exchange, compare_exchange, fetch_add."""
+    """A value of one simple type: see Value. Adds the atomics of C11: load, store, exchange, compare_exchange, fetch_add,
+    fetch_sub, and add, which is fetch_add without a result."""
 
     _object: Any = None
 

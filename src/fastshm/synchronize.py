@@ -22,6 +22,21 @@ def _holder() -> str:
     return name
 
 
+class _SemLock:
+    """What multiprocessing.Condition asks a lock of the stdlib for."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+
+    def _is_mine(self) -> bool:
+        return self._count() > 0
+
+    def _count(self) -> int:
+        state = self._lock._state()
+        holder, count = state if isinstance(state, tuple) else (state, 1)
+        return count if holder == "mine" else 0
+
+
 class Lock(_core.Mutex):
     """A non-recursive lock that any process or thread may release. `acquire(block=True, timeout=None)` returns a bool."""
 
@@ -30,6 +45,10 @@ class Lock(_core.Mutex):
 
     __enter__: Any = _core.Pass(0)
     __exit__: Any = _core.Pass(1)
+
+    @property
+    def _semlock(self) -> _SemLock:
+        return _SemLock(self)
 
     def __repr__(self) -> str:
         holder = self._state()
@@ -45,6 +64,10 @@ class RLock(_core.RecursiveLock):
 
     __enter__: Any = _core.Pass(0)
     __exit__: Any = _core.Pass(1)
+
+    @property
+    def _semlock(self) -> _SemLock:
+        return _SemLock(self)
 
     def __repr__(self) -> str:
         holder, count = self._state()

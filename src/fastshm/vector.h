@@ -385,6 +385,7 @@ static int fs_vector_replan(const fs_self *me, fs_vector *v, fs_span *s, const i
     fs_redo_add(heap, r, &v->capacity, count);
     return fs_vector_commit(me, v, FS_COMMITTED);
 fail:
+    v->stamp--; /* nothing has changed */
     fs_redo_settle(me, r);
     return code;
 }
