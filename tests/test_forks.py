@@ -353,6 +353,30 @@ def test_keyboard_interrupt_comes_through(name):
     fastshm.heap.check()
 
 
+def wait_while_another_thread_takes_the_signal(thing, name):
+    """As when it comes between two naps: no system call of the waiting thread ends early because of it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    start = time.monotonic()
+    with contextlib.suppress(KeyboardInterrupt), later(0.1, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT)):
+        WAITING[name][1](thing)
+        return None
+    return time.monotonic() - start
+
+
+@pytest.mark.parametrize(
+    "name", ["Lock", "RLock by with", "Value.fetch_add", "Array slice", "dict set", "dict copy", "list read"]
+)
+def test_keyboard_interrupt_is_not_lost_between_two_naps(name):
+    thing = WAITING[name][0]()
+    ours, theirs = multiprocessing.Pipe()
+    with ours, theirs, Crew(seconds=15) as crew:
+        crew.run(hold, thing, theirs)
+        assert ours.recv() == "held"
+        assert 0.05 < crew.result(crew.run(wait_while_another_thread_takes_the_signal, thing, name)) < 1
+        ours.send("release")
+        assert ours.recv() == "released"
+
+
 def count_signals(thing):
     """A storm of signals whose handler returns does not end a wait, nor make it longer."""
     seen = []

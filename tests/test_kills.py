@@ -31,6 +31,7 @@ from fastshm.managers import DictProxy, ListProxy
 
 KILLS = int(os.environ.get("FASTSHM_KILLS", "24"))
 SOON = 10  # seconds after which a survivor must have got what it asked for
+WIDE = 1_000_000  # bytes: long enough to be killed while they are copied
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 libc = ctypes.CDLL(None)
 
@@ -428,10 +429,10 @@ def fill_text(array, me, i):
 STEPS_OF_NUMBERS = {
     "Value of an integer": (lambda: fastshm.Value("q"), count_up, lambda v, n: v.value == n),
     "Value of a double": (lambda: fastshm.Value("d"), count_up, lambda v, n: v.value == n),
-    "Array": (lambda: fastshm.Array("q", 300), fill_array, lambda a, n: a[:] == [n] * 300),
+    "Array": (lambda: fastshm.Array("q", 3_000), fill_array, lambda a, n: a[:] == [n] * 3_000),
     "Array of bytes": (lambda: fastshm.Array("b", 100), lambda a, me, i: fill_array(a, me, i % 100),
                        lambda a, n: a[:] == [(n - 1) % 100 + 1 if n else 0] * 100),
-    "Array of characters": (lambda: fastshm.Array("c", 5_000), fill_text, lambda a, n: a.raw == bytes([n % 251]) * 5_000),
+    "Array of characters": (lambda: fastshm.Array("c", WIDE), fill_text, lambda a, n: a.raw == bytes([n % 251]) * WIDE),
 }  # fmt: skip
 
 

@@ -57,16 +57,17 @@ FS_COLD static int fs_rollback(fs_heap *heap) {
     return FS_OK;
 }
 
-FS_COLD static void fs_heap_mend(fs_heap *heap, uint32_t id) {
+FS_COLD static int fs_heap_mend(fs_heap *heap, uint32_t id) {
     fs_lock *l = &heap->super->heap;
-    fs_self me = {heap, id, 1};
+    fs_self me = {heap, id, 0};
     if (!fs_load_acquire(&heap->super->undo_n))
-        return;
-    while (fs_lock_wait(heap, l, id, -1) == FS_INTERRUPTED)
-        ;
+        return 1;
+    if (fs_lock_try(heap, l, id) < 0)
+        return 0;
     if (heap->super->undo_n)
         fs_rollback(heap); /* damage: whoever enters the heap next is told so */
     fs_leave(&me, l);
+    return 1;
 }
 
 static inline int fs_heap_enter(const fs_self *me) {

@@ -49,8 +49,8 @@
 #define FS_FIRST_NAP 1000000   /* ns */
 #define FS_LONGEST_NAP 4000000
 
-/* Puts back what a dead process has begun in the heap (alloc.h). */
-static void fs_heap_mend(fs_heap *heap, uint32_t id);
+/* Puts back what a dead process has begun in the heap (alloc.h): 0 when it cannot be told yet, as somebody living is in the heap. */
+static int fs_heap_mend(fs_heap *heap, uint32_t id);
 
 /* Takes the lock over if its owner is dead: 1 if so. It may have died in a transaction on words that this lock guards, which are true
  * again only when that is put back: so that comes first. */
@@ -58,8 +58,8 @@ FS_COLD static int fs_lock_inherit(fs_heap *heap, fs_lock *l, uint32_t id) {
     uint32_t w = fs_load_relaxed(&l->word), owner = w & FS_LOCK_OWNER;
     if (!owner || fs_alive(heap, owner))
         return 0;
-    if (l != &heap->super->heap)
-        fs_heap_mend(heap, id);
+    if (l != &heap->super->heap && !fs_heap_mend(heap, id))
+        return 0;
     if (!fs_cas_u32(&l->word, w, id | FS_LOCK_WAITERS))
         return 0;
     if (l->hold & FS_HOLD_COUNT)
@@ -111,6 +111,8 @@ FS_COLD static int fs_lock_wait(fs_heap *heap, fs_lock *l, uint32_t id, int64_t 
         if (fs_lock_inherit(heap, l, id))
             return FS_TAKEN_OVER;
         nap = nap * 2 < FS_LONGEST_NAP ? nap * 2 : FS_LONGEST_NAP;
+        if (naps >= 16) /* a signal that came between two naps has interrupted neither: let the caller look for it */
+            return FS_INTERRUPTED;
     }
 }
 

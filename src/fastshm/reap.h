@@ -249,7 +249,6 @@ FS_COLD static int fs_bury(const fs_self *me) {
 FS_COLD static int fs_part(const fs_self *me) {
     fs_heap *heap = me->heap;
     fs_own_fd(heap, &heap->live_fd);
-    fs_unpin_claims(heap); /* where that had to be opened anew, the claims of the lost one would keep it out */
     if (fs_claim_all(heap->live_fd) == -1) {
         int r = fs_reaper_enter(me, 1);
         if (r >= 0) {
@@ -258,6 +257,7 @@ FS_COLD static int fs_part(const fs_self *me) {
                 r = fs_reap_inside(me);
             fs_leave(me, &heap->super->reaper);
         }
+        fs_unpin_claims(heap); /* where the descriptor had to be opened anew, the claims of the lost one would keep us out */
         fs_unclaim_all(heap->live_fd);
         if (fs_claim_all(heap->live_fd) == -1)
             return 0;
