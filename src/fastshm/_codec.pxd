@@ -16,6 +16,8 @@ cdef extern from "Python.h":
     bint PyLong_CheckExact(object o)
     bint PyUnicode_CheckExact(object o)
     bint PyFloat_CheckExact(object o)
+    int Py_EnterRecursiveCall(const char *where) except *
+    void Py_LeaveRecursiveCall()
 
 cdef class Packed:
     """A pickled value and the objects of its heap that it refers to."""

@@ -29,8 +29,6 @@ cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         hashfunc tp_hash
         richcmpfunc tp_richcompare
-    int Py_EnterRecursiveCall(const char *where) except *
-    void Py_LeaveRecursiveCall()
     object PyUnicode_DecodeUTF8(const char *p, Py_ssize_t size, const char *errors)
 
 cdef object dumps = pickle.dumps, loads = pickle.loads

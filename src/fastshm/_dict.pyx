@@ -20,7 +20,8 @@ from libc.string cimport memcpy
 
 from fastshm._c cimport *
 from fastshm._codec cimport (
-    Packed, PyUnicode_DATA, PyUnicode_New, decode_key, decode_value, key_of, value_of, word_value,
+    Packed, Py_EnterRecursiveCall, Py_LeaveRecursiveCall,
+    PyUnicode_DATA, PyUnicode_New, decode_key, decode_value, key_of, value_of, word_value,
 )
 from fastshm._containers cimport (
     FS_ANY, PATIENCE, TRIES, Pins, again, fs_identify_by, made, new_pins, reap, whoami,
@@ -28,10 +29,6 @@ from fastshm._containers cimport (
 from fastshm._core cimport (
     Handle, Ref, check_open, default_heap, fail, gate_ref, hold, identify, lock_of, make_handle, new_ref, unhold,
 )
-
-cdef extern from "Python.h":
-    int Py_EnterRecursiveCall(const char *where) except *
-    void Py_LeaveRecursiveCall()
 
 fs_identify_by(identify)
 

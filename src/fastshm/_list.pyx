@@ -315,7 +315,7 @@ cdef class List(Handle):
     def insert(self, i, value, /):
         cdef fs_value v
         cdef object _held = value_of(value, &v, self.ref.heap)
-        self.change(FS_INSERT_ITEM, clamped(i), &v, 1, FS_ANY)
+        self.change(FS_INSERT_ITEM, ssize_of(i), &v, 1, FS_ANY)
 
     def __setitem__(self, i, value):
         cdef fs_value v
@@ -337,7 +337,7 @@ cdef class List(Handle):
         cdef fs_self me
         cdef fs_copy c
         cdef uint64_t stamp
-        cdef int64_t at = clamped(i)
+        cdef int64_t at = ssize_of(i)
         cdef int r, tries = 0
         whoami(self.ref, &me)
         r = fs_vector_take(&me, self.v, at, &c)
@@ -504,7 +504,7 @@ cdef int64_t index_of(object i) except? -1:
     return i
 
 
-cdef int64_t clamped(object i) except? -1:
+cdef int64_t ssize_of(object i) except? -1:
     i = as_index(i)
     if i > INT64_MAX or i < -INT64_MAX:
         raise OverflowError("Python int too large to convert to C ssize_t")
