@@ -274,8 +274,32 @@ static void an_heir(void) {
     wish(r);
 }
 static void leave(void) { fs_part(&me); }
+static void join_and_leave(void) {
+    int why;
+    char path[sizeof heap.path];
+    snprintf(path, sizeof path, "%s", heap.path);
+    if (fs_part(&me) < 0)
+        die("leaving", "refused");
+    fs_unmap(&heap);
+    wish(fs_segment_open(&heap, open(path, O_RDWR | O_CLOEXEC), &why));
+    fs_segment_named(&heap, path);
+    wish(fs_me(&heap, &me));
+    fs_part(&me);
+}
+static void create(void) {
+    fs_part(&me);
+    fs_unmap(&heap);
+    int fd = memfd_create("fresh", MFD_CLOEXEC);
+    if (ftruncate(fd, 1 << 24) == -1)
+        die("a fresh segment", "cannot be sized");
+    wish(fs_segment_create(&heap, fd, 1 << 24, 0, 0));
+    wish(fs_me(&heap, &me));
+    make_cell();
+    fs_part(&me);
+}
 
 #define KEEPS (-2) /* memory that a living process keeps for its next handles, or that a message in flight does */
+#define ALONE (-3) /* ends the process's use of the segment: only for a child */
 
 typedef struct {
     const char *name;
@@ -324,7 +348,9 @@ static const operation operations[] = {
     {"pickle and unpickle a handle", KEEPS, fill_table, ticket},
     {"more handle slots", KEEPS, fill_table, many_slots},
     {"an heir for a fork", -1, fill_table, an_heir},
-    {"leave the segment", -1, fill_table, leave},
+    {"leave the segment", ALONE, fill_table, leave},
+    {"join, and leave", ALONE, fill_table, join_and_leave},
+    {"create a segment", ALONE, fill_table, create},
 };
 
 /* --- what is visible of an object ---------------------------------------------------------------------------------------- */
