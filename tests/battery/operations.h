@@ -286,16 +286,27 @@ static void join_and_leave(void) {
     wish(fs_me(&heap, &me));
     fs_part(&me);
 }
+/* Of a creator who died the name is left, and perhaps a whole segment, which nobody uses. */
+static void fill_and_forget_fresh(void) {
+    char path[sizeof heap.path + 8];
+    snprintf(path, sizeof path, "%s-fresh", heap.path);
+    unlink(path);
+    fill_table();
+}
 static void create(void) {
+    char path[sizeof heap.path + 8];
+    snprintf(path, sizeof path, "%s-fresh", heap.path);
     fs_part(&me);
     fs_unmap(&heap);
-    int fd = memfd_create("fresh", MFD_CLOEXEC);
-    if (ftruncate(fd, 1 << 24) == -1)
-        die("a fresh segment", "cannot be sized");
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd == -1 || ftruncate(fd, 1 << 24) == -1)
+        die("a fresh segment", "cannot be made");
     wish(fs_segment_create(&heap, fd, 1 << 24, 0, 0));
     wish(fs_me(&heap, &me));
-    make_cell();
+    fs_object *o;
+    wish(fs_object_new(&me, sizeof(fs_cell), FS_CELL, slot_word(CELL), &o));
     fs_part(&me);
+    unlink(path);
 }
 
 #define KEEPS (-2) /* memory that a living process keeps for its next handles, or that a message in flight does */
@@ -350,7 +361,7 @@ static const operation operations[] = {
     {"an heir for a fork", -1, fill_table, an_heir},
     {"leave the segment", ALONE, fill_table, leave},
     {"join, and leave", ALONE, fill_table, join_and_leave},
-    {"create a segment", ALONE, fill_table, create},
+    {"create a segment", ALONE, fill_and_forget_fresh, create},
 };
 
 /* --- what is visible of an object ---------------------------------------------------------------------------------------- */
