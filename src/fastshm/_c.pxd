@@ -173,6 +173,9 @@ cdef extern from "vector.h" nogil:
         const uint64_t *refs
         uint64_t ref_count
 
+    ctypedef struct fs_glance:
+        pass
+
     ctypedef struct fs_seen:
         uint32_t kind
         uint32_t length
@@ -217,7 +220,8 @@ cdef extern from "vector.h" nogil:
     int fs_owning(uint64_t kind)
     int fs_needs_pin(uint32_t kind)
     void fs_copy_racy(void *to, const void *source, size_t n)
-    int fs_vector_peek(fs_heap *heap, fs_vector *v, int64_t i, uint64_t *version, fs_seen *out)
+    int fs_vector_peek(fs_heap *heap, fs_vector *v, int64_t i, fs_glance *g, fs_seen *out)
+    bint fs_vector_peek_valid(const fs_vector *v, int64_t i, const fs_glance *g)
     int fs_vector_change(const fs_self *me, fs_vector *v, int what, int64_t i, const fs_value *vals, uint64_t count,
                          uint64_t stamp)
     int fs_vector_rearrange(const fs_self *me, fs_vector *v, const int64_t *plan, uint64_t count, const fs_value *vals,
@@ -306,6 +310,7 @@ cdef extern from "table.h" nogil:
     void fs_table_leave(const fs_self *me, fs_table *t, int entered)
     int fs_table_put(const fs_self *me, fs_table *t, const fs_key *k, const fs_value *val, int how, uint64_t looked,
                      const fs_witness *seen, uint64_t *result)
+    int fs_table_count(fs_table *t, uint64_t *used)
     int fs_table_read(const fs_self *me, fs_table *t, const fs_key *k, const uint64_t *pin, fs_copy *out, fs_witness *seen)
     int fs_table_take(const fs_self *me, fs_table *t, const fs_key *k, fs_copy *out)
     int fs_table_remove(const fs_self *me, fs_table *t, const fs_key *k, const fs_witness *seen, uint64_t looked)

@@ -187,6 +187,7 @@ cdef class Heap:
         cdef int r = FS_BUSY
         if not self.h.process:
             fail(FS_GONE, self)
+        self.drain(True)
         whoami(&self.h, self, &me)
         while r == FS_BUSY or r == FS_INTERRUPTED:
             retry(r, &me)
@@ -225,13 +226,23 @@ cdef class Heap:
     def is_alive(self, uint32_t identity):
         return bool(fs_alive(&self.h, identity))
 
-    cdef int drain(self) except -1:
-        """Handles whose end found the heap's lock held."""
+    cdef int drain(self, bint wait) except -1:
+        """Handles whose end found the heap's lock held; without `wait`, only while it is free."""
         cdef fs_self me
         cdef uint64_t slot
-        while self.pending:
+        cdef uint64_t *place
+        cdef int r
+        while self.pending and self.h.process:
             slot = self.pending.pop()
-            if fs_me(&self.h, &me) != FS_OK or fs_drop(&me, fs_slot_word(&self.h, slot)) != FS_OK:
+            r = fs_me(&self.h, &me)
+            if r == FS_OK:
+                place = fs_slot_word(&self.h, slot)
+                r = fs_drop(&me, place)
+            if r == FS_BUSY and wait:
+                me.wait = 1
+                with nogil:
+                    r = fs_drop(&me, place)
+            if r != FS_OK:
                 self.pending.append(slot)
                 return 0
             fs_slot_unuse(&self.h, slot)
@@ -306,6 +317,9 @@ cdef Heap default_heap():
 
 def before_fork():
     """In the thread that is about to fork: the child's part of everything is made ready; fork() does the rest (identity.h)."""
+    cdef Heap heap
+    for heap in heaps:
+        heap.drain(True)
     with nogil:
         fs_fork_before()
 
@@ -335,6 +349,8 @@ cdef void release_slot(Heap heap, uint64_t slot) noexcept:
         return
     if fs_drop(&me, fs_slot_word(&heap.h, slot)) == FS_OK:
         fs_slot_unuse(&heap.h, slot)
+        if heap.pending:
+            heap.drain(False)
         if heap.h.super.dying:
             fs_reap(&me)
         if heap is not current_heap:
@@ -348,7 +364,7 @@ cdef uint64_t reserve_slot(Heap heap) except? 0xffffffffffffffff:
     cdef int r
     if heap.h.free_count == 0:
         if heap.pending:
-            heap.drain()
+            heap.drain(False)
         whoami(&heap.h, heap, &me)
         r = fs_slots_reserve(&me, 1)
         while r == FS_BUSY or r == FS_INTERRUPTED:
@@ -397,7 +413,7 @@ cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate):
     cdef int r
     whoami(&heap.h, heap, &me)
     if heap.pending:
-        heap.drain()
+        heap.drain(False)
     slot = reserve_slot(heap)
     place = fs_slot_word(&heap.h, slot)
     r = fs_object_new(&me, size, kind, place, &o)

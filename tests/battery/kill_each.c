@@ -99,6 +99,20 @@ static int broken(long n, long rescue, const char *why) {
     return ++failures;
 }
 
+/* Before anybody has repaired: the keys that readers find without the lock must be as many as the length that they are told. */
+static int readers_agree(void) {
+    fs_view v;
+    uint64_t count, found = 0;
+    if (current->slot != TABLE || fs_table_count(table(), &count) != FS_OK)
+        return 1;
+    if (fs_view_make(&heap, table(), &v) != FS_OK)
+        return 0;
+    for (uint64_t i = 0; v.entries && i <= v.mask; i++)
+        if ((uint32_t)v.index[i] >= 2)
+            found += v.entries->entry[(uint32_t)v.index[i] - 2].kind != FS_V_ABSENT;
+    return found == count;
+}
+
 static int64_t slowest;
 static uint64_t before, after; /* what is visible, without and with the operation */
 
@@ -106,6 +120,8 @@ static uint64_t before, after; /* what is visible, without and with the operatio
 static void judge(long n, long rescue) {
     fs_census census;
     const char *what = NULL;
+    if (!readers_agree())
+        broken(n, rescue, "readers find another number of keys than the length says");
     int64_t began = fs_now();
     if (current->slot >= 0) {
         fs_object *o = object(current->slot);
