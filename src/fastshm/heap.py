@@ -243,6 +243,7 @@ def _after_fork_in_child() -> None:
     global _leaving, _opening
     _opening = threading.RLock()  # another thread of the parent may have held it
     _leaving = None
+    _makers.clear()  # a maker's pid may be given out again, or be given out in another namespace, too
     if _heaps:
         _leave_at_exit()
 
