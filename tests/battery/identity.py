@@ -764,7 +764,48 @@ EACH = {
 }
 FULL = 60  # times as many trials
 
-MUTANTS: tuple[Mutant, ...] = ()
+MUTANTS = (
+    Mutant("the dead are told from the living", "platform.h", "    return f.l_type != F_UNLCK;", "    return 1;"),
+    Mutant("the living are told from the dead", "platform.h", "    return f.l_type != F_UNLCK;", "    return 0;"),
+    Mutant("a waiter asks soon", "lock.h", "#define FS_FIRST_NAP 1000000 ", "#define FS_FIRST_NAP 30000000 "),
+    Mutant("a child has numbers of its own", "identity.h", "        heap->epoch++;\n", ""),
+    Mutant(
+        "a child lets go of its parent's claims",
+        "identity.h",
+        "        fs_close_own(heap, &heap->live_fd);",
+        "        heap->live_fd = -1;",
+    ),
+    Mutant("a child does not map its parent's claims", "registry.h", "    madvise(pin->page, 4096, MADV_DONTFORK);\n", ""),
+    Mutant("a program lets go of its starter's claims", "platform.h", "open(path, O_RDWR | O_CLOEXEC)", "open(path, O_RDWR)"),
+    Mutant(
+        "claims outlast a lost descriptor",
+        "registry.h",
+        "MAP_SHARED, heap->live_fd, 0);",
+        "MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);",
+    ),
+    Mutant(
+        "so do claims on its successor",
+        "identity.h",
+        "fs_live_fd(heap), &mine->id",
+        "fs_own_fd(heap, &heap->live_fd), &mine->id",
+    ),
+    Mutant(
+        "claims and probes never share a description",
+        "local.h",
+        "        fs_cas_u32(other, (uint32_t)again, (uint32_t)-1);",
+        "        (void)other;",
+    ),
+    Mutant(
+        "a thread's end is its death", "identity.h", "            fs_unclaim(i->heap->live_fd, i->id);", "            continue;"
+    ),
+    Mutant(
+        "a token outlives its thread",
+        "_core.pyx",
+        "fs_cas_u32(&lock.word, 0, ref.h.process_id)",
+        "fs_cas_u32(&lock.word, 0, me.id)",
+    ),
+    Mutant("a maker's pid is its own only in that process", "heap.py", "    _makers.clear()", "    #"),
+)
 
 
 def cannot(name: str, before: tuple[str, ...]) -> str:
