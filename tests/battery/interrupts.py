@@ -6,7 +6,8 @@ within our code, and ends system calls (waits, page claims) with EINTR: no opera
 
 Promised to handlers: whatever they do with shared objects is as if it had been done before or after the interrupted operation.
 A handler that wants a Lock which the code that it interrupted holds waits for ever, as with the stdlib's; RLocks and get_lock()
-let it in. `with` leaves no window: no signal is looked for between the taking of the lock and the body.
+let it in. `with` leaves no window: no signal is looked for between the taking of the lock and the body. Not promised: that
+what a handler pickles can be sent elsewhere when it has interrupted the pickling of a container's value.
 """
 
 from __future__ import annotations
