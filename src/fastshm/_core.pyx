@@ -128,8 +128,9 @@ cdef class Heap:
         self.pending = []
 
     @staticmethod
-    def create(str name, bytes path, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode):
-        """Takes over the descriptor of a fresh, empty shared memory file of `size` bytes and joins it."""
+    def create(str name, bytes path, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode, dict into):
+        """Takes over the descriptor of a fresh, empty shared memory file of `size` bytes and joins it. From then on it is in
+        `into`, whatever interrupts the caller."""
         cdef Heap heap = fresh_heap(name)
         cdef int r
         with nogil:
@@ -138,11 +139,12 @@ cdef class Heap:
             left_heaps.append(heap)
             fail(r, heap)
         fs_segment_named(&heap.h, path)
+        into[name] = heap
         return heap
 
     @staticmethod
-    def attach(str name, bytes path, int fd):
-        """Takes over the descriptor of an existing segment, checks it and joins it."""
+    def attach(str name, bytes path, int fd, dict into):
+        """Takes over the descriptor of an existing segment, checks it and joins it. Into `into`, as with create()."""
         cdef Heap heap = fresh_heap(name)
         cdef int why = 0, r
         with nogil:
@@ -160,6 +162,7 @@ cdef class Heap:
         if r != FS_OK:
             fail(r, heap)
         fs_segment_named(&heap.h, path)
+        into[name] = heap
         return heap
 
     @property

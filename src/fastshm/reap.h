@@ -257,7 +257,7 @@ FS_COLD static int fs_part(const fs_self *me) {
                 r = fs_reap_inside(me);
             fs_leave(me, &heap->super->reaper);
         }
-        fs_unpin_claims(heap); /* where the descriptor had to be opened anew, the claims of the lost one would keep us out */
+        fs_unpin_claims(heap, 1); /* where the descriptor had to be opened anew, the claims of the lost one would keep us out */
         fs_unclaim_all(heap->live_fd);
         if (fs_claim_all(heap->live_fd) == -1)
             return 0;
