@@ -745,7 +745,6 @@ def exit_any(lock, *args):
 
 cdef class Gateway(Handle):
     """A lock as its users see it."""
-    cdef object enter_, exit_
 
 
 cdef class RecursiveLock(Gateway):
