@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import sys
+import threading
 from multiprocessing import ProcessError, managers
 from typing import Any
 
@@ -204,6 +205,9 @@ class AcquirerProxy(Proxy, _core.Mutex):
     def __exit__(self, *args: object) -> None:
         self.release()
 
+    def locked(self) -> bool:
+        return self._state() is not None
+
     def _text(self) -> str:
         return f"<{'locked' if self._state() else 'unlocked'} lock of fastshm at {id(self):#x}>"
 
@@ -228,6 +232,9 @@ class RecursiveAcquirerProxy(Proxy, _core.RecursiveLock):
     def __exit__(self, *args: object) -> None:
         self.release()
 
+    def locked(self) -> bool:
+        return self._state()[0] is not None
+
     def _text(self) -> str:
         holder, count = self._state()
         return f"<{'locked' if holder else 'unlocked'} recursive lock of fastshm, count={count}, at {id(self):#x}>"
@@ -237,6 +244,9 @@ class _Permits:
     """What the two semaphores have in common."""
 
     __slots__ = ()
+
+    def locked(self) -> bool:
+        return self.get_value() == 0  # type: ignore[attr-defined,no-any-return]
 
     def acquire(self, blocking: Any = True, timeout: Any = None) -> bool:
         if not blocking and timeout is not None:
@@ -494,6 +504,7 @@ class SyncManager:
         return BoundedSemaphoreProxy(_not_negative(value), gate=self._open())
 
     def Barrier(self, parties: int, action: Any = None, timeout: float | None = None) -> BarrierProxy:
+        threading.Barrier(parties)  # which numbers there may be depends on the version of Python
         return BarrierProxy(parties, action, timeout, self._open())
 
     def Queue(self, *args: Any) -> Any:
