@@ -8,7 +8,7 @@ import errno
 from threading import BrokenBarrierError
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 
 from fastshm._c cimport *
 from fastshm._core cimport (
@@ -22,6 +22,9 @@ cdef extern from *:
     void fs_identify_by(int (*identify)(fs_heap *, uint32_t *) noexcept nogil)
 
 fs_identify_by(identify)
+
+cdef extern from "Python.h":
+    int64_t PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
 
 
 cdef int whoami(Ref ref, fs_self *me) except -1:
@@ -352,9 +355,16 @@ cdef class Waiters(Handle):
                 r = fs_waiters_done(&me, <fs_waiters *>self.ref.o, seat, in_vain)
         return 0
 
-    def notify(self, uint64_t n):
+    def notify(self, number):
+        """Notifies so many of those that have waited longest."""
         cdef fs_self me
+        cdef int overflow = 0
+        cdef int64_t n = PyLong_AsLongLongAndOverflow(number, &overflow)
+        if overflow > 0:
+            n = INT64_MAX
         whoami(self.ref, &me)
+        if n <= 0:
+            return
         cdef int r = fs_waiters_notify(&me, <fs_waiters *>self.ref.o, n)
         while r == FS_BUSY or r == FS_INTERRUPTED:
             retry(r, &me)

@@ -7,7 +7,6 @@ What has no form of its own yet (queues and pools) comes from the stdlib's serve
 from __future__ import annotations
 
 import array
-import sys
 import threading
 from multiprocessing import ProcessError, managers
 from typing import Any
@@ -308,7 +307,7 @@ class ConditionProxy(Proxy, synchronize.Condition):
     def __reduce__(self) -> Any:
         return type(self), (self._lock, self._waiters)
 
-    def _held(self, doing: str) -> Any:
+    def _count_held(self, doing: str) -> Any:
         """How often this thread holds the lock; a plain one belongs to whoever holds it."""
         state = self._lock._state()
         holder, count = state if isinstance(state, tuple) else (state and "mine", 1)
@@ -317,11 +316,11 @@ class ConditionProxy(Proxy, synchronize.Condition):
         return count
 
     def wait(self, timeout: float | None = None) -> bool:
-        return self._waiters.wait(self._lock, self._held("wait"), timeout)
+        return self._waiters.wait(self._lock, self._count_held("wait"), timeout)
 
     def notify(self, n: int = 1) -> None:
-        self._held("notify")
-        self._waiters.notify(max(0, min(n, sys.maxsize)))
+        self._count_held("notify")
+        self._waiters.notify(n)
 
     def _text(self) -> str:
         return f"<Condition of fastshm over {self._lock}, {self._waiters.count()} waiting>"

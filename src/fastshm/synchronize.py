@@ -7,6 +7,7 @@ breaks. And these pickle anywhere.
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 import time
@@ -38,9 +39,7 @@ class _SemLock:
         return self._count() > 0
 
     def _count(self) -> int:
-        state = self._lock._state()
-        holder, count = state if isinstance(state, tuple) else (state, 1)
-        return count if holder == "mine" else 0
+        return int(self._lock._held())
 
     def _get_value(self) -> int:
         return int(not self._lock.locked())
@@ -168,6 +167,11 @@ class Event(_sync.Event):
         return f"<{type(self).__qualname__} at {id(self):#x} {'set' if self.is_set() else 'unset'}>"
 
 
+def _held(lock: Any) -> int:
+    """How often this thread holds a lock of multiprocessing."""
+    return int(lock._semlock._count()) if lock._semlock._is_mine() else 0
+
+
 class _Count:
     """One of the semaphores that a condition of the stdlib consists of, as far as it can be looked at."""
 
@@ -188,6 +192,7 @@ class Condition:
         self._lock, self._waiters = state
         self.acquire: Callable[..., bool] = self._lock.acquire
         self.release: Callable[[], None] = self._lock.release
+        self._held: Callable[[], int] = getattr(self._lock, "_held", None) or functools.partial(_held, self._lock)
 
     def __enter__(self) -> Any:
         return self._lock.__enter__()
@@ -202,14 +207,14 @@ class Condition:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Lets go of the lock until notified, and has it again: True, or False when `timeout` seconds went by."""
-        count = self._lock._semlock._count()
-        assert self._lock._semlock._is_mine(), "must acquire() condition before using wait()"
+        count = self._held()
+        assert count, "must acquire() condition before using wait()"
         return self._waiters.wait(self._lock, count, timeout)
 
     def notify(self, n: int = 1) -> None:
         """Wakes the `n` that have waited longest."""
-        assert self._lock._semlock._is_mine(), "lock is not owned"
-        self._waiters.notify(max(0, min(n, sys.maxsize)))
+        assert self._held(), "lock is not owned"
+        self._waiters.notify(n)
 
     def notify_all(self) -> None:
         """Wakes all who wait."""
