@@ -316,12 +316,10 @@ def test_events_are_not_missed():
 @pytest.mark.parametrize("kind", KINDS)
 def test_nobody_starves(kind):
     """One that takes the permit again at once, over and over, and one that comes by."""
-    semaphore, stop, turns = getattr(fastshm, kind)(1), fastshm.Event(), fastshm.Array("i", 2)
+    semaphore, stop, turns = getattr(fastshm, kind)(1), fastshm.Event(), fastshm.Value("i", 0)
     with Crew("fork") as crew:
-        for n in range(2):
-            crew.start(be_greedy, semaphore, stop, turns, n)
-        crew.go()
-        until(lambda: all(turns[:]))
+        crew.run(be_greedy, semaphore, stop, turns)
+        until(lambda: turns.value)
         begin = time.monotonic()
         for _ in range(20):
             assert semaphore.acquire(timeout=10)
@@ -332,11 +330,14 @@ def test_nobody_starves(kind):
         assert took < 8
 
 
-def be_greedy(semaphore, stop, turns, n):
+def be_greedy(semaphore, stop, turns):
+    semaphore.acquire()
     while not stop.is_set():
-        with semaphore:
-            time.sleep(0.002)
-        turns.add(n, 1)
+        time.sleep(0.02)
+        turns.add(1)
+        semaphore.release()
+        semaphore.acquire()
+    semaphore.release()
 
 
 def acquire_and_stay(semaphore, ready, times=1):
