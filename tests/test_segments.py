@@ -419,7 +419,7 @@ def words(*numbers):
 
 
 WRONG = {
-    "another format": (lambda path: duplicate(path, patches=[(12, b"\2\0\0\0")]), "CorruptedError .*another version"),
+    "another format": (lambda path: duplicate(path, patches=[(12, b"\xff\0\0\0")]), "CorruptedError .*another version"),
     "another word size": (lambda path: duplicate(path, patches=[(10, b"\4\0")]), "CorruptedError .*word size"),
     "no magic": (lambda path: duplicate(path, patches=[(0, bytes(8))]), "CorruptedError .*not made by fastshm"),
     "longer": (lambda path: duplicate(path, size=(64 << 30) + 4096), "CorruptedError .*size"),

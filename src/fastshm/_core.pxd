@@ -28,6 +28,9 @@ cdef class Handle:
     cdef object lock
     cdef int bind(self) except -1
 
+cdef class Gateway(Handle):
+    cdef object enter_, exit_  # bound methods, kept
+
 cdef struct Collecting:
     void *into
     void *heap

@@ -766,7 +766,6 @@ def exit_any(lock, *args):
 
 cdef class Gateway(Handle):
     """A lock as its users see it."""
-    cdef object enter_, exit_
 
 
 cdef class RecursiveLock(Gateway):
@@ -811,6 +810,12 @@ cdef class RecursiveLock(Gateway):
         if owner == me.id:
             return "mine", count
         return ("thread" if is_ours(self.ref.h, owner) else "process"), count
+
+    def _held(self):
+        """How often this thread holds it."""
+        cdef fs_self me
+        whoami(self.ref.h, self.ref.heap, &me)
+        return self.ref.o.lock.hold & FS_HOLD_COUNT if fs_is_mine(&me, &self.ref.o.lock) else 0
 
 
 cdef extern from "identity.h" nogil:
@@ -911,6 +916,14 @@ cdef class Mutex(Gateway):
         if owner != self.ref.h.process_id:
             return "process"
         return "mine" if self.ref.o.lock.hold & FS_HOLD_COUNT == me.id else "thread"
+
+    def _held(self):
+        """1 when this thread holds it, else 0."""
+        cdef fs_self me
+        whoami(self.ref.h, self.ref.heap, &me)
+        cdef fs_lock *lock = &self.ref.o.lock
+        cdef bint ours = fs_load_u32(&lock.word) & FS_LOCK_OWNER == self.ref.h.process_id
+        return int(ours and lock.hold & FS_HOLD_COUNT == me.id)
 
 
 @cython.final

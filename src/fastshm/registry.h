@@ -220,7 +220,7 @@ static int fs_object_open(const fs_self *me, uint64_t offset, uint64_t serial, u
     if (r < 0)
         return r;
     fs_block *b = fs_block_at(me->heap, offset);
-    if (!b || b->kind < FS_CELL || b->kind > FS_GATE || !b->refs || ((fs_object *)b)->serial != serial)
+    if (!b || b->kind < FS_CELL || b->kind > FS_LAST_OBJECT || !b->refs || ((fs_object *)b)->serial != serial)
         return fs_heap_fail(me, FS_GONE);
     r = fs_ref_inside(me->heap, b, slot);
     if (r != FS_OK)

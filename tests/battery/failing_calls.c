@@ -102,7 +102,6 @@ static const struct {
 
 /* --- trying -------------------------------------------------------------------------------------------------------------- */
 
-static const operation *current;
 static char way[80];
 static char path[64];
 static long tried, failures;

@@ -24,7 +24,6 @@ static _Noreturn void refused(int code) {
 
 /* --- killing ------------------------------------------------------------------------------------------------------------- */
 
-static const operation *current;
 
 static void work(void) { current->operate(); }
 
