@@ -2,8 +2,8 @@
 
     LD_PRELOAD=failing_shim.so python failing_operations.py calls|objects 0|1 [NAME]     (1: the short form)
 
-An operation either does all of it or raises MemoryError or OSError and has done nothing; no lock is left held, no descriptor, name
-or byte is lost, nothing is printed, and it works when it is tried again. An operation joins by one line in OPERATIONS.
+An operation either does all of it or raises MemoryError or OSError and has done nothing; no lock is left held, no descriptor, no
+name, no byte is lost, nothing is printed, and it works when it is tried again. An operation joins by one line in OPERATIONS.
 """
 
 from __future__ import annotations

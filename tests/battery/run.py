@@ -31,15 +31,9 @@ ITEMS = {
     "deaths": "1, 2. Kill at every instruction; kill the rescuer",
     "load": "3. Random kills under load",
     "identity": "4. Identity",
-    "full": "5. Full memory",
-    "failing_calls": "6. Failing calls",
-    "damage": "7. Damage",
     "interrupts": "8. Interrupts",
-    "sanitizers": "9. Sanitizers",
     "models": "10. Models",
     "linearizability": "11. Linearizability",
-    "leaks": "12. Leaks",
-    "access": "13. Lets no one in",
 }
 HEAD = "| item | tried what | tried | failed | seconds | note | date |\n| --- | --- | ---: | ---: | ---: | --- | --- |"
 
