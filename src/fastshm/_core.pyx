@@ -50,6 +50,8 @@ cdef int fail(int code, Heap heap) except -1:
     cdef int e = c_errno
     if code == FS_NOMEM:
         no_memory(heap)
+    if code == FS_PRIVATE_NOMEM:
+        raise MemoryError("no memory left for this process; free some, or raise its limit (ulimit -v)")
     if code == FS_CORRUPT:
         raise CorruptedError(f"shared memory segment {heap.name if heap is not None else ''} is damaged")
     if code == FS_GONE:

@@ -89,7 +89,7 @@ static int fs_push(uint64_t **array, uint64_t *n, uint64_t *room, uint64_t word)
     if (fs_unlikely(*n == *room)) {
         uint64_t more = *room * 2 + 64, *a = realloc(*array, more * 8);
         if (!a)
-            return FS_NOMEM;
+            return FS_PRIVATE_NOMEM;
         *array = a;
         *room = more;
     }
@@ -634,7 +634,7 @@ static int fs_check_table(fs_walk *w, const fs_table *t) {
         return FS_BROKEN(w, "T3: the count of keys that only Python compares is wrong");
     uint8_t *seen = calloc(e->n / 8 + 1, 1);
     if (!seen)
-        return FS_NOMEM;
+        return FS_PRIVATE_NOMEM;
     int r = fs_check_index(w, t, e, (const uint64_t *)((const char *)b + FS_HEADER), live, seen);
     free(seen);
     return r;
@@ -720,7 +720,7 @@ static int fs_check_container(fs_walk *w, fs_object *o, int is_table) {
         memcpy(&ahead, &first, bytes);
         w->owned_n = 0;
         r = is_table ? fs_own_table(w, (fs_table *)o, &ahead.t, still) : fs_own_vector(w, (fs_vector *)o, &ahead.v);
-        if (still || r == FS_NOMEM)
+        if (still || r == FS_PRIVATE_NOMEM)
             break;
         fs_fence_acquire();
         uint64_t log_later = fs_log_length(w, copy);
@@ -969,7 +969,7 @@ static int fs_check_inside(fs_walk *w) {
     w->doubt = calloc(grains, sizeof *w->doubt);
     w->state = calloc(grains, 1);
     if (!w->count || !w->doubt || !w->state)
-        return FS_NOMEM;
+        return FS_PRIVATE_NOMEM;
     if ((r = fs_check_chain(w)) != FS_OK || (r = fs_check_lists(w)) != FS_OK)
         return r;
     r = fs_count_if(w, w->super->processes);
@@ -987,7 +987,7 @@ static int fs_check_inside(fs_walk *w) {
 }
 
 /* Buries the dead, reaps, and then walks everything. FS_OK with the census; FS_CORRUPT with the first invariant that
- * does not hold; FS_BUSY, FS_INTERRUPTED, FS_NOMEM. No lock of the heap or the reaper may be held; locks of objects may. */
+ * does not hold; FS_BUSY, FS_INTERRUPTED, FS_PRIVATE_NOMEM. No lock of the heap or the reaper may be held; locks of objects may. */
 FS_COLD static int fs_check(const fs_self *me, fs_census *out, const char **broken) {
     fs_heap *heap = me->heap;
     fs_walk w = {.me = me, .heap = heap, .super = heap->super, .census = out};

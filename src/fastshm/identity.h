@@ -165,13 +165,13 @@ FS_COLD static int fs_identify(fs_heap *heap, uint32_t *id) {
             mine = i;
     if (!mine) {
         if (!(mine = calloc(1, sizeof *mine)))
-            return FS_NOMEM;
+            return FS_PRIVATE_NOMEM;
         mine->heap = heap;
         mine->epoch = heap->epoch - 1;
         mine->next = list;
         if (pthread_setspecific(fs_all.key, mine)) {
             free(mine);
-            return FS_NOMEM;
+            return FS_PRIVATE_NOMEM;
         }
     }
     if (mine->epoch != heap->epoch) {

@@ -63,7 +63,7 @@ enum {
     FS_BUSY = -1,       /* held by another; nothing was done */
     FS_TIMEOUT = -2,
     FS_INTERRUPTED = -3, /* a signal arrived; nothing was done */
-    FS_NOMEM = -4,
+    FS_NOMEM = -4,      /* of the segment */
     FS_CORRUPT = -5,
     FS_GONE = -6,       /* the object no longer exists */
     FS_NOT_OWNER = -7,
@@ -72,6 +72,7 @@ enum {
     FS_OVERFLOW = -10,
     FS_CHANGED = -11,   /* the object changed since it was looked at */
     FS_SYSTEM = -12,    /* errno tells */
+    FS_PRIVATE_NOMEM = -13, /* malloc has none */
 };
 
 /* --- atomics ------------------------------------------------------------------------------------------------------------- */

@@ -184,7 +184,7 @@ FS_UNUSED static int fs_copy_out(const fs_self *me, const fs_seen *s, const uint
         return FS_RANGE;
     if (s->size) {
         if (!(out->data = malloc(s->size)))
-            return FS_NOMEM;
+            return FS_PRIVATE_NOMEM;
         memcpy(out->data, s->data, s->size);
         out->size = s->size;
     }

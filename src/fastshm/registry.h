@@ -51,18 +51,21 @@ static uint64_t fs_slot_offset(const fs_heap *heap, uint64_t slot) {
 
 static uint64_t *fs_slot_word(fs_heap *heap, uint64_t slot) { return (uint64_t *)(heap->base + fs_slot_offset(heap, slot)); }
 
-static int fs_slots_learn(fs_heap *heap, uint64_t first, unsigned count) {
-    if (first + count > heap->free_room) { /* all of them may be free at once */
-        uint64_t room = first + count;
-        uint64_t *more = realloc(heap->free_slots, room * sizeof(uint64_t));
-        if (!more)
-            return FS_NOMEM;
-        heap->free_slots = more;
-        heap->free_room = room;
-    }
+/* Private room for the numbers of `room` slots: all of them may be free at once. */
+static int fs_slots_room(fs_heap *heap, uint64_t room) {
+    if (room <= heap->free_room)
+        return FS_OK;
+    uint64_t *more = realloc(heap->free_slots, room * sizeof(uint64_t));
+    if (!more)
+        return FS_PRIVATE_NOMEM;
+    heap->free_slots = more;
+    heap->free_room = room;
+    return FS_OK;
+}
+
+static void fs_slots_learn(fs_heap *heap, uint64_t first, unsigned count) {
     for (unsigned i = count; i-- > 0;)
         heap->free_slots[heap->free_count++] = first + i;
-    return FS_OK;
 }
 
 /* At least `count` unused handle slots. The private lists have no lock of their own: call it with the interpreter lock only. */
@@ -72,19 +75,20 @@ static int fs_slots_reserve(const fs_self *me, uint64_t count) {
         fs_block *b;
         uint64_t n = heap->chunk_count, *more, *chunks = realloc(heap->chunks, (n + 1) * sizeof(uint64_t));
         if (!chunks)
-            return FS_NOMEM;
+            return FS_PRIVATE_NOMEM;
         heap->chunks = chunks;
+        int r = fs_slots_room(heap, FS_HANDLES_INLINE + (n + 1) * FS_HANDLES_CHUNK);
+        if (r != FS_OK)
+            return r;
         more = n ? &((fs_handles *)(heap->base + chunks[n - 1]))->more : &((fs_process *)(heap->base + heap->process))->more;
-        int r = fs_alloc_to(me, sizeof(fs_handles) - FS_HEADER, FS_RAW, more, &b);
+        r = fs_alloc_to(me, sizeof(fs_handles) - FS_HEADER, FS_RAW, more, &b);
         if (r != FS_OK)
             return r;
         memset((char *)b + FS_HEADER, 0, sizeof(fs_handles) - FS_HEADER);
         fs_crash_order();
         b->kind = FS_HANDLES;
         chunks[heap->chunk_count++] = fs_offset(heap, b);
-        r = fs_slots_learn(heap, FS_HANDLES_INLINE + n * FS_HANDLES_CHUNK, FS_HANDLES_CHUNK);
-        if (r != FS_OK)
-            return r;
+        fs_slots_learn(heap, FS_HANDLES_INLINE + n * FS_HANDLES_CHUNK, FS_HANDLES_CHUNK);
     }
     return FS_OK;
 }
@@ -163,9 +167,14 @@ FS_COLD static int fs_join_without_slots(fs_heap *heap) {
 }
 
 FS_COLD static int fs_join(fs_heap *heap) {
-    int r = fs_join_without_slots(heap);
+    int r = fs_slots_room(heap, FS_HANDLES_INLINE);
+    if (r == FS_OK)
+        r = fs_join_without_slots(heap);
+    if (r != FS_OK)
+        return r;
     heap->free_count = heap->chunk_count = 0;
-    return r == FS_OK ? fs_slots_learn(heap, 0, FS_HANDLES_INLINE) : r;
+    fs_slots_learn(heap, 0, FS_HANDLES_INLINE);
+    return FS_OK;
 }
 
 /* --- handles ------------------------------------------------------------------------------------------------------------- */

@@ -1037,7 +1037,7 @@ FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int value
             if (!out->count)
                 return FS_OK;
             if (!(out->buffer = malloc(size)))
-                return FS_NOMEM;
+                return FS_PRIVATE_NOMEM;
         }
     }
     return FS_OK;

@@ -444,7 +444,7 @@ static int fs_vector_snapshot(const fs_self *me, const fs_span *s, int64_t first
             if (out->pins > pin_room)
                 return FS_RANGE;
             if (!(out->buffer = malloc(size)))
-                return FS_NOMEM;
+                return FS_PRIVATE_NOMEM;
         }
     }
     return FS_OK;

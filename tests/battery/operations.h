@@ -181,7 +181,7 @@ static void delete_object(void) {
 }
 static void take_wide(void) {
     fs_key k = key("wide");
-    fs_copy c;
+    fs_copy c = {0};
     wish(fs_table_take(&me, table(), &k, &c));
     free(c.data);
 }
@@ -254,7 +254,7 @@ static void grow_segment(void) {
     wish(fs_drop(&me, slot_word(SPARE)));
 }
 static void ticket(void) {
-    uint64_t offset, serial;
+    uint64_t offset = 0, serial = 0;
     wish(fs_ticket_new(&me, *slot_word(INNER), &offset, &serial));
     wish(fs_ticket_use(&me, offset, serial, *slot_word(INNER), slot_word(EXTRA)));
     wish(fs_drop(&me, slot_word(EXTRA)));
