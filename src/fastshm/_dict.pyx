@@ -435,13 +435,11 @@ cdef class Dict(Handle):
 
     def __len__(self):
         cdef fs_self me
-        cdef uint64_t version, used
+        cdef uint64_t used
         cdef int r
         if self.ref.closed[0]:
             check_open(self.ref)
-        version = fs_read_begin(&self.t.o.lock)
-        used = fs_load_relaxed(&self.t.used)
-        if not version & 1 and fs_read_valid(&self.t.o.lock, version):
+        if fs_table_count(self.t, &used) == FS_OK:
             return used
         self.enter(&me, &r)
         used = self.t.used

@@ -138,25 +138,26 @@ cdef class List(Handle):
     cdef object item(self, int64_t i):
         """IndexError when out of range."""
         cdef fs_seen seen
-        cdef uint64_t version, stamp
+        cdef fs_glance seen_at
+        cdef uint64_t stamp
         cdef int r
         if self.ref.closed[0]:
             check_open(self.ref)
         for _ in range(TRIES):
-            r = fs_vector_peek(self.ref.h, self.v, i, &version, &seen)
+            r = fs_vector_peek(self.ref.h, self.v, i, &seen_at, &seen)
             if r == FS_OK:
                 if seen.kind < FS_V_OWNING:
-                    if fs_read_valid(&self.v.o.lock, version):
+                    if fs_vector_peek_valid(self.v, i, &seen_at):
                         return decode_value(seen.kind, seen.length, seen.value, NULL, 0, None, self.ref.heap)
                 elif seen.kind <= FS_V_PICKLE_BLOB:
                     out = PyBytes_FromStringAndSize(NULL, seen.size)
                     fs_copy_racy(PyBytes_AS_STRING(out), seen.data, seen.size)
-                    if fs_read_valid(&self.v.o.lock, version):
+                    if fs_vector_peek_valid(self.v, i, &seen_at):
                         return decode_value(seen.kind, 0, 0, <unsigned char *>PyBytes_AS_STRING(out), seen.size, None,
                                             self.ref.heap)
                 else:
                     break
-            elif r == FS_RANGE and fs_read_valid(&self.v.o.lock, version):
+            elif r == FS_RANGE and fs_vector_peek_valid(self.v, i, &seen_at):
                 raise IndexError("list index out of range")
         return self.read(i, &stamp)
 

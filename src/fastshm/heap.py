@@ -71,19 +71,29 @@ def create() -> Heap:
     size = _largest()
     name = PREFIX + secrets.token_hex(16)
     is_its_own = process.parent_process() is not None and _tracker() == (0, 0)
-    shm = SharedMemory(name=name, create=True, size=size)
-    try:
+    _leave_at_exit()
+    try:  # a signal's handler may raise anywhere
+        shm = SharedMemory(name=name, create=True, size=size)
         shm.close()
         if is_its_own:  # a worker's tracker ends with the worker, whose family may go on: then the next start is the net
             resource_tracker.unregister(f"/{name}", "shared_memory")
-        heap = _core.Heap.create(name, os.fsencode(FOLDER / name), _open(name), size, *((0, 0) if is_its_own else _tracker()))
+        tracker = (0, 0) if is_its_own else _tracker()
+        _makers[name] = os.getpid()
+        return _core.Heap.create(name, os.fsencode(FOLDER / name), _open(name), size, *tracker, _heaps)
     except BaseException:
-        shm.unlink()
+        if name not in _heaps:
+            _unmake(name)
         raise
-    _heaps[name] = heap
-    _makers[name] = os.getpid()
-    _leave_at_exit()
-    return heap
+
+
+def _unmake(name: str) -> None:
+    """What is there of a segment whose making failed. The tracker complains of names that it does not know."""
+    try:
+        os.unlink(FOLDER / name)
+    except FileNotFoundError:
+        return
+    resource_tracker.register(f"/{name}", "shared_memory")
+    resource_tracker.unregister(f"/{name}", "shared_memory")
 
 
 def _largest() -> int:
@@ -124,8 +134,8 @@ def _attach(name: str) -> Heap:
         raise FileNotFoundError(
             error.errno, f"shared memory segment {name} is gone: the processes that used it have all ended"
         ) from None
-    heap = _heaps[name] = _core.Heap.attach(name, os.fsencode(FOLDER / name), fd)
     _leave_at_exit()
+    heap = _core.Heap.attach(name, os.fsencode(FOLDER / name), fd, _heaps)
     if _default is None:
         _become_default(heap)
     heap.bury()
@@ -243,6 +253,7 @@ def _after_fork_in_child() -> None:
     global _leaving, _opening
     _opening = threading.RLock()  # another thread of the parent may have held it
     _leaving = None
+    _makers.clear()  # a maker's pid may be given out again, or be given out in another namespace, too
     if _heaps:
         _leave_at_exit()
 

@@ -668,6 +668,16 @@ static int fs_table_look(fs_heap *heap, fs_table *t, const fs_key *k, fs_peek *p
     return p->seen.kind ? fs_value_look(heap, &p->seen) : FS_CORRUPT;
 }
 
+/* The number of live keys without the lock; FS_BUSY when it must be taken. An insert or a delete shows in the index before it shows in
+ * `used`; who has seen the one must see the other, also when the writer died in between. */
+static inline int fs_table_count(fs_table *t, uint64_t *used) {
+    uint64_t version = fs_read_begin(&t->o.lock);
+    if (version & 1 || fs_load_acquire(&t->redo.state) == FS_COMMITTED)
+        return FS_BUSY;
+    *used = fs_load_relaxed(&t->used);
+    return fs_read_valid(&t->o.lock, version) ? FS_OK : FS_BUSY;
+}
+
 enum { FS_PUT = 0, FS_PUT_IF_ABSENT = 1, FS_ADD = 2 };
 
 /* One value as an earlier look saw it. While `moved` stays, an entry's memory stays, so its seq tells one value from the next. */

@@ -1,18 +1,20 @@
 /* kill_each.c: kills a process after each single instruction of each operation, and looks at what it leaves.
  *
- *   gcc -std=gnu11 -O2 -Isrc/fastshm tests/battery/kill_each.c -o kill_each -lpthread && ./kill_each [STEP [NAME]]
+ *   gcc -std=gnu11 -O2 -Isrc/fastshm tests/battery/kill_each.c -o kill_each -lpthread && ./kill_each [STEP [NAME [SEED]]]
  *
- * A child does one operation on a segment that this process has mapped, too, and is traced: after n steps it is killed, for
- * n = STEP, 2 STEP, ... until the operation ends by itself. Then the survivor wants the object's lock (within a deadline), asks
- * for all invariants, and looks whether the operation is wholly there or not at all. At the end all is dropped, and not a byte
- * may be left. A second child is killed, after a number of instructions drawn by chance, while it repairs what the first left: after
- * each first death when STEP is 1, else after every fourth.
+ * A child does one operation on a segment that this process has mapped, too, single-stepped by the processor's trap flag: after n
+ * instructions it is killed, for every STEP-th n until the operation ends by itself. Next it is the turn of one or two who repair what
+ * it left: each is killed after a number of instructions drawn by chance. Then the survivor wants the object's lock (within a
+ * deadline), asks for all invariants, and looks whether the operation is wholly there or not at all; at the end all is dropped, and not
+ * a byte may be left. Last, the first death is the one that leaves the most to repair, and the rescuer is killed after every
+ * instruction of its own, and a second one by chance.
  *
  * An operation joins by one line in `operations` (operations.h).
  */
 #include "operations.h"
 
-#include <sys/ptrace.h>
+#include <limits.h>
+#include <signal.h>
 #include <sys/wait.h>
 
 static _Noreturn void refused(int code) {
@@ -22,7 +24,6 @@ static _Noreturn void refused(int code) {
 
 /* --- killing ------------------------------------------------------------------------------------------------------------- */
 
-static const operation *current;
 
 static void work(void) { current->operate(); }
 
@@ -41,6 +42,28 @@ static void repair(void) {
     fs_reap(&me);
 }
 
+/* The processor traps after every instruction while this flag is set; a child steps itself, which takes a tenth of a tracer's time. */
+#define TRAP_FLAG 0x100
+
+static volatile long *steps; /* done by the last child, shared */
+static volatile long last_step;
+
+static void count_step(int number, siginfo_t *info, void *context) {
+    (void)number, (void)info, (void)context;
+    if (++*steps >= last_step)
+        kill(getpid(), SIGKILL);
+}
+
+static void begin_steps(long n) {
+    struct sigaction action = {.sa_sigaction = count_step, .sa_flags = SA_SIGINFO};
+    sigaction(SIGTRAP, &action, NULL);
+    *steps = 0;
+    last_step = n;
+    __asm__ volatile("pushfq; orq %0, (%%rsp); popfq" : : "i"(TRAP_FLAG) : "memory", "cc");
+}
+
+static void end_steps(void) { __asm__ volatile("pushfq; andq %0, (%%rsp); popfq" : : "i"(~TRAP_FLAG) : "memory", "cc"); }
+
 /* Kills a child after n instructions of `what`. 0 when it ended before. */
 static int kill_after(void (*what)(void), long n) {
     fs_fork_before();
@@ -52,24 +75,17 @@ static int kill_after(void (*what)(void), long n) {
         if (fs_me(&heap, &me) != FS_OK)
             _exit(5);
         me.wait = 1;
-        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
-        raise(SIGSTOP);
+        begin_steps(n);
         what();
+        end_steps();
         _exit(0);
     }
     waitpid(pid, &status, 0);
-    for (long i = 0; i < n; i++) {
-        ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL);
-        waitpid(pid, &status, 0);
-        if (WIFEXITED(status)) {
-            if (WEXITSTATUS(status))
-                die(current->name, "the child failed");
-            return 0;
-        }
-    }
-    kill(pid, SIGKILL);
-    waitpid(pid, &status, 0);
-    return 1;
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+        return 1;
+    if (!WIFEXITED(status) || WEXITSTATUS(status))
+        die(current->name, "the child failed");
+    return 0;
 }
 
 static int failures;
@@ -82,12 +98,29 @@ static int broken(long n, long rescue, const char *why) {
     return ++failures;
 }
 
+/* Before anybody has repaired: the keys that readers find without the lock must be as many as the length that they are told. */
+static int readers_agree(void) {
+    fs_view v;
+    uint64_t count, found = 0;
+    if (current->slot != TABLE || fs_table_count(table(), &count) != FS_OK)
+        return 1;
+    if (fs_view_make(&heap, table(), &v) != FS_OK)
+        return 0;
+    for (uint64_t i = 0; v.entries && i <= v.mask; i++)
+        if ((uint32_t)v.index[i] >= 2)
+            found += v.entries->entry[(uint32_t)v.index[i] - 2].kind != FS_V_ABSENT;
+    return found == count;
+}
+
 static int64_t slowest;
+static uint64_t before, after; /* what is visible, without and with the operation */
 
 /* Is everything as it must be after one death, or two? */
-static void judge(long n, long rescue, uint64_t before, uint64_t after) {
+static void judge(long n, long rescue) {
     fs_census census;
     const char *what = NULL;
+    if (!readers_agree())
+        broken(n, rescue, "readers find another number of keys than the length says");
     int64_t began = fs_now();
     if (current->slot >= 0) {
         fs_object *o = object(current->slot);
@@ -125,60 +158,113 @@ static uint64_t used(void) {
     return census.bytes_used - census.tickets * FS_GRAIN;
 }
 
+/* How much fits before a table grows depends on what lies behind it: so each preparation's pictures are remembered. */
+static void prepare(void) {
+    static struct {
+        const operation *operation;
+        uint64_t before, after;
+    } known[64];
+    static int n;
+    for (;;) {
+        drop_all();
+        current->prepare();
+        before = picture(current->slot);
+        for (int i = 0; i < n; i++)
+            if (known[i].operation == current && known[i].before == before) {
+                after = known[i].after;
+                return;
+            }
+        if (n == 64)
+            die(current->name, "is prepared in too many ways");
+        if (current->slot != ALONE)
+            work();
+        known[n].operation = current;
+        known[n].before = before;
+        known[n++].after = picture(current->slot);
+    }
+}
+
+/* A first death after n instructions; then rescuers, each killed after its number of instructions. */
+static int deaths(long n, long first_rescuer, long second_rescuer, long *rescuers) {
+    prepare();
+    int died = kill_after(work, n);
+    if (died && first_rescuer) {
+        *rescuers += kill_after(repair, first_rescuer);
+        if (second_rescuer)
+            *rescuers += kill_after(repair, second_rescuer);
+    }
+    judge(n, first_rescuer);
+    return died;
+}
+
+/* The first death, of a few, that leaves its rescuer the most to do. */
+static long hardest(long instructions, long *length) {
+    long worst = 1;
+    *length = 0;
+    for (int i = 1; i < 24; i++) {
+        prepare();
+        if (!kill_after(work, 1 + instructions * i / 24))
+            continue;
+        kill_after(repair, LONG_MAX);
+        if (*steps > *length) {
+            *length = *steps;
+            worst = 1 + instructions * i / 24;
+        }
+    }
+    return worst;
+}
+
+static void sweep(const operation *operation, long step, uint64_t *empty) {
+    long kills = 0, rescuers = 0, length, failed = failures;
+    current = operation;
+    slowest = 0;
+    for (long n = step == 1 ? 1 : 1 + rand() % step;; n += step) {
+        int twice = rand() % 2;
+        if (!deaths(n, 1 + rand() % 1500, twice ? 1 + rand() % 1500 : 0, &rescuers))
+            break;
+        kills++;
+    }
+    long at = hardest(*steps, &length);
+    for (long m = step; m < length; m += step, kills++)
+        deaths(at, m, 1 + rand() % length, &rescuers);
+    drop_all();
+    uint64_t left = used();
+    if (left != *empty && current->slot != KEEPS)
+        broken(0, 0, "bytes are left when all is dropped");
+    *empty = left;
+    printf("%s: %ld kills, %ld of rescuers, %ld failed, lock free after at most %.2f ms\n", current->name, kills, rescuers,
+           failures - failed, (double)slowest / 1e6);
+    fflush(stdout);
+}
+
 int main(int count, char **arguments) {
-    long step = count > 1 ? atol(arguments[1]) : 1, all = 0, rescues = 0;
-    const char *only = count > 2 ? arguments[2] : "";
-    char name[64];
-    snprintf(name, sizeof name, "/dev/shm/fastshm-kill-each-%d", getpid());
-    int fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    size_t n = sizeof operations / sizeof *operations;
+    long step = count > 1 ? atol(arguments[1]) : 1;
+    const char *name = count > 2 ? arguments[2] : "";
+    if (count > 1 && !strcmp(arguments[1], "--list")) {
+        for (size_t i = 0; i < n; i++)
+            puts(operations[i].name);
+        return 0;
+    }
+    srand(count > 3 ? (unsigned)atoi(arguments[3]) : 1);
+    char path[64];
+    snprintf(path, sizeof path, "/dev/shm/fastshm-kill-each-%d", getpid());
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd == -1 || ftruncate(fd, 1 << 30) == -1 || fs_identity_start() != FS_OK)
-        die(name, "cannot be made");
+        die(path, "cannot be made");
     if (fs_segment_create(&heap, fd, 1 << 30, 0, 0) != FS_OK || fs_heap_register(&heap) != FS_OK)
-        die(name, "cannot be made");
-    fs_segment_named(&heap, name);
+        die(path, "cannot be made");
+    fs_segment_named(&heap, path);
     wish(fs_me(&heap, &me));
     me.wait = 1;
     heap.free_count -= EXTRA + 1; /* the slots used here by number are nobody else's */
+    steps = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     drop_all();
     uint64_t empty = used();
-    srand(1);
-    for (size_t i = 0; i < sizeof operations / sizeof *operations; i++) {
-        current = &operations[i];
-        if (!strstr(current->name, only))
-            continue;
-        long kills = 0, second = 0;
-        slowest = 0;
-        current->prepare();
-        uint64_t before = picture(current->slot);
-        if (current->operate != leave)
-            work();
-        uint64_t after = picture(current->slot);
-        for (long n = step;; n += step) {
-            drop_all();
-            current->prepare();
-            int died = kill_after(work, n);
-            if (died && current->slot >= 0 && (step == 1 || rand() % 4 == 0)) {
-                second += kill_after(repair, 1 + rand() % 2000);
-                judge(n, second, before, after);
-            } else {
-                judge(n, 0, before, after);
-            }
-            kills += died;
-            if (!died)
-                break;
-        }
-        drop_all();
-        uint64_t left = used();
-        if (left != empty && current->slot != KEEPS)
-            broken(0, 0, "bytes are left when all is dropped");
-        empty = left;
-        printf("%-40s %7ld kills, %6ld of rescuers, lock free after at most %.1f ms\n", current->name, kills, second,
-               (double)slowest / 1e6);
-        fflush(stdout);
-        all += kills;
-        rescues += second;
-    }
-    printf("%ld kills, %ld of rescuers, %d failed\n", all, rescues, failures);
-    unlink(name);
+    for (size_t i = 0; i < n; i++)
+        if (!*name || !strcmp(operations[i].name, name))
+            sweep(&operations[i], step, &empty);
+    fill_and_forget_fresh();
+    unlink(path);
     return failures != 0;
 }

@@ -29,7 +29,7 @@ static void wish(int r) {
 
 static uint64_t *slot_word(int slot) { return fs_slot_word(&heap, (uint64_t)slot); }
 
-enum { TABLE = 0, VECTOR, ARRAY, CELL, INNER, SPARE, EXTRA };
+enum { TABLE = 0, VECTOR, ARRAY, CELL, INNER, SPARE, SEMAPHORE, EVENT, BOUNDED, WAITERS, BARRIER, EXTRA };
 
 static fs_object *object(int slot) { return (fs_object *)(heap.base + *slot_word(slot)); }
 static fs_table *table(void) { return (fs_table *)object(TABLE); }
@@ -141,6 +141,80 @@ static void make_array(void) {
 static void make_cell(void) {
     make(CELL, sizeof(fs_cell), FS_CELL);
     ((fs_cell *)object(CELL))->typecode = 'q';
+}
+
+static fs_semaphore *semaphore(void) { return (fs_semaphore *)object(SEMAPHORE); }
+static fs_semaphore *event(void) { return (fs_semaphore *)object(EVENT); }
+static fs_bounded *bounded(void) { return (fs_bounded *)object(BOUNDED); }
+static fs_waiters *waiters(void) { return (fs_waiters *)object(WAITERS); }
+static fs_barrier *barrier(void) { return (fs_barrier *)object(BARRIER); }
+
+static void make_semaphore(void) {
+    make(SEMAPHORE, sizeof(fs_semaphore), FS_SEMAPHORE);
+    semaphore()->value = 2;
+}
+
+static void make_event(void) { make(EVENT, sizeof(fs_semaphore), FS_EVENT); }
+
+static void make_set_event(void) {
+    make_event();
+    fs_event_set(event());
+}
+
+static void make_bounded(void) {
+    make(BOUNDED, sizeof(fs_bounded), FS_BOUNDED);
+    wish(fs_bounded_start(&me, bounded(), 3));
+    wish(fs_bounded_take(&me, bounded(), 0));
+}
+
+/* Somebody else's share: the number is given out, and nobody claims it. */
+static void dead_share(int32_t net) {
+    fs_share *s = fs_ledger(&heap, bounded());
+    fs_share_put(fs_share_of(s, bounded()->room, UINT32_MAX), fs_fetch_add(&heap.super->next_id, 1), net);
+}
+
+static void make_bounded_of_the_dead(void) {
+    make_bounded();
+    dead_share(-1);
+    dead_share(3);
+}
+
+static void make_full_ledger(void) {
+    make_bounded();
+    while (fs_share_of(fs_ledger(&heap, bounded()), bounded()->room, UINT32_MAX))
+        dead_share(bounded()->room % 2 && fs_ledger_sum(fs_ledger(&heap, bounded()), bounded()->room) > 1 ? -1 : 1);
+}
+
+static void make_waiters(void) {
+    uint64_t n;
+    make(WAITERS, sizeof(fs_waiters), FS_WAITERS);
+    wish(fs_waiters_join(&me, waiters(), &n));
+    wish(fs_waiters_join(&me, waiters(), &n));
+    wish(fs_waiters_join(&me, waiters(), &n));
+    fs_waiter_at(&heap, waiters(), 0)->seat.id = fs_fetch_add(&heap.super->next_id, 1); /* a dead one's */
+}
+
+static void make_full_waiters(void) {
+    uint64_t n = 0;
+    make(WAITERS, sizeof(fs_waiters), FS_WAITERS);
+    while (n < FS_WAITERS_FIRST - 1)
+        wish(fs_waiters_join(&me, waiters(), &n));
+}
+
+static void make_barrier(void) {
+    make(BARRIER, sizeof(fs_barrier) + 3 * 8, FS_BARRIER);
+    barrier()->parties = barrier()->room = 3;
+    barrier()->place[0] = me.id;
+}
+
+static void make_nearly_full_barrier(void) {
+    make_barrier();
+    barrier()->place[2] = me.id;
+}
+
+static void make_dead_barrier(void) {
+    make_barrier();
+    barrier()->place[1] = fs_fetch_add(&heap.super->next_id, 1);
 }
 
 static void make_cycle(void) {
@@ -280,9 +354,92 @@ static void an_heir(void) {
     close(heir.live_fd);
     wish(r);
 }
+static void acquire(void) {
+    if (!fs_semaphore_try(semaphore()))
+        wish(FS_MISSING);
+}
+static void release(void) { wish(fs_semaphore_give(semaphore())); }
+static void set_event(void) { fs_event_set(event()); }
+static void clear_event(void) { fs_event_clear(event()); }
+static void acquire_bounded(void) { wish(fs_bounded_take(&me, bounded(), 1)); }
+static void release_bounded(void) { wish(fs_bounded_give(&me, bounded())); }
+static void come_and_go(void) {
+    uint64_t n;
+    wish(fs_waiters_join(&me, waiters(), &n));
+    wish(fs_waiters_give_up(&me, waiters(), n));
+}
+static void notify_one(void) { wish(fs_waiters_notify(&me, waiters(), 1)); }
+static void notify_all(void) { wish(fs_waiters_notify(&me, waiters(), 100)); }
+static void come_and_be_notified(void) {
+    uint64_t n;
+    wish(fs_waiters_join(&me, waiters(), &n));
+    wish(fs_waiters_notify(&me, waiters(), 3));
+    wish(fs_waiters_done(&me, waiters(), n, 1));
+}
+static void arrive(void) {
+    uint64_t place, index;
+    int fate;
+    wish(fs_barrier_arrive(&me, barrier(), 0, &place, &index, &fate));
+    if (fate == FS_STAYS)
+        wish(fs_barrier_leave(&me, barrier(), place));
+}
+static void arrive_last_and_act(void) {
+    uint64_t place, index;
+    int fate;
+    wish(fs_barrier_arrive(&me, barrier(), 1, &place, &index, &fate));
+    wish(fs_barrier_acted(&me, barrier(), place));
+}
+static void abort_barrier(void) { wish(fs_barrier_abort(&me, barrier())); }
+static void reset_barrier(void) { wish(fs_barrier_reset(&me, barrier())); }
+static void look_for_the_dead(void) { wish(fs_barrier_look(&me, barrier(), FS_NO_PLACE)); }
+static void make_and_drop_waiters(void) {
+    uint64_t n;
+    make(SPARE, sizeof(fs_waiters), FS_WAITERS);
+    wish(fs_waiters_join(&me, (fs_waiters *)object(SPARE), &n));
+    wish(fs_drop(&me, slot_word(SPARE)));
+    make(SPARE, sizeof(fs_bounded), FS_BOUNDED);
+    wish(fs_bounded_start(&me, (fs_bounded *)object(SPARE), 3));
+    wish(fs_drop(&me, slot_word(SPARE)));
+    fs_reap(&me);
+}
 static void leave(void) { fs_part(&me); }
+static void join_and_leave(void) {
+    int why;
+    char path[sizeof heap.path];
+    snprintf(path, sizeof path, "%s", heap.path);
+    if (fs_part(&me) < 0)
+        die("leaving", "refused");
+    fs_unmap(&heap);
+    wish(fs_segment_open(&heap, open(path, O_RDWR | O_CLOEXEC), &why));
+    fs_segment_named(&heap, path);
+    wish(fs_me(&heap, &me));
+    fs_part(&me);
+}
+/* Of a creator who died the name is left, and perhaps a whole segment, which nobody uses. */
+static void fill_and_forget_fresh(void) {
+    char path[sizeof heap.path + 8];
+    snprintf(path, sizeof path, "%s-fresh", heap.path);
+    unlink(path);
+    fill_table();
+}
+static void create(void) {
+    char path[sizeof heap.path + 8];
+    snprintf(path, sizeof path, "%s-fresh", heap.path);
+    fs_part(&me);
+    fs_unmap(&heap);
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd == -1 || ftruncate(fd, 1 << 24) == -1)
+        die("a fresh segment", "cannot be made");
+    wish(fs_segment_create(&heap, fd, 1 << 24, 0, 0));
+    wish(fs_me(&heap, &me));
+    fs_object *o;
+    wish(fs_object_new(&me, sizeof(fs_cell), FS_CELL, slot_word(CELL), &o));
+    fs_part(&me);
+    unlink(path);
+}
 
 #define KEEPS (-2) /* memory that a living process keeps for its next handles, or that a message in flight does */
+#define ALONE (-3) /* ends the process's use of the segment: only for a child */
 
 typedef struct {
     const char *name;
@@ -325,13 +482,35 @@ static const operation operations[] = {
     {"list pop", VECTOR, fill_vector, pop_last},
     {"list extend", VECTOR, fill_vector, extend},
     {"list rearranged (sort, slices)", VECTOR, fill_vector, rearrange},
+    {"semaphore acquire", SEMAPHORE, make_semaphore, acquire},
+    {"semaphore release", SEMAPHORE, make_semaphore, release},
+    {"event set", EVENT, make_event, set_event},
+    {"event clear", EVENT, make_set_event, clear_event},
+    {"bounded semaphore acquire", BOUNDED, make_bounded, acquire_bounded},
+    {"bounded semaphore release", BOUNDED, make_bounded, release_bounded},
+    {"bounded semaphore acquire, of the dead", BOUNDED, make_bounded_of_the_dead, acquire_bounded},
+    {"bounded semaphore, a larger ledger", BOUNDED, make_full_ledger, acquire_bounded},
+    {"condition wait and give up", WAITERS, make_waiters, come_and_go},
+    {"condition notify", WAITERS, make_waiters, notify_one},
+    {"condition notify all", WAITERS, make_waiters, notify_all},
+    {"condition wait, be notified, pass it on", WAITERS, make_waiters, come_and_be_notified},
+    {"condition wait, a chunk more", WAITERS, make_full_waiters, come_and_go},
+    {"barrier arrive and leave", BARRIER, make_barrier, arrive},
+    {"barrier arrive last", BARRIER, make_nearly_full_barrier, arrive},
+    {"barrier arrive last and act", BARRIER, make_nearly_full_barrier, arrive_last_and_act},
+    {"barrier abort", BARRIER, make_nearly_full_barrier, abort_barrier},
+    {"barrier reset", BARRIER, make_nearly_full_barrier, reset_barrier},
+    {"barrier, a death in it", BARRIER, make_dead_barrier, look_for_the_dead},
+    {"condition and semaphore made and dropped", -1, fill_table, make_and_drop_waiters},
     {"allocate and free", -1, fill_table, make_and_drop},
     {"allocate with growth of the segment", -1, fill_table, grow_segment},
     {"drop a cycle of containers", -1, make_cycle, drop_cycle},
     {"pickle and unpickle a handle", KEEPS, fill_table, ticket},
     {"more handle slots", KEEPS, fill_table, many_slots},
     {"an heir for a fork", -1, fill_table, an_heir},
-    {"leave the segment", -1, fill_table, leave},
+    {"leave the segment", ALONE, fill_table, leave},
+    {"join, and leave", ALONE, fill_table, join_and_leave},
+    {"create a segment", ALONE, fill_and_forget_fresh, create},
 };
 
 /* --- what is visible of an object ---------------------------------------------------------------------------------------- */
@@ -349,6 +528,10 @@ static uint64_t fold_value(uint64_t h, uint64_t kind, uint64_t length, uint64_t 
         return fold(h, &value, 8);
     return fold(h, s.data, s.size);
 }
+
+static const operation *current;
+
+static int breaks(void) { return current->operate == abort_barrier || current->operate == look_for_the_dead; }
 
 static uint64_t picture(int slot) {
     uint64_t h = 1;
@@ -376,6 +559,31 @@ static uint64_t picture(int slot) {
         h = fold(h, fs_array_data(array()), 64 * 8);
     } else if (slot == CELL) {
         h = fold(h, &((fs_cell *)object(CELL))->value, 8);
+    } else if (slot == SEMAPHORE) {
+        h = fold(h, &semaphore()->value, 4);
+    } else if (slot == EVENT) {
+        h = fold(h, &event()->value, 4);
+    } else if (slot == BOUNDED) { /* without the dead */
+        uint32_t value;
+        wish(fs_bounded_value(&me, bounded(), &value));
+        h = fold(h, &value, 4);
+    } else if (slot == WAITERS) { /* the states of those who live, in their order */
+        fs_waiter *x;
+        for (fs_each e = {0}; (x = fs_next(&heap, waiters(), &e));) {
+            fs_waiter_bury(&me, waiters(), x);
+            int notified = fs_is_notified(waiters(), x);
+            if (fs_seat_of(x).id == me.id)
+                h = fold(h, &notified, 4);
+        }
+    } else if (slot == BARRIER) {
+        if (fs_barrier_look(&me, barrier(), FS_NO_PLACE) != FS_OK)
+            die("barrier", "damaged");
+        uint64_t inside = fs_barrier_inside(barrier());
+        uint32_t phase = barrier()->phase; /* a death may have broken it, instead of what it was at */
+        if (phase == FS_BARRIER_BROKEN && !breaks())
+            phase = FS_FILLING;
+        h = fold(h, &phase, 4);
+        h = fold(h, &inside, 8);
     }
     return h;
 }
