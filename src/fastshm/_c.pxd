@@ -295,7 +295,6 @@ cdef extern from "vector.h" nogil:
     int fs_vector_read(const fs_self *me, fs_vector *v, int64_t i, const uint64_t *pin, fs_copy *out, uint64_t *stamp)
     int fs_vector_enter(const fs_self *me, fs_vector *v, fs_span *s)
     void fs_vector_leave(const fs_self *me, fs_vector *v, int entered)
-    int fs_vector_take(const fs_self *me, fs_vector *v, int64_t i, fs_copy *out)
     int fs_vector_copy(const fs_self *me, fs_vector *v, int64_t start, int64_t stop, int64_t step, const uint64_t *slots,
                        uint64_t pin_room, fs_items *out, uint64_t *stamp)
 
@@ -378,10 +377,16 @@ cdef extern from "table.h" nogil:
                      const fs_witness *seen, uint64_t *result)
     int fs_table_count(fs_table *t, uint64_t *used)
     int fs_table_read(const fs_self *me, fs_table *t, const fs_key *k, const uint64_t *pin, fs_copy *out, fs_witness *seen)
-    int fs_table_take(const fs_self *me, fs_table *t, const fs_key *k, fs_copy *out)
     int fs_table_remove(const fs_self *me, fs_table *t, const fs_key *k, const fs_witness *seen, uint64_t looked)
     int fs_table_empty(const fs_self *me, fs_table *t)
     int fs_table_update(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count,
                         uint64_t looked)
     int fs_table_copy(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first, const uint64_t *slots,
                       uint64_t pin_room, fs_snapshot *out, fs_extent *extent)
+
+cdef extern from "table.h":  # with the interpreter lock: they make an object
+    ctypedef int (*fs_maker)(void *out, const fs_seen *seen) except? -13  # FS_PRIVATE_NOMEM
+    int fs_table_take(const fs_self *me, fs_table *t, const fs_key *k, fs_maker make, void *out) except? -13
+
+cdef extern from "vector.h":
+    int fs_vector_take(const fs_self *me, fs_vector *v, int64_t i, fs_maker make, void *out) except? -13

@@ -385,7 +385,13 @@ cdef uint64_t reserve_slot(Heap heap) except? 0xffffffffffffffff:
 
 
 cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot):
-    cdef Ref ref = Ref.__new__(Ref)
+    """The handle on an object that the slot refers to already. When it cannot be made, the slot is given back."""
+    cdef Ref ref
+    try:
+        ref = Ref.__new__(Ref)
+    except BaseException:
+        release_slot(heap, slot)
+        raise
     ref.heap = heap
     ref.h = &heap.h
     ref.offset = offset
@@ -397,7 +403,7 @@ cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot):
 
 
 cdef Ref adopt_ref(Heap heap, uint64_t offset, uint64_t slot):
-    """A handle on an object that the slot refers to already."""
+    """The same, closed when its gate is."""
     cdef Ref ref = wrap_ref(heap, offset, slot)
     cdef uint64_t gate = ref.o.gate
     if gate:

@@ -161,6 +161,8 @@ static inline int fs_value_look(fs_heap *heap, fs_seen *out) {
     return FS_OK;
 }
 
+typedef int (*fs_maker)(void *out, const fs_seen *seen);
+
 static inline int fs_needs_pin(uint32_t kind) { return kind == FS_V_OBJECT || kind == FS_V_PICKLE_BUNDLE; }
 
 /* A value copied out under its container's lock, to be made into an object after it. */

@@ -775,8 +775,9 @@ FS_UNUSED static int fs_table_read(const fs_self *me, fs_table *t, const fs_key 
     return r;
 }
 
-/* Takes a value out as one step, unless making an object of it may fail (FS_TYPE): then it must be read, made and removed. */
-FS_UNUSED static int fs_table_take(const fs_self *me, fs_table *t, const fs_key *k, fs_copy *out) {
+/* Takes a value out as one step: `make` makes what is handed out, and when it cannot, the value stays. It runs under the lock, so it
+ * only allocates and copies; what needs more (FS_TYPE) must be read, made and removed. */
+FS_UNUSED static int fs_table_take(const fs_self *me, fs_table *t, const fs_key *k, fs_maker make, void *out) {
     int entered = fs_table_enter(me, t);
     if (entered < 0)
         return entered;
@@ -784,11 +785,8 @@ FS_UNUSED static int fs_table_take(const fs_self *me, fs_table *t, const fs_key 
     int r = fs_table_look(me->heap, t, k, &p);
     if (r == FS_OK && p.seen.kind >= FS_V_PICKLE_BLOB)
         r = FS_TYPE;
-    if (r == FS_OK && (r = fs_copy_out(me, &p.seen, NULL, out)) == FS_OK) {
+    if (r == FS_OK && (r = make(out, &p.seen)) == FS_OK)
         r = fs_table_delete(me, t, &p.view, &p.place);
-        if (r != FS_OK)
-            free(out->data);
-    }
     fs_table_leave(me, t, entered);
     return r;
 }

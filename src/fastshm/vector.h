@@ -531,8 +531,8 @@ FS_UNUSED static int fs_vector_read(const fs_self *me, fs_vector *v, int64_t i, 
     return r;
 }
 
-/* Takes an item out as one step, unless making an object of it may fail (FS_TYPE): then it must be read, made and deleted. */
-FS_UNUSED static int fs_vector_take(const fs_self *me, fs_vector *v, int64_t i, fs_copy *out) {
+/* Takes an item out as one step; `make` as in fs_table_take. */
+FS_UNUSED static int fs_vector_take(const fs_self *me, fs_vector *v, int64_t i, fs_maker make, void *out) {
     fs_span s;
     fs_seen seen;
     int entered = fs_vector_enter(me, v, &s);
@@ -543,11 +543,8 @@ FS_UNUSED static int fs_vector_take(const fs_self *me, fs_vector *v, int64_t i, 
     int r = i < 0 || i >= (int64_t)s.n ? FS_RANGE : fs_slot_look(me->heap, &s.slots->slot[s.start + (uint64_t)i], &seen);
     if (r == FS_OK && seen.kind >= FS_V_PICKLE_BLOB)
         r = FS_TYPE;
-    if (r == FS_OK && (r = fs_copy_out(me, &seen, NULL, out)) == FS_OK) {
+    if (r == FS_OK && (r = make(out, &seen)) == FS_OK)
         r = fs_vector_delete(me, v, &s, (uint64_t)i);
-        if (r != FS_OK)
-            free(out->data);
-    }
     fs_vector_leave(me, v, entered);
     return r;
 }

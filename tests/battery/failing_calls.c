@@ -582,7 +582,7 @@ int main(int count, char **arguments) {
         hogs[i] = heap.free_slots[--heap.free_count];
     is_victim = 1;
     for (size_t i = 0; i < sizeof operations / sizeof *operations; i++)
-        if (operations[i].operate != leave && strstr(operations[i].name, only)) /* leaving is "fork, and leave" here */
+        if (operations[i].slot != ALONE && strstr(operations[i].name, only)) /* making and leaving a segment are among the others */
             try_operation(&operations[i]);
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         if (strstr(others[i].name, only))

@@ -253,11 +253,18 @@ static void delete_object(void) {
     remove_key("inner");
     fs_reap(&me);
 }
+static int make_copy(void *out, const fs_seen *seen) {
+    char **copy = out;
+    if (!(*copy = malloc(seen->size)))
+        return FS_PRIVATE_NOMEM;
+    memcpy(*copy, seen->data, seen->size);
+    return FS_OK;
+}
 static void take_wide(void) {
     fs_key k = key("wide");
-    fs_copy c = {0};
-    wish(fs_table_take(&me, table(), &k, &c));
-    free(c.data);
+    char *copy = NULL;
+    wish(fs_table_take(&me, table(), &k, make_copy, &copy));
+    free(copy);
 }
 static void clear_table(void) {
     wish(fs_table_empty(&me, table()));
