@@ -2,7 +2,7 @@
 
     LD_PRELOAD=failing_shim.so python failing_operations.py calls|objects|first 0|1 [NAME]     (1: the short form)
 
-`first` is what a process does only once: making its segment, and attaching to that of others. Each try has a process of its own.
+`first` is what a process does only once: making its segment, attaching to that of others. Each try has a process of its own.
 
 An operation either does all of it or raises MemoryError or OSError and has done nothing; no lock is left held, no descriptor,
 name or byte is lost, nothing is printed, and it works when it is tried again. An operation joins by one line in OPERATIONS.
@@ -508,12 +508,13 @@ def first_value(_: bytes) -> None:
 
 def first_handle(data: bytes) -> None:
     d = pickle.loads(data)
-    assert d["text"] == "x" * 300 and d["inner"][:] == [1, 2]
+    assert d["text"] == "x" * 300
+    assert d["inner"][:] == [1, 2]
     d["int"] = 1_000_000
 
 
 def first_time(operate: Callable[[bytes], None], data: bytes, way: tuple[int, int, int, int]) -> int:
-    """In a forked child: what it writes on stdout are its complaints. Bit 0 of its code: something failed; bit 1: a complaint."""
+    """In a forked child, which complains on stdout. Bit 0 of its code: something failed; bit 1: a complaint."""
     call, number, n, length = way
     others = names()
     before = open_descriptors()
