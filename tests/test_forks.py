@@ -11,11 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 
 import leftovers
 import pytest
-from crew import SECONDS, Crew, run_program
+from crew import SECONDS, Crew, child_of, run_program
 
 import fastshm
 
@@ -27,23 +26,6 @@ def thread(function, *args):
     yield running
     running.join(SECONDS)
     assert not running.is_alive()
-
-
-def child_of(function, *args):
-    """os.fork, and no multiprocessing: the function in a child that ends by os._exit. Its pid."""
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
-        signal.alarm(SECONDS // 2)  # a child that hangs is killed
-        function(*args)
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
 
 
 def is_well(pid):

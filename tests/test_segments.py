@@ -251,8 +251,10 @@ def test_daemon_that_closes_all_descriptors(others, tmp_path):
 
 
 TWO_THREADS = """
-import os, sys, threading
+import os, sys, threading, warnings
 import fastshm
+
+warnings.simplefilter("ignore", DeprecationWarning)  # a fork while threads run is what this is about
 
 lock, v = fastshm.RLock(), fastshm.Value("i")
 pid = os.fork()

@@ -1,18 +1,17 @@
-"""What _dict.pyx and _list.pyx have in common: tries and retries, and references taken under a container's lock."""
+"""What _dict.pyx and _list.pyx have in common: how often they try, and references taken under a container's lock."""
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastshm._c cimport *
-from fastshm._core cimport Ref, check_open, fail, identify, retry
+from fastshm._calls cimport again
+from fastshm._core cimport Ref, fail
 
 cdef extern from *:
     """
-    static void fs_identify_by(int (*identify)(fs_heap *, uint32_t *)) { fs_identify = identify; }
     #define FS_ANY UINT64_MAX
     """
-    void fs_identify_by(int (*identify)(fs_heap *, uint32_t *) noexcept nogil)
     const uint64_t FS_ANY
 
 cdef enum:
@@ -53,23 +52,6 @@ cdef inline int wait_for_heap(Ref ref, fs_self *me) except -1:
     if r < 0:
         fail(r, ref.heap)
     return 0
-
-
-cdef inline int whoami(Ref ref, fs_self *me) except -1:
-    if ref.closed[0]:
-        check_open(ref)
-    cdef int r = fs_me(ref.h, me)
-    if r != FS_OK:
-        fail(r, ref.heap)
-    return 0
-
-
-cdef inline bint again(int r, fs_self *me) except -1:
-    """After a try: was nothing done because somebody else is at it? Then the next try waits."""
-    if r != FS_BUSY and r != FS_INTERRUPTED:
-        return False
-    retry(r, me)
-    return True
 
 
 cdef inline int reap(Ref ref, fs_self *me) noexcept:

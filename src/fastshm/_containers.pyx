@@ -8,6 +8,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from fastshm._c cimport *
+from fastshm._calls cimport fs_identify_by, whoami
 from fastshm._codec cimport decode_value
 from fastshm._core cimport Ref, adopt_ref, fail, identify, release_slot, reserve_slot
 

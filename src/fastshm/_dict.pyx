@@ -20,13 +20,13 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from fastshm._c cimport *
+from fastshm._calls cimport again, fs_identify_by, whoami
 from fastshm._codec cimport (
     Packed, Py_EnterRecursiveCall, Py_LeaveRecursiveCall,
     PyUnicode_DATA, PyUnicode_New, decode_key, decode_value, key_of, value_of, word_value,
 )
 from fastshm._containers cimport (
-    FS_ANY, PATIENCE, TRIES, Pins, again, forget, fs_identify_by, made, make_plain, new_pins, reap, taken, wait_for_heap,
-    whoami,
+    FS_ANY, PATIENCE, TRIES, Pins, forget, made, make_plain, new_pins, reap, taken, wait_for_heap,
 )
 from fastshm._core cimport (
     Handle, Ref, check_open, default_heap, fail, gate_ref, hold, identify, lock_of, make_handle, new_ref, unhold,

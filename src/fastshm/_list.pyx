@@ -17,10 +17,10 @@ from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from fastshm._c cimport *
+from fastshm._calls cimport again, fs_identify_by, whoami
 from fastshm._codec cimport decode_value, value_of, word_value
 from fastshm._containers cimport (
-    FS_ANY, PATIENCE, TRIES, Pins, again, forget, fs_identify_by, made, make_plain, new_pins, reap, taken, wait_for_heap,
-    whoami,
+    FS_ANY, PATIENCE, TRIES, Pins, forget, made, make_plain, new_pins, reap, taken, wait_for_heap,
 )
 from fastshm._core cimport (
     Handle, Heap, Ref, check_open, default_heap, fail, gate_ref, hold, identify, lock_of, make_handle, new_ref, unhold,

@@ -11,29 +11,15 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 
 from fastshm._c cimport *
+from fastshm._calls cimport again, fs_identify_by, whoami
 from fastshm._core cimport (
     Gateway, Handle, Ref, check_open, deadline_of, default_heap, fail, gate_ref, identify, new_ref, retry,
 )
-
-cdef extern from *:
-    """
-    static void fs_identify_by(int (*identify)(fs_heap *, uint32_t *)) { fs_identify = identify; }
-    """
-    void fs_identify_by(int (*identify)(fs_heap *, uint32_t *) noexcept nogil)
 
 fs_identify_by(identify)
 
 cdef extern from "Python.h":
     int64_t PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
-
-
-cdef int whoami(Ref ref, fs_self *me) except -1:
-    if ref.closed[0]:
-        check_open(ref)
-    cdef int r = fs_me(ref.h, me)
-    if r != FS_OK:
-        fail(r, ref.heap)
-    return 0
 
 
 cdef int check_kind(Ref ref, uint32_t kind) except -1:
@@ -168,8 +154,7 @@ cdef int give_bounded(Ref ref) except -1:
     cdef fs_bounded *b = <fs_bounded *>ref.o
     whoami(ref, &me)
     cdef int r = fs_bounded_give(&me, b)
-    while r == FS_BUSY or r == FS_INTERRUPTED:
-        retry(r, &me)
+    while again(r, &me):
         with nogil:
             r = fs_bounded_give(&me, b)
     if r == FS_RANGE:
@@ -189,8 +174,7 @@ cdef class BoundedSemaphore(Gateway):
         cdef fs_bounded *b = <fs_bounded *>ref.o
         whoami(ref, &me)
         cdef int r = fs_bounded_start(&me, b, bound)
-        while r == FS_BUSY or r == FS_INTERRUPTED:
-            retry(r, &me)
+        while again(r, &me):
             with nogil:
                 r = fs_bounded_start(&me, b, bound)
         if r != FS_OK:
@@ -216,8 +200,7 @@ cdef class BoundedSemaphore(Gateway):
         cdef uint32_t value = 0
         whoami(self.ref, &me)
         cdef int r = fs_bounded_value(&me, <fs_bounded *>self.ref.o, &value)
-        while r == FS_BUSY or r == FS_INTERRUPTED:
-            retry(r, &me)
+        while again(r, &me):
             with nogil:
                 r = fs_bounded_value(&me, <fs_bounded *>self.ref.o, &value)
         if r != FS_OK:
@@ -312,8 +295,7 @@ cdef class Waiters(Handle):
         cdef uint64_t seat = 0
         whoami(self.ref, &me)
         cdef int r = fs_waiters_join(&me, <fs_waiters *>self.ref.o, &seat)
-        while r == FS_BUSY or r == FS_INTERRUPTED:
-            retry(r, &me)
+        while again(r, &me):
             with nogil:
                 r = fs_waiters_join(&me, <fs_waiters *>self.ref.o, &seat)
         if r != FS_OK:
@@ -366,8 +348,7 @@ cdef class Waiters(Handle):
         if n <= 0:
             return
         cdef int r = fs_waiters_notify(&me, <fs_waiters *>self.ref.o, n)
-        while r == FS_BUSY or r == FS_INTERRUPTED:
-            retry(r, &me)
+        while again(r, &me):
             with nogil:
                 r = fs_waiters_notify(&me, <fs_waiters *>self.ref.o, n)
         if r != FS_OK:
@@ -480,8 +461,7 @@ cdef class Barrier(Handle):
         cdef int r
         whoami(self.ref, &me)
         r = fs_barrier_abort(&me, <fs_barrier *>self.ref.o)
-        while r == FS_BUSY or r == FS_INTERRUPTED:
-            retry(r, &me)
+        while again(r, &me):
             with nogil:
                 r = fs_barrier_abort(&me, <fs_barrier *>self.ref.o)
 
@@ -491,8 +471,7 @@ cdef class Barrier(Handle):
         cdef int r
         whoami(self.ref, &me)
         r = fs_barrier_reset(&me, <fs_barrier *>self.ref.o)
-        while r == FS_BUSY or r == FS_INTERRUPTED:
-            retry(r, &me)
+        while again(r, &me):
             with nogil:
                 r = fs_barrier_reset(&me, <fs_barrier *>self.ref.o)
 

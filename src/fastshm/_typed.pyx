@@ -14,16 +14,11 @@ from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 
 from fastshm._c cimport *
+from fastshm._calls cimport fs_identify_by
 from fastshm._core cimport (
     Handle, Ref, check_open, deadline_of, default_heap, enter_object, fail, gate_ref, hold, identify, lock_of, make_handle,
     new_ref, retry, unhold,
 )
-
-cdef extern from *:
-    """
-    static void fs_identify_by(int (*identify)(fs_heap *, uint32_t *)) { fs_identify = identify; }
-    """
-    void fs_identify_by(int (*identify)(fs_heap *, uint32_t *) noexcept nogil)
 
 fs_identify_by(identify)
 

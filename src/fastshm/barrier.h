@@ -60,11 +60,6 @@ FS_COLD static void fs_barrier_bury(const fs_self *me, fs_barrier *b) {
     fs_barrier_settle(b);
 }
 
-static inline void fs_barrier_leave_lock(const fs_self *me, fs_barrier *b, int entered) {
-    if (entered != FS_NESTED)
-        fs_leave(me, &b->o.lock);
-}
-
 /* FS_OK: in place, with its index and what becomes of it. FS_MISSING: no place yet. FS_CHANGED: broken. */
 FS_UNUSED static int fs_barrier_arrive(const fs_self *me, fs_barrier *b, int has_action, uint64_t *place, uint64_t *index, int *fate) {
     int entered = fs_enter(me, &b->o.lock), r = FS_OK;
@@ -92,7 +87,7 @@ FS_UNUSED static int fs_barrier_arrive(const fs_self *me, fs_barrier *b, int has
     }
     *place = i;
     *index = n;
-    fs_barrier_leave_lock(me, b, entered);
+    fs_leave_entered(me, &b->o.lock, entered);
     if (let_go)
         fs_turn_pass_stored(&b->turn, FS_ALL);
     return r;
@@ -111,7 +106,7 @@ FS_UNUSED static int fs_barrier_acted(const fs_self *me, fs_barrier *b, uint64_t
     if (place < fs_barrier_room(b) && b->place[place] == me->id)
         fs_store_release(&b->place[place], 0);
     fs_barrier_settle(b);
-    fs_barrier_leave_lock(me, b, entered);
+    fs_leave_entered(me, &b->o.lock, entered);
     fs_turn_pass_stored(&b->turn, FS_ALL);
     return r;
 }
@@ -126,7 +121,7 @@ FS_UNUSED static int fs_barrier_leave(const fs_self *me, fs_barrier *b, uint64_t
         fs_store_release(&b->place[place], 0);
     fs_barrier_settle(b);
     int over = b->phase != before;
-    fs_barrier_leave_lock(me, b, entered);
+    fs_leave_entered(me, &b->o.lock, entered);
     if (over)
         fs_turn_pass_stored(&b->turn, FS_ALL);
     return FS_OK;
@@ -139,7 +134,7 @@ FS_UNUSED static int fs_barrier_late(const fs_self *me, fs_barrier *b) {
         return entered;
     if (b->phase == FS_FILLING)
         fs_store_release(&b->phase, FS_BARRIER_BROKEN);
-    fs_barrier_leave_lock(me, b, entered);
+    fs_leave_entered(me, &b->o.lock, entered);
     fs_turn_pass_stored(&b->turn, FS_ALL);
     return FS_OK;
 }
@@ -149,7 +144,7 @@ FS_UNUSED static int fs_barrier_abort(const fs_self *me, fs_barrier *b) {
     if (entered < 0)
         return entered;
     fs_store_release(&b->phase, FS_BARRIER_BROKEN);
-    fs_barrier_leave_lock(me, b, entered);
+    fs_leave_entered(me, &b->o.lock, entered);
     fs_turn_pass_stored(&b->turn, FS_ALL);
     return FS_OK;
 }
@@ -164,7 +159,7 @@ FS_UNUSED static int fs_barrier_reset(const fs_self *me, fs_barrier *b) {
         fs_store_release(&b->phase, FS_FILLING);
     else if (b->phase == FS_FILLING || b->phase == FS_BARRIER_BROKEN)
         fs_store_release(&b->phase, FS_RESETTING);
-    fs_barrier_leave_lock(me, b, entered);
+    fs_leave_entered(me, &b->o.lock, entered);
     fs_turn_pass_stored(&b->turn, FS_ALL);
     return FS_OK;
 }
@@ -186,7 +181,7 @@ FS_COLD static int fs_barrier_look(const fs_self *me, fs_barrier *b, uint64_t pl
     if (entered < 0)
         return entered;
     fs_barrier_bury(me, b);
-    fs_barrier_leave_lock(me, b, entered);
+    fs_leave_entered(me, &b->o.lock, entered);
     fs_turn_pass_stored(&b->turn, FS_ALL);
     return FS_OK;
 }

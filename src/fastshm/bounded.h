@@ -171,11 +171,6 @@ static inline int fs_share_add(const fs_self *me, fs_bounded *b, int32_t by) {
     return FS_NOMEM;
 }
 
-static inline void fs_bounded_leave(const fs_self *me, fs_bounded *b, int entered) {
-    if (entered != FS_NESTED)
-        fs_leave(me, &b->o.lock);
-}
-
 /* FS_OK, FS_MISSING when there is none, FS_BUSY and the like. With `look`, the dead are looked for when there is none. */
 FS_UNUSED static int fs_bounded_take(const fs_self *me, fs_bounded *b, int look) {
     int entered = fs_enter(me, &b->o.lock);
@@ -190,7 +185,7 @@ FS_UNUSED static int fs_bounded_take(const fs_self *me, fs_bounded *b, int look)
     }
     if (r == FS_OK)
         r = fs_share_add(me, b, 1);
-    fs_bounded_leave(me, b, entered);
+    fs_leave_entered(me, &b->o.lock, entered);
     return r;
 }
 
@@ -226,7 +221,7 @@ static inline int fs_bounded_give(const fs_self *me, fs_bounded *b) {
         return entered;
     fs_share *s = fs_ledger(me->heap, b);
     int r = !s ? FS_CORRUPT : fs_ledger_sum(s, b->room) <= 0 ? FS_RANGE : fs_share_add(me, b, -1);
-    fs_bounded_leave(me, b, entered);
+    fs_leave_entered(me, &b->o.lock, entered);
     if (r == FS_OK)
         fs_turn_pass_stored(&b->turn, 1);
     return r;
@@ -240,7 +235,7 @@ FS_COLD static int fs_bounded_value(const fs_self *me, fs_bounded *b, uint32_t *
     int r = fs_ledger(me->heap, b) ? fs_ledger_fold(me, b, 0) : FS_CORRUPT;
     if (r == FS_OK)
         *value = b->bound - (uint32_t)fs_ledger_sum(fs_ledger(me->heap, b), b->room);
-    fs_bounded_leave(me, b, entered);
+    fs_leave_entered(me, &b->o.lock, entered);
     return r;
 }
 

@@ -156,6 +156,12 @@ static inline void fs_leave(const fs_self *me, fs_lock *l) {
         fs_leave_slow(l);
 }
 
+/* `entered` is what fs_enter returned. */
+static inline void fs_leave_entered(const fs_self *me, fs_lock *l, int entered) {
+    if (entered != FS_NESTED)
+        fs_leave(me, l);
+}
+
 static inline int fs_is_mine(const fs_self *me, const fs_lock *l) {
     return (fs_load_relaxed(&l->word) & FS_LOCK_OWNER) == me->id;
 }

@@ -119,11 +119,6 @@ FS_UNUSED static void fs_notify_inside(const fs_self *me, fs_waiters *w, uint64_
     }
 }
 
-static inline void fs_waiters_unlock(const fs_self *me, fs_waiters *w, int entered) {
-    if (entered != FS_NESTED)
-        fs_leave(me, &w->o.lock);
-}
-
 FS_UNUSED static int fs_waiters_notify(const fs_self *me, fs_waiters *w, uint64_t n) {
     if (!fs_load_acquire(&w->chunks))
         return FS_OK;
@@ -131,7 +126,7 @@ FS_UNUSED static int fs_waiters_notify(const fs_self *me, fs_waiters *w, uint64_
     if (entered < 0)
         return entered;
     fs_notify_inside(me, w, n);
-    fs_waiters_unlock(me, w, entered);
+    fs_leave_entered(me, &w->o.lock, entered);
     return FS_OK;
 }
 
@@ -197,7 +192,7 @@ FS_UNUSED static int fs_waiters_join(const fs_self *me, fs_waiters *w, uint64_t 
         fs_crash_order();
         fs_store_release(&x->seat.word, fs_pair(FS_WAITING, me->id));
     }
-    fs_waiters_unlock(me, w, entered);
+    fs_leave_entered(me, &w->o.lock, entered);
     return r;
 }
 
@@ -221,7 +216,7 @@ FS_COLD static int fs_waiters_look(const fs_self *me, fs_waiters *w, uint64_t n)
     if (entered < 0)
         return entered;
     fs_waiter_bury(me, w, x);
-    fs_waiters_unlock(me, w, entered);
+    fs_leave_entered(me, &w->o.lock, entered);
     return FS_OK;
 }
 
@@ -258,7 +253,7 @@ FS_UNUSED static int fs_waiters_give_up(const fs_self *me, fs_waiters *w, uint64
     int notified = fs_is_notified(w, x);
     if (!notified && fs_seat_of(x).id == me->id)
         fs_store_release(&x->seat.word, 0);
-    fs_waiters_unlock(me, w, entered);
+    fs_leave_entered(me, &w->o.lock, entered);
     return notified ? FS_EXISTS : FS_OK;
 }
 
@@ -277,7 +272,7 @@ FS_UNUSED static int fs_waiters_done(const fs_self *me, fs_waiters *w, uint64_t 
     if (fs_is_notified(w, x) && x->number >= w->everybody)
         fs_notify_inside(me, w, 1);
     fs_store_release(&x->seat.word, 0);
-    fs_waiters_unlock(me, w, entered);
+    fs_leave_entered(me, &w->o.lock, entered);
     return FS_OK;
 }
 

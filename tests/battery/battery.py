@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))  # crew.py and leftovers.py
 SEEDS = int(os.environ.get("FASTSHM_SEED", "1"))
 
 

@@ -220,7 +220,7 @@ static int is_held(const fs_lock *l) {
     return owner && fs_alive(&heap, owner);
 }
 
-static void judge(int r, uint64_t before, uint64_t after, int fds, int maps) {
+static void judge(int r, int fds, int maps) {
     static const int kinds[] = {TABLE, VECTOR, ARRAY, CELL, INNER};
     if (r == FS_SYSTEM && errno_of_refusal != plan->error)
         wrong("the system's error is another than the call's");
@@ -242,31 +242,6 @@ static void judge(int r, uint64_t before, uint64_t after, int fds, int maps) {
         wrong("a mapping is left, or was taken away");
 }
 
-static struct {
-    uint64_t before, after;
-} known[64];
-static int known_count;
-static uint64_t known_after;
-
-/* How many entries fill a table to the brim depends on where it lies. So what the operation makes of it is found out when a picture
- * is seen for the first time. Returns the picture before. */
-static uint64_t prepare_known(void) {
-    while (known_count < 64) {
-        drop_all();
-        current->prepare();
-        uint64_t before = picture(current->slot);
-        for (int i = 0; i < known_count; i++)
-            if (before == known[i].before) {
-                known_after = known[i].after;
-                return before;
-            }
-        current->operate();
-        known[known_count].before = before;
-        known[known_count++].after = picture(current->slot);
-    }
-    die(current->name, "is never prepared twice alike");
-}
-
 /* Room that a container has made before it was refused is its own, and may stay. */
 static uint64_t growth(void) {
     uint64_t h = 1;
@@ -285,7 +260,8 @@ static uint64_t growth(void) {
 static int one(uint64_t empty, long left) {
     int call = plan->call;
     plan->call = -1;
-    uint64_t before = prepare_known(), had = used(), where = growth();
+    prepare();
+    uint64_t had = used(), where = growth();
     if (left >= 0)
         squeeze((uint64_t)left);
     else
@@ -297,7 +273,7 @@ static int one(uint64_t empty, long left) {
     plan->call = -1;
     int hit = plan->failed > 0;
     tried += hit;
-    judge(r, before, known_after, fds, maps);
+    judge(r, fds, maps);
     if (slots_in_use() != slots)
         wrong("handle slots are lost");
     relax();
@@ -308,7 +284,7 @@ static int one(uint64_t empty, long left) {
         strcat(way, ", then again");
         if (attempt() != FS_OK)
             wrong("it is refused although nothing fails any more");
-        else if (current->slot >= 0 && picture(current->slot) != known_after)
+        else if (current->slot >= 0 && picture(current->slot) != after)
             wrong("it does not do what it should");
     }
     drop_all();
@@ -529,7 +505,6 @@ static void try_operation(const operation *o) {
     current = o;
     plan->call = -1;
     strcpy(way, "nothing fails");
-    known_count = 0;
     drop_all();
     used();
     o->prepare();

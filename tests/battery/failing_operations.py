@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
+from battery import names
+
 import fastshm
 from fastshm import heap
 
@@ -492,10 +494,6 @@ def lender() -> tuple[int, int, int]:
         os._exit(0)
     os.close(ask[0])
     return pid, ask[1], asked[0]
-
-
-def names() -> set[str]:
-    return {name for name in os.listdir("/dev/shm") if name.startswith("fastshm-")}
 
 
 def first_dict(_: bytes) -> None:

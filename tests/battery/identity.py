@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import ctypes
+import functools
 import json
 import mmap
 import os
@@ -23,13 +24,13 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from battery import SEEDS, Figure, Mutant, names
+from crew import child_of
 from trials import SECONDS, Trials, census, figure, until
 
 LIMIT = 0.010  # seconds from wanting a dead holder's lock to having it
@@ -43,25 +44,10 @@ libc = ctypes.CDLL(None, use_errno=True)
 C_FORK = ctypes.PyDLL(None).fork  # keeps the interpreter lock, and calls none of Python's hooks
 MARKS = mmap.mmap(-1, 4096)  # what children tell, whatever has become of their descriptors
 
+forked = functools.partial(child_of, seconds=60)  # the pid of a child that calls a function and ends
+
 
 # --- holders ------------------------------------------------------------------------------------------------------------------
-
-
-def forked(function: Callable[..., Any], *arguments: Any, fork: Callable[[], int] = os.fork) -> int:
-    """The pid of a child that calls the function and ends, with 0 if it returned."""
-    pid = fork()
-    if pid:
-        return pid
-    status = 1
-    try:
-        signal.alarm(60)
-        function(*arguments)
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
 
 
 def mark(value: int, at: int = 0) -> None:

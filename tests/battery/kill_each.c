@@ -24,7 +24,6 @@ static _Noreturn void refused(int code) {
 
 /* --- killing ------------------------------------------------------------------------------------------------------------- */
 
-
 static void work(void) { current->operate(); }
 
 static void repair(void) {
@@ -113,7 +112,6 @@ static int readers_agree(void) {
 }
 
 static int64_t slowest;
-static uint64_t before, after; /* what is visible, without and with the operation */
 
 /* Is everything as it must be after one death, or two? */
 static void judge(long n, long rescue) {
@@ -156,32 +154,6 @@ static uint64_t used(void) {
         exit(1);
     }
     return census.bytes_used - census.tickets * FS_GRAIN;
-}
-
-/* How much fits before a table grows depends on what lies behind it: so each preparation's pictures are remembered. */
-static void prepare(void) {
-    static struct {
-        const operation *operation;
-        uint64_t before, after;
-    } known[64];
-    static int n;
-    for (;;) {
-        drop_all();
-        current->prepare();
-        before = picture(current->slot);
-        for (int i = 0; i < n; i++)
-            if (known[i].operation == current && known[i].before == before) {
-                after = known[i].after;
-                return;
-            }
-        if (n == 64)
-            die(current->name, "is prepared in too many ways");
-        if (current->slot != ALONE)
-            work();
-        known[n].operation = current;
-        known[n].before = before;
-        known[n++].after = picture(current->slot);
-    }
 }
 
 /* A first death after n instructions; then rescuers, each killed after its number of instructions. */

@@ -595,4 +595,35 @@ FS_UNUSED static void drop_all(void) {
     wish(fs_reap(&me));
 }
 
+static uint64_t before, after; /* what is visible, without and with the operation */
+
+/* How much fits before a table grows depends on what lies behind it. So what the operation makes of a preparation is found out when its
+ * picture is seen for the first time. */
+FS_UNUSED static void prepare(void) {
+    static struct {
+        uint64_t before, after;
+    } known[64];
+    static const operation *of;
+    static int n;
+    if (of != current)
+        n = 0;
+    of = current;
+    for (;;) {
+        drop_all();
+        current->prepare();
+        before = picture(current->slot);
+        for (int i = 0; i < n; i++)
+            if (known[i].before == before) {
+                after = known[i].after;
+                return;
+            }
+        if (n == 64)
+            die(current->name, "is never prepared twice alike");
+        if (current->slot != ALONE)
+            current->operate();
+        known[n].before = before;
+        known[n++].after = picture(current->slot);
+    }
+}
+
 #endif

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from battery import HERE, SEEDS, Figure, figure_from
-
-sys.path.append(str(HERE.parent))  # crew.py and leftovers.py
+from leftovers import until as waited_for
 
 SECONDS = 10.0  # far beyond what a slow machine needs: only a hang gets here
 
@@ -71,9 +69,7 @@ def census() -> dict[str, int]:
 
 def until(condition: Callable[[], Any], seconds: float = SECONDS, pause: float = 0.0002) -> Any:
     """Wait for a condition; an error when it does not come."""
-    end = time.monotonic() + seconds
-    while not (answer := condition()):
-        if time.monotonic() > end:
-            raise AssertionError("what was waited for did not come")
-        time.sleep(pause)
+    answer = waited_for(condition, seconds, pause)
+    if not answer:
+        raise AssertionError("what was waited for did not come")
     return answer
