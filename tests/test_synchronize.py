@@ -558,6 +558,22 @@ def test_a_manager_needs_no_server_for_them():
             call()
 
 
+def test_who_waits_for_a_managers_is_told_of_its_end():
+    manager = fastshm.Manager()
+    empty, event, barrier, condition = manager.Semaphore(0), manager.Event(), manager.Barrier(2), manager.Condition()
+
+    def wait():
+        condition.acquire()
+        condition.wait()
+
+    waiting = Threads()
+    for call in (empty.acquire, event.wait, barrier.wait, wait):
+        waiting.start(call)
+    until(lambda: barrier.n_waiting == 1 and condition._sleeping_count.get_value() == 1)
+    manager.shutdown()
+    assert {type(answer) for answer in waiting.results()} == {ConnectionRefusedError}
+
+
 def test_a_managers_have_the_manners_of_threading(manager):
     semaphore, bounded = manager.Semaphore(0), manager.BoundedSemaphore(1)
     assert semaphore.acquire(blocking=False) is False
@@ -610,15 +626,11 @@ def test_a_program_that_ends_in_the_middle_leaves_nothing():
 import threading, fastshm
 things = [fastshm.Semaphore(0), fastshm.BoundedSemaphore(1), fastshm.Condition(), fastshm.Event(), fastshm.Barrier(2)]
 things[1].acquire()
-def wait(thing):
-    try:
-        with things[2]:
-            thing()
-    except (ReferenceError, ConnectionRefusedError):
-        pass
-for call in (things[0].acquire, things[1].acquire, things[3].wait, things[4].wait):
+def wait():
+    with things[2]:
+        things[2].wait()
+for call in (things[0].acquire, things[1].acquire, things[3].wait, things[4].wait, wait):
     threading.Thread(target=call, daemon=True).start()
-threading.Thread(target=wait, args=(things[2].wait,), daemon=True).start()
 import time
 time.sleep(0.2)
 """

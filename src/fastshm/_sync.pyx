@@ -22,6 +22,13 @@ cdef extern from "Python.h":
     int64_t PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
 
 
+cdef int check_gate(Ref ref) except -1:
+    """While waiting: is its manager still there? (When this process ends, its daemon threads end with it, silently.)"""
+    if ref.gate is not None and ref.closed[0]:
+        check_open(ref)
+    return 0
+
+
 cdef int check_kind(Ref ref, uint32_t kind) except -1:
     if ref.o.block.kind != kind:
         fail(FS_CORRUPT, ref.heap)
@@ -55,8 +62,7 @@ cdef int take(Ref ref, int64_t deadline) except -1:
         return fs_semaphore_wait(s, &p) == FS_OK
     while r == FS_INTERRUPTED:
         PyErr_CheckSignals()
-        if ref.closed[0]:
-            check_open(ref)
+        check_gate(ref)
         with nogil:
             r = fs_semaphore_wait(s, &p)
     return r == FS_OK
@@ -140,8 +146,7 @@ cdef int take_bounded(Ref ref, int64_t deadline) except -1:
         r = FS_INTERRUPTED
     while r == FS_INTERRUPTED:
         retry(r, &me)
-        if ref.closed[0]:
-            check_open(ref)
+        check_gate(ref)
         with nogil:
             r = fs_bounded_wait(&me, b, &p)
     if r != FS_OK and r != FS_TIMEOUT:
@@ -248,8 +253,7 @@ cdef class Event(Handle):
         cdef int r = FS_INTERRUPTED
         while r == FS_INTERRUPTED:
             PyErr_CheckSignals()
-            if self.ref.closed[0]:
-                check_open(self.ref)
+            check_gate(self.ref)
             with nogil:
                 r = fs_event_wait(e, since, &p)
         return r == FS_OK
@@ -309,8 +313,7 @@ cdef class Waiters(Handle):
         whoami(self.ref, &me)
         while r == FS_INTERRUPTED:
             retry(r, &me)
-            if self.ref.closed[0]:
-                check_open(self.ref)
+            check_gate(self.ref)
             with nogil:
                 r = fs_waiters_wait(&me, <fs_waiters *>self.ref.o, seat, &p)
         if r == FS_OK:
@@ -395,7 +398,7 @@ cdef class Barrier(Handle):
             if r != FS_BUSY and r != FS_INTERRUPTED:
                 break
             retry(r, &me)
-            check_open(self.ref)
+            check_gate(self.ref)
         if r == FS_CHANGED:
             raise BrokenBarrierError
         if r != FS_OK:
@@ -429,7 +432,7 @@ cdef class Barrier(Handle):
         try:
             while r == FS_INTERRUPTED or r == FS_BUSY or r == FS_TIMEOUT:
                 retry(r, me)
-                check_open(self.ref)
+                check_gate(self.ref)
                 with nogil:
                     r = fs_barrier_wait(me, b, place, &p)
                     if r == FS_TIMEOUT:

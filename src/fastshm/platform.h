@@ -153,14 +153,14 @@ FS_COLD static int fs_wait(uint32_t *word, uint32_t expected, int64_t ns) {
 #endif
 }
 
-/* How many it woke, as far as that is known. */
+/* How many it woke, -1 when that is not known. */
 FS_COLD static int fs_wake(uint32_t *word, int count) {
 #if defined(FS_HAVE_FUTEX)
     return (int)syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
 #else
     (void)word;
     (void)count;
-    return 0;
+    return -1;
 #endif
 }
 
