@@ -110,6 +110,9 @@ cdef extern from "segment.h" nogil:
     int fs_ticket_new(const fs_self *me, uint64_t obj, uint64_t *offset, uint64_t *serial)
     int fs_ticket_use(const fs_self *me, uint64_t offset, uint64_t serial, uint64_t obj, uint64_t *slot)
 
+    int fs_file_make(const char *path, uint64_t size)
+    int fs_file_open(const char *path)
+    void fs_file_unmake(const char *path)
     int fs_segment_create(fs_heap *heap, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode)
     int fs_segment_open(fs_heap *heap, int fd, int *why)
     int fs_segment_inspect(int fd, uint64_t *size)

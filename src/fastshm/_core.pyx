@@ -9,6 +9,7 @@ import os
 import pickle
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from libc.errno cimport errno as c_errno
@@ -47,7 +48,10 @@ cdef int no_memory(Heap heap) except -1:
 
 cdef int fail(int code, Heap heap) except -1:
     """Raises what a negative return code means."""
-    cdef int e = c_errno
+    return fail_with(code, heap, c_errno)
+
+
+cdef int fail_with(int code, Heap heap, int e) except -1:
     if code == FS_NOMEM:
         no_memory(heap)
     if code == FS_PRIVATE_NOMEM:
@@ -128,42 +132,56 @@ cdef class Heap:
         self.pending = []
 
     @staticmethod
-    def create(str name, bytes path, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode, dict into):
-        """Takes over the descriptor of a fresh, empty shared memory file of `size` bytes and joins it. From then on it is in
-        `into`, whatever interrupts the caller."""
-        cdef Heap heap = fresh_heap(name)
-        cdef int r
+    def create(str name, bytes path, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode, dict into):
+        """Makes the file, exclusively, and joins it. Then it is in `into`, whatever interrupts the caller; else the file is
+        gone."""
+        cdef Heap heap = fresh_heap(name, into)
+        cdef const char *place = PyBytes_AS_STRING(path)
+        cdef int r, fd
         with nogil:
-            r = fs_segment_create(&heap.h, fd, size, tracker_device, tracker_inode)
+            fd = fs_file_make(place, size)
+            r = FS_SYSTEM if fd == -1 else fs_segment_create(&heap.h, fd, size, tracker_device, tracker_inode)
+            if r == FS_OK:
+                fs_segment_named(&heap.h, place)
+            elif fd != -1:
+                fs_file_unmake(place)
         if r != FS_OK:
-            left_heaps.append(heap)
+            give_up(heap, into)
             fail(r, heap)
-        fs_segment_named(&heap.h, path)
-        into[name] = heap
         return heap
 
     @staticmethod
-    def attach(str name, bytes path, int fd, dict into):
-        """Takes over the descriptor of an existing segment, checks it and joins it. Into `into`, as with create()."""
-        cdef Heap heap = fresh_heap(name)
-        cdef int why = 0, r
+    def attach(str name, bytes path, dict into):
+        """Opens an existing segment, checks it and joins it. Into `into`, as with create()."""
+        cdef Heap heap = fresh_heap(name, into)
+        cdef const char *place = PyBytes_AS_STRING(path)
+        cdef int why = 0, r, fd
         with nogil:
-            r = fs_segment_open(&heap.h, fd, &why)
+            fd = fs_file_open(place)
+            r = FS_SYSTEM if fd == -1 else fs_segment_open(&heap.h, fd, &why)
+            if r == FS_OK:
+                fs_segment_named(&heap.h, place)
+        cdef int e = c_errno
         if r != FS_OK:
-            left_heaps.append(heap)
+            give_up(heap, into)
+        if fd == -1 and e == errno.ENOENT:
+            raise FileNotFoundError(e, f"shared memory segment {name} is gone: the processes that used it have all ended")
         if why in (FS_WHY_OWNER, FS_WHY_MODE):
             raise PermissionError(errno.EACCES, f"shared memory segment {name} is refused: {WHY[why]}")
         if why:
             raise CorruptedError(f"shared memory segment {name} is refused: {WHY[why]}")
-        if r == FS_SYSTEM and c_errno == errno.ENOMEM:
+        if r == FS_SYSTEM and e == errno.ENOMEM:
             raise MemoryError(f"no address space to map {name}: raise the limit (ulimit -v)")
         if r == FS_GONE:
             raise FileNotFoundError(errno.ENOENT, f"shared memory segment {name} has just been removed by its last user")
         if r != FS_OK:
-            fail(r, heap)
-        fs_segment_named(&heap.h, path)
-        into[name] = heap
+            fail_with(r, heap, e)
         return heap
+
+    @property
+    def is_joined(self):
+        """Until part(), unless that found nobody else."""
+        return self.h.process != 0
 
     @property
     def tracker(self):
@@ -252,8 +270,8 @@ cdef class Heap:
         return 0
 
 
-cdef Heap fresh_heap(str name):
-    """For a segment about to be mapped."""
+cdef Heap fresh_heap(str name, dict into):
+    """For a segment about to be mapped: in `into` already, so that no memory is needed once it is there."""
     cdef Heap heap
     if left_heaps:
         heap = left_heaps.pop()
@@ -265,7 +283,19 @@ cdef Heap fresh_heap(str name):
             raise OSError(errno.EMFILE, "too many shared memory segments in one process")
         heaps.append(heap)
     heap.name = name
+    try:
+        into[name] = heap
+    except BaseException:
+        left_heaps.append(heap)
+        raise
     return heap
+
+
+cdef int give_up(Heap heap, dict into) except -1:
+    """It is not mapped after all."""
+    del into[heap.name]
+    left_heaps.append(heap)
+    return 0
 
 
 cdef int leave_if_unused(Heap heap) except -1:

@@ -124,7 +124,7 @@ static int fs_process_new(const fs_self *me, uint32_t id, uint32_t pid, uint64_t
 FS_COLD static int fs_pin_claims(fs_heap *heap) {
     struct fs_pin *pin = malloc(sizeof *pin);
     if (!pin)
-        return FS_NOMEM;
+        return FS_PRIVATE_NOMEM;
     pin->page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, heap->live_fd, 0);
     if (pin->page == MAP_FAILED) {
         free(pin);
