@@ -56,7 +56,7 @@ cdef inline int wait_for_heap(Ref ref, fs_self *me) except -1:
 
 
 cdef inline int whoami(Ref ref, fs_self *me) except -1:
-    if ref.closed[0]:
+    if ref.switch.closed[0]:
         check_open(ref)
     cdef int r = fs_me(ref.h, me)
     if r != FS_OK:

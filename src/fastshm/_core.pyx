@@ -20,12 +20,13 @@ from fastshm._c cimport *
 
 cdef extern from *:
     """
-    static uint64_t fs_never_closed = 0, fs_always_closed = 1;
+    static const uint64_t fs_always_closed = 1;
     static uint64_t fs_nothing[64]; /* stands for the object of a handle that nobody has made */
     static __thread PyObject *fs_collecting = NULL; /* borrowed: the list that takes the handles being pickled */
     static __thread PyObject *fs_collecting_heap = NULL;
     """
-    uint64_t fs_never_closed, fs_always_closed, fs_nothing[64]
+    const uint64_t fs_always_closed
+    uint64_t fs_nothing[64]
     PyObject *fs_collecting
     PyObject *fs_collecting_heap
 
@@ -37,12 +38,12 @@ class CorruptedError(RuntimeError):
 # --- errors and retries -------------------------------------------------------------------------------------------------------
 
 cdef int no_memory(Heap heap) except -1:
-    cdef str room = ""
-    if heap is not None and heap.h.fd >= 0:
-        f = os.fstatvfs(heap.h.fd)
-        room = f" ({f.f_bavail * f.f_frsize:,} bytes free there, {heap.h.super.committed:,} in use by {heap.name})"
+    cdef bint is_mapped = heap is not None and heap.h.fd >= 0
+    f = os.fstatvfs(heap.h.fd) if is_mapped else os.statvfs("/dev/shm")
+    used = f", {heap.h.super.committed:,} in use by {heap.name}" if is_mapped else ""
     raise MemoryError(
-        f"no shared memory left in /dev/shm{room}; free some, enlarge the tmpfs, or raise the file size limit (ulimit -f)"
+        f"no shared memory left in /dev/shm ({f.f_bavail * f.f_frsize:,} bytes free there{used}); free some, "
+        "enlarge the tmpfs, or raise the limits of file size (ulimit -f) and address space (ulimit -v)"
     )
 
 
@@ -78,16 +79,30 @@ cdef int retry(int code, fs_self *me) except -1:
     return 0
 
 
+cdef int shut_error(Heap heap) except -1:
+    """Raises why this process has no part in the segment, if that is so."""
+    if heap.h.shut == FS_SHUT_LEFT:
+        raise ReferenceError("this process has let go of its shared objects: it is at its end")
+    if heap.h.shut and heap.h.shut_code == FS_SYSTEM:
+        raise OSError(heap.h.shut_errno, f"no part in {heap.name} could be made for this process when it was forked: "
+                                         f"{strerror(heap.h.shut_errno).decode()}")
+    if heap.h.shut:
+        raise MemoryError(
+            f"there was no memory for this process's part in {heap.name} when it was forked, so it shares nothing there; "
+            "free some, or enlarge the tmpfs on /dev/shm, and fork again"
+        )
+    return 0
+
+
 cdef int closed_error(Ref ref) except -1:
     if ref is no_ref:
         raise TypeError("this handle was not made by fastshm, so there is nothing behind it")
-    if fs_never_closed:
-        raise ReferenceError("this process has let go of its shared objects: it is at its end")
+    shut_error(ref.heap)
     raise ConnectionRefusedError(errno.ECONNREFUSED, "the manager of this object has been shut down")
 
 
 cdef int check_open(Ref ref) except -1:
-    if ref.closed[0]:
+    if ref.switch.closed[0]:
         closed_error(ref)
     return 0
 
@@ -95,6 +110,7 @@ cdef int check_open(Ref ref) except -1:
 cdef int whoami(fs_heap *h, Heap heap, fs_self *me) except -1:
     cdef int r = fs_me(h, me)
     if r != FS_OK:
+        shut_error(heap)
         fail(r, heap)
     return 0
 
@@ -207,6 +223,7 @@ cdef class Heap:
         cdef const char *broken = NULL
         cdef int r = FS_BUSY
         if not self.h.process:
+            shut_error(self)
             fail(FS_GONE, self)
         self.drain(True)
         whoami(&self.h, self, &me)
@@ -311,8 +328,10 @@ cdef int leave_if_unused(Heap heap) except -1:
 
 def refuse_all(bint refused):
     """While this process lets go of everything, and when it has, its handles raise."""
-    global fs_never_closed
-    fs_never_closed = refused
+    cdef Heap heap
+    for heap in heaps:
+        if heap.h.shut != FS_SHUT_FORKED:
+            heap.h.shut = FS_SHUT_LEFT if refused else 0
 
 
 def inspect(int fd):
@@ -363,6 +382,7 @@ def before_fork():
 @cython.final
 cdef class Ref:
     def __dealloc__(self):
+        fs_switch_end(&self.switch)
         if self.o != NULL:
             self.o = NULL
             release_slot(self.heap, self.slot)
@@ -372,7 +392,7 @@ cdef Ref no_ref = Ref.__new__(Ref)  # of a handle that was made without its make
 no_ref.heap = Heap.__new__(Heap)
 no_ref.h = &no_ref.heap.h
 no_ref.o = <fs_object *>fs_nothing
-no_ref.closed = &fs_always_closed
+no_ref.switch.closed = &fs_always_closed
 
 
 cdef void release_slot(Heap heap, uint64_t slot) noexcept:
@@ -428,7 +448,7 @@ cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot):
     ref.slot = slot
     ref.o = <fs_object *>(heap.h.base + offset)
     ref.serial = ref.o.serial
-    ref.closed = &fs_never_closed
+    ref.switch.closed = &heap.h.shut
     return ref
 
 
@@ -440,7 +460,7 @@ cdef Ref adopt_ref(Heap heap, uint64_t offset, uint64_t slot):
         if fs_kind_at(&heap.h, gate, FS_GATE, sizeof(fs_cell)) == NULL:
             fail(FS_CORRUPT, heap)
         ref.gate = open_ref(heap, gate, (<fs_object *>(heap.h.base + gate)).serial)
-        ref.closed = &(<fs_cell *>ref.gate.o).value
+        fs_switch_set(&heap.h, &ref.switch, &(<fs_cell *>ref.gate.o).value)
     return ref
 
 
@@ -484,7 +504,7 @@ cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate):
     if r != FS_OK:
         fail(r, heap)
     ref.gate = gate
-    ref.closed = &(<fs_cell *>gate.o).value
+    fs_switch_set(&heap.h, &ref.switch, &(<fs_cell *>gate.o).value)
     return ref
 
 
@@ -732,7 +752,7 @@ cdef inline bint hold_now(Ref ref) noexcept:
     """The user's acquire, when nothing is in the way."""
     cdef fs_self me
     cdef int r
-    if ref.closed[0] or fs_me(ref.h, &me) != FS_OK:
+    if ref.switch.closed[0] or fs_me(ref.h, &me) != FS_OK:
         return False
     r = fs_enter(&me, &ref.o.lock)
     if r != FS_OK and r != FS_NESTED:
@@ -878,7 +898,7 @@ cdef inline int take(Ref ref, int64_t deadline) except -1:
     cdef fs_self me
     cdef fs_lock *lock = &ref.o.lock
     cdef int r = FS_OK
-    if ref.closed[0]:
+    if ref.switch.closed[0]:
         check_open(ref)
     if fs_me(ref.h, &me) != FS_OK:
         whoami(ref.h, ref.heap, &me)
@@ -892,7 +912,7 @@ cdef inline int take(Ref ref, int64_t deadline) except -1:
 
 cdef inline int give(Ref ref) except -1:
     cdef fs_lock *lock = &ref.o.lock
-    if ref.closed[0]:
+    if ref.switch.closed[0]:
         check_open(ref)
     if not fs_load_u32(&lock.word) & FS_LOCK_OWNER:
         raise ValueError("semaphore or lock released too many times")

@@ -28,7 +28,7 @@ cdef extern from "Python.h":
 
 
 cdef int whoami(Ref ref, fs_self *me) except -1:
-    if ref.closed[0]:
+    if ref.switch.closed[0]:
         check_open(ref)
     cdef int r = fs_me(ref.h, me)
     if r != FS_OK:
@@ -61,7 +61,7 @@ cdef int take(Ref ref, int64_t deadline) except -1:
     cdef fs_semaphore *s = <fs_semaphore *>ref.o
     cdef fs_patience p = fs_patience(deadline, 0)
     cdef int r = FS_INTERRUPTED
-    if ref.closed[0]:
+    if ref.switch.closed[0]:
         check_open(ref)
     if fs_semaphore_try(s):
         return 1
@@ -69,7 +69,7 @@ cdef int take(Ref ref, int64_t deadline) except -1:
         return fs_semaphore_wait(s, &p) == FS_OK
     while r == FS_INTERRUPTED:
         PyErr_CheckSignals()
-        if ref.closed[0]:
+        if ref.switch.closed[0]:
             check_open(ref)
         with nogil:
             r = fs_semaphore_wait(s, &p)
@@ -77,7 +77,7 @@ cdef int take(Ref ref, int64_t deadline) except -1:
 
 
 cdef int give(Ref ref) except -1:
-    if ref.closed[0]:
+    if ref.switch.closed[0]:
         check_open(ref)
     if fs_semaphore_give(<fs_semaphore *>ref.o) != FS_OK:
         raise ValueError("semaphore or lock released too many times")
@@ -154,7 +154,7 @@ cdef int take_bounded(Ref ref, int64_t deadline) except -1:
         r = FS_INTERRUPTED
     while r == FS_INTERRUPTED:
         retry(r, &me)
-        if ref.closed[0]:
+        if ref.switch.closed[0]:
             check_open(ref)
         with nogil:
             r = fs_bounded_wait(&me, b, &p)
@@ -265,7 +265,7 @@ cdef class Event(Handle):
         cdef int r = FS_INTERRUPTED
         while r == FS_INTERRUPTED:
             PyErr_CheckSignals()
-            if self.ref.closed[0]:
+            if self.ref.switch.closed[0]:
                 check_open(self.ref)
             with nogil:
                 r = fs_event_wait(e, since, &p)
@@ -327,7 +327,7 @@ cdef class Waiters(Handle):
         whoami(self.ref, &me)
         while r == FS_INTERRUPTED:
             retry(r, &me)
-            if self.ref.closed[0]:
+            if self.ref.switch.closed[0]:
                 check_open(self.ref)
             with nogil:
                 r = fs_waiters_wait(&me, <fs_waiters *>self.ref.o, seat, &p)

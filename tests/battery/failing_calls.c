@@ -435,8 +435,12 @@ static void in_a_child(int (*what)(fs_self *self)) {
         fs_self self;
         int r = fs_me(&heap, &self);
         self.wait = 1;
-        if (r == FS_OK)
+        if (r == FS_OK) {
             r = what(&self);
+        } else if (heap.shut) { /* there was no heir: that is said, and nothing touched */
+            r = heap.shut_code;
+            errno = heap.shut_errno;
+        }
         _exit(r == FS_SYSTEM ? errno : r < 0 ? 100 - r : r ? 250 : 0);
     }
     if (pid == -1 || waitpid(pid, &status, 0) != pid)

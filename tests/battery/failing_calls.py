@@ -60,7 +60,7 @@ MUTANTS = (
         "what setdefault returns is made before it is stored",
         "_dict.pyx",
         "            out = default\n            if v.kind",
-        "            out = default\n            if self.put_again(FS_CHANGED, key, &k, &v, FS_PUT_IF_ABSENT, &me, NULL) == FS_OK and v.kind",
+        "            out = default\n            self.put(key, default, FS_PUT_IF_ABSENT)\n            if v.kind",
     ),
 )
 

@@ -2,8 +2,8 @@
 
     python filling.py WAY SEED [NAME]        in a /dev/shm of its own, of the size to be filled; WAY is one of WAYS
 
-A child for each kind makes a segment, fills it, and compares all that was stored with a plain copy; lets go of half and fills it
-again; lets go of everything and fills it once more. A refusal is MemoryError or OSError, and says how much is free and what
+A child for each kind makes a segment, fills it, and compares all that was stored with a plain copy; lets go of half and fills
+it again; lets go of everything and fills it once more. A refusal is MemoryError or OSError, and says how much is free and what
 to do; a child that a signal ends has failed. A kind joins by one line in KINDS.
 """
 
@@ -38,6 +38,10 @@ def wide(i: int) -> str:
 
 def small(i: int) -> list[Any]:
     return [i, wide(i)[: 200 * SCALE]]
+
+
+def numbers(i: int) -> dict[str, Any]:
+    return {"n": [i] * 50 * SCALE, "i": i}
 
 
 # --- kinds --------------------------------------------------------------------------------------------------------------------
@@ -123,7 +127,10 @@ class Nested(Kind):
             assert (inner[:] if isinstance(plain, list) else inner.copy()) == plain, i
 
     def let_go(self, all_of_it: bool) -> None:
-        for key in list(self.model)[:: 1 if all_of_it else 2]:
+        if all_of_it:
+            self.d.clear()
+            self.model.clear()
+        for key in list(self.model)[::2]:
             del self.d[key], self.model[key]
 
 
@@ -190,7 +197,9 @@ class Mixed(Kind):
     """All of it at once, as chance will have it."""
 
     def start(self) -> None:
-        self.parts = [make() for name, make in KINDS.items() if name not in ("all at once", "a value that grows", "a dict, keys only")]
+        self.parts = [
+            make() for name, make in KINDS.items() if name not in ("all at once", "a value that grows", "a dict, keys only")
+        ]
 
     def add(self, i: int) -> None:
         random.choice(self.parts).add(i)
@@ -232,7 +241,9 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "a dict, increments": lambda: Tight(lambda d, i: d.increment(i, i), lambda i: {i: i}),
     "a dict, text": lambda: Entries(lambda d, i: d.__setitem__(f"key {i}", wide(i)), lambda i: {f"key {i}": wide(i)}),
     "a dict, bytes": lambda: Entries(lambda d, i: d.__setitem__(i, wide(i).encode()), lambda i: {i: wide(i).encode()}),
-    "a dict, pickles": lambda: Entries(lambda d, i: d.__setitem__(i, {"n": [i] * 50 * SCALE}), lambda i: {i: {"n": [i] * 50 * SCALE}}),
+    "a dict, pickles": lambda: Entries(
+        lambda d, i: d.__setitem__(i, {"n": [i] * 50 * SCALE}), lambda i: {i: {"n": [i] * 50 * SCALE}}
+    ),
     "a dict, keys only": lambda: Entries(lambda d, i: d.__setitem__("k" * 500 + str(i), i), lambda i: {"k" * 500 + str(i): i}),
     "a dict, updates": lambda: Entries(
         lambda d, i: d.update({(i, k): wide(i + k) for k in range(50)}), lambda i: {(i, k): wide(i + k) for k in range(50)}
@@ -244,7 +255,9 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "a list, inserted": lambda: Items(lambda items, i: items.insert(len(items) // 2, wide(i)), nothing),
     "a list, slices": lambda: Items(lambda items, i: items.__setitem__(slice(0, 0), small(i)), nothing),
     "lists in a dict": lambda: Nested(lambda d, i: d.__setitem__(i, fastshm.list(small(i))), small),
-    "dicts in a dict": lambda: Nested(lambda d, i: d.__setitem__(i, fastshm.dict(n=i, t=wide(i))), lambda i: {"n": i, "t": wide(i)}),
+    "dicts in a dict": lambda: Nested(
+        lambda d, i: d.__setitem__(i, fastshm.dict(n=i, t=wide(i))), lambda i: {"n": i, "t": wide(i)}
+    ),
     "values": lambda: Objects(lambda _, i: fastshm.Value("q", i), lambda i: i),
     "arrays": lambda: Objects(lambda _, i: fastshm.Array("q", [i] * (i % 100 + 1)), lambda i: [i] * (i % 100 + 1)),
     "raw arrays": lambda: Objects(lambda _, i: fastshm.RawArray("q", [i] * (i % 100 + 1)), lambda i: [i] * (i % 100 + 1)),
@@ -274,7 +287,7 @@ def is_remedy(error: BaseException) -> None:
     f = os.statvfs("/dev/shm")
     free = int(found[1].replace(",", ""))
     assert TWO or free == f.f_bavail * f.f_frsize, f"{f.f_bavail * f.f_frsize} are free: {text!r}"
-    for word in ("/dev/shm", "free some", "enlarge the tmpfs", "ulimit -f"):
+    for word in ("/dev/shm", "free some", "enlarge the tmpfs", "ulimit -f", "ulimit -v"):
         assert word in text, f"no remedy: {text!r}"
 
 
@@ -303,6 +316,10 @@ def go_through(name: str, check: Callable[[BaseException], None] = is_remedy) ->
     kind.check()
     heap.check()
     assert other.fetch_add(1) == 5
+    try:
+        fastshm.list([0] * 1_000).__imul__(1_000_000)
+    except MemoryError as error:
+        check(error)
     for again in range(3):  # a refusal changes nothing
         try:
             kind.add(count + again)
@@ -343,13 +360,16 @@ def of_file_size(name: str) -> None:
 
 
 def of_address_space(name: str) -> None:
-    """A segment is no larger than what may be mapped, here some MiB; what Python then needs is there."""
-    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (24 << 20), resource.RLIM_INFINITY))
+    """A segment is no larger than what may be mapped, here half of what is there; what Python then needs is there."""
+    f = os.statvfs("/dev/shm")
+    room = f.f_blocks * f.f_frsize
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + room * 7 // 8, resource.RLIM_INFINITY))
     fastshm.Value("i")
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     size = os.stat(f"/dev/shm/{heap.default().name}").st_size
-    assert size < 24 << 20
+    assert size <= room // 2, size
     go_through(name)
 
 
@@ -366,8 +386,7 @@ def of_descriptors(_: str) -> None:
         try:
             d = fastshm.dict(a=1)
         except OSError as error:
-            refused += 1
-            assert error.errno == errno.EMFILE, error
+            refused += error.errno == errno.EMFILE
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         if d is not None:
             break
@@ -387,18 +406,21 @@ def of_two_families(name: str) -> None:
     """Two processes that know nothing of each other, in one tmpfs."""
     global TWO
     TWO = True
-    pids = [os.fork(), 0]
-    kind = KINDS[name]()
+    mine, theirs = os.pipe(), os.pipe()
+    pid = os.fork()
+    kind = KINDS[name]()  # in a segment of its own, and only then the filling begins
+    os.write((mine if pid else theirs)[1], b"!")
+    os.read((theirs if pid else mine)[0], 1)
     count = fill(kind, 0, is_remedy)
     kind.check()
     if count:
         kind.let_go(True)
         kind.check()
     heap.check()
-    if not pids[0]:
+    if not pid:
         heap._leave()
         os._exit(0)
-    assert os.waitpid(pids[0], 0)[1] == 0
+    assert os.waitpid(pid, 0)[1] == 0
     last = fill(kind, 0, is_remedy)
     assert last > 3, "the other one is gone, and its memory, too"
     kind.check()
@@ -439,11 +461,46 @@ def of_two_in_one(name: str) -> None:
     heap.check()
 
 
+def refusals(d: Any, value: Any, array: Any, gated: Any, inner: Any) -> int:
+    """How much of what a child without a part tries is refused."""
+    tries: list[Callable[[], object]] = [
+        lambda: d[1],
+        lambda: len(d),
+        lambda: d.copy(),
+        lambda: 1 in d,
+        lambda: list(d),
+        lambda: d.__setitem__(1, 2),
+        lambda: d.get_lock().acquire(),
+        lambda: pickle.dumps(d),
+        lambda: value.value,
+        lambda: value.add(1),
+        lambda: value.get_lock().acquire(),
+        lambda: array[0],
+        lambda: array[:],
+        lambda: array.__setitem__(0, 3),
+        lambda: memoryview(array),
+        lambda: gated["a"],
+        lambda: gated.get("b"),
+        lambda: inner[0],
+        lambda: len(inner),
+        lambda: list(inner),
+        lambda: inner.append(2),
+        lambda: fastshm.dict(a=1),
+    ]
+    refused = 0
+    for attempt in tries:
+        try:
+            attempt()
+        except MemoryError as error:
+            refused += "fork" in str(error)
+    return refused
+
+
 def of_a_full_fork(_: str) -> None:
     """A child for which there is no room says so, and touches nothing, however its parent goes on."""
     d, hog = fastshm.dict({i: wide(i) for i in range(20)}), fastshm.list([0] * 3_000)
     value, array, view = fastshm.Value("q", 7), fastshm.Array("q", [1, 2]), fastshm.Manager()
-    gated, inner, n, refused = view.dict(a=1), view.list([1]), 0, 0
+    gated, inner, n = view.dict(a=1), view.list([1]), 0
     for size in (30_000, 3_000, 1_000, 500, 200, 100, 40, 20):
         try:
             while True:
@@ -451,34 +508,21 @@ def of_a_full_fork(_: str) -> None:
                 n += 1
         except MemoryError as error:
             is_remedy(error)
-    ready, go = os.pipe(), os.pipe()
+    go = os.pipe()
     pid = os.fork()
     if not pid:
         os.read(go[0], 1)
-        for read in (
-            lambda: d[1], lambda: len(d), lambda: d.copy(), lambda: 1 in d, lambda: value.value, lambda: array[0], lambda: array[:],
-            lambda: gated["a"], lambda: inner[0], lambda: len(inner), lambda: d.__setitem__(1, 2), lambda: value.add(1),
-            lambda: inner.append(2), lambda: array.__setitem__(0, 3), lambda: pickle.dumps(d), lambda: value.get_lock().acquire(),
-            lambda: fastshm.dict(a=1), lambda: list(d), lambda: list(inner), lambda: memoryview(array), lambda: d.get_lock().acquire(),
-        ):  # fmt: skip
-            try:
-                read()
-            except MemoryError as error:
-                assert "fork" in str(error), error
-                refused += 1
-            else:
-                traceback.print_stack(limit=1)
-        os._exit(refused)
+        os._exit(refusals(d, value, array, gated, inner))
     addresses = {x._address for x in (d, value, array, gated, inner)}
     del d, value, array, gated, inner
     others = [fastshm.Value("q", i) for i in range(20)]
-    filled = fastshm.dict({i: "z" * 90 for i in range(20)})
+    filled = fastshm.dict(dict.fromkeys(range(20), "z" * 90))
     assert len(addresses) == 5
     os.write(go[1], b"!")
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert code == 21, f"{code} of 21 were refused"
+    assert code == 22, f"{code} of 22 were refused"
     assert [v.value for v in others] == list(range(20))
-    assert filled.copy() == {i: "z" * 90 for i in range(20)}
+    assert filled.copy() == dict.fromkeys(range(20), "z" * 90)
     hog[:] = []
     heap.check()
     pid = os.fork()
