@@ -409,15 +409,22 @@ def stopped(judge: Judge, waiters: int, seconds: float) -> None:
         MARKS[:] = bytes(len(MARKS))
         with judge.trial(f"stopped for {seconds} s"):
             pids = [forked(hold)]
-            until(marked)
-            os.kill(pids[0], signal.SIGSTOP)
-            pids += [forked(wait, i) for i in range(waiters)]
-            end = time.monotonic() + seconds
-            while time.monotonic() < end:
-                judge.held(judge.random.choice(judge.locks), 0.05)
-            mark(1, 1)
-            os.kill(pids[0], signal.SIGCONT)
-            assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * len(pids)
+            try:
+                until(marked)
+                os.kill(pids[0], signal.SIGSTOP)
+                pids += [forked(wait, i) for i in range(waiters)]
+                end = time.monotonic() + seconds
+                while time.monotonic() < end:
+                    judge.held(judge.random.choice(judge.locks), 0.05)
+                mark(1, 1)
+                os.kill(pids[0], signal.SIGCONT)
+                while pids:
+                    assert os.waitpid(pids[-1], 0)[1] == 0
+                    pids.pop()
+            finally:
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it is the one that failed
+                        killed(pid)
             robbed = [marked(40 + i) for i in range(waiters)]
             assert not any(robbed), f"robbed while stopped, or abandoned after it: {robbed}"
             assert all(marked(2 + i) for i in range(waiters)), "they did not wait for it"

@@ -251,29 +251,39 @@ def windows(raised: Raised, wanted: int) -> None:
         raised.notes.append(f"multiprocessing.{kind}: {held} of {wanted:,} left held")
 
 
+def waits(raised: Raised, operation: Operation, mode: str) -> float | None:
+    """Seconds from the one signal to its exception; None when there was nothing to wait for."""
+    thing = operation.make()
+    if mode == "object" and thing is None:
+        return None
+    with rival_for_object(thing, 1.0, 0.001) if mode == "object" else rival_for_heap(1.0, 0.001):
+        sent = time.monotonic() + 0.015
+        with storm(every=0.015):
+            came = raised.burst(operation, thing, 0, 1)[1]
+        seconds = time.monotonic() - sent
+    return seconds if came and seconds > -0.01 else None
+
+
 def come_through(raised: Raised, rounds: int) -> None:
-    """One signal into a wait, for the object's lock or the heap's: how long until it is raised?"""
-    slowest = 0.0
+    """A signal into a wait, for the object's lock or the heap's. Late three times in a row is a failure, less the machine's."""
+    slowest, slow = 0.0, 0
     for mode in ("object", "heap"):
-        waited = set()
+        waited = 0
         for operation in OPERATIONS * rounds:
-            thing = operation.make()
-            if "timeout" in operation.name or (mode == "object" and thing is None):
+            if "timeout" in operation.name or (seconds := waits(raised, operation, mode)) is None:
                 continue
-            with rival_for_object(thing, 1.0, 0.001) if mode == "object" else rival_for_heap(1.0, 0.001):
-                sent = time.monotonic() + 0.015
-                with storm(every=0.015):
-                    came = raised.burst(operation, thing, 0, 1)[1]
-                seconds = time.monotonic() - sent
-            if came and seconds > -0.01:
-                waited.add(operation.name)
+            waited += 1
+            with raised.trial(f"{operation.name}, {mode}"):
+                for _ in range(2):
+                    if seconds > THROUGH:
+                        slow += 1
+                        seconds = waits(raised, operation, mode) or 0.0
                 slowest = max(slowest, seconds)
-                with raised.trial(f"{operation.name}, {mode}"):
-                    assert seconds < THROUGH, f"it took {seconds * 1e3:.0f} ms"
-                    assert not raised.unraisable, raised.unraisable
-            del thing
-        raised.notes.append(f"{mode}: {len(waited)} operations waited")
-    raised.notes.append(f"the slowest after {slowest * 1e3:.0f} ms")
+                assert seconds < THROUGH, f"it took {seconds * 1e3:.0f} ms"
+                assert not raised.unraisable, raised.unraisable
+        raised.notes.append(f"{mode}: {waited // rounds} operations waited")
+    again = f", {slow} slower ones tried again" if slow else ""
+    raised.notes.append(f"after {slowest * 1e3:.0f} ms at most{again}")
 
 
 def deaths(judge: Judge) -> None:

@@ -16,7 +16,7 @@ from battery import HERE, SEEDS, Figure, figure_from
 
 sys.path.append(str(HERE.parent))  # crew.py and leftovers.py
 
-SECONDS = 30.0  # far beyond what a slow machine needs: only a hang gets here
+SECONDS = 10.0  # far beyond what a slow machine needs: only a hang gets here
 
 
 class Trials:
