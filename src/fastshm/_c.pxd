@@ -52,6 +52,15 @@ cdef extern from "segment.h" nogil:
         uint64_t tracker_inode
         uint64_t processes
 
+    ctypedef struct fs_switch:
+        const uint64_t *closed
+
+    enum:
+        FS_SHUT_LEFT, FS_SHUT_FORKED
+
+    void fs_switch_set(fs_heap *heap, fs_switch *s, const uint64_t *closed)
+    void fs_switch_end(fs_switch *s)
+
     ctypedef struct fs_heap:
         char *base
         fs_super *super
@@ -61,6 +70,9 @@ cdef extern from "segment.h" nogil:
         int live_fd
         uint32_t process_id
         uint64_t process
+        uint64_t shut
+        int shut_code
+        int shut_errno
         uint64_t epoch
         uint64_t *free_slots
         uint64_t free_count
@@ -110,6 +122,9 @@ cdef extern from "segment.h" nogil:
     int fs_ticket_new(const fs_self *me, uint64_t obj, uint64_t *offset, uint64_t *serial)
     int fs_ticket_use(const fs_self *me, uint64_t offset, uint64_t serial, uint64_t obj, uint64_t *slot)
 
+    int fs_file_make(const char *path, uint64_t size)
+    int fs_file_open(const char *path)
+    void fs_file_unmake(const char *path)
     int fs_segment_create(fs_heap *heap, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode)
     int fs_segment_open(fs_heap *heap, int fd, int *why)
     int fs_segment_inspect(int fd, uint64_t *size)

@@ -13,7 +13,7 @@ cdef extern from *:
 
 
 cdef inline int whoami(Ref ref, fs_self *me) except -1:
-    if ref.closed[0]:
+    if ref.switch.closed[0]:
         check_open(ref)
     cdef int r = fs_me(ref.h, me)
     if r != FS_OK:

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastshm._c cimport fs_heap, fs_lock, fs_object, fs_self
+from fastshm._c cimport fs_heap, fs_lock, fs_object, fs_self, fs_switch
 
 cdef class Heap:
     cdef fs_heap h
@@ -20,7 +20,7 @@ cdef class Ref:
     cdef uint64_t offset
     cdef uint64_t serial
     cdef uint64_t slot
-    cdef const uint64_t *closed  # not 0: the object's manager was shut down, or this process is at its end
+    cdef fs_switch switch  # closed[0] is not 0: the object's manager was shut down, or this process has no part in it
     cdef Ref gate
 
 cdef class Handle:

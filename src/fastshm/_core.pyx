@@ -9,6 +9,7 @@ import os
 import pickle
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from libc.errno cimport errno as c_errno
@@ -19,12 +20,13 @@ from fastshm._c cimport *
 
 cdef extern from *:
     """
-    static uint64_t fs_never_closed = 0, fs_always_closed = 1;
+    static const uint64_t fs_always_closed = 1;
     static uint64_t fs_nothing[64]; /* stands for the object of a handle that nobody has made */
     static __thread PyObject *fs_collecting = NULL; /* borrowed: the list that takes the handles being pickled */
     static __thread PyObject *fs_collecting_heap = NULL;
     """
-    uint64_t fs_never_closed, fs_always_closed, fs_nothing[64]
+    const uint64_t fs_always_closed
+    uint64_t fs_nothing[64]
     PyObject *fs_collecting
     PyObject *fs_collecting_heap
 
@@ -36,18 +38,21 @@ class CorruptedError(RuntimeError):
 # --- errors and retries -------------------------------------------------------------------------------------------------------
 
 cdef int no_memory(Heap heap) except -1:
-    cdef str room = ""
-    if heap is not None and heap.h.fd >= 0:
-        f = os.fstatvfs(heap.h.fd)
-        room = f" ({f.f_bavail * f.f_frsize:,} bytes free there, {heap.h.super.committed:,} in use by {heap.name})"
+    cdef bint is_mapped = heap is not None and heap.h.fd >= 0
+    f = os.fstatvfs(heap.h.fd) if is_mapped else os.statvfs("/dev/shm")
+    used = f", {heap.h.super.committed:,} in use by {heap.name}" if is_mapped else ""
     raise MemoryError(
-        f"no shared memory left in /dev/shm{room}; free some, enlarge the tmpfs, or raise the file size limit (ulimit -f)"
+        f"no shared memory left in /dev/shm ({f.f_bavail * f.f_frsize:,} bytes free there{used}); free some, "
+        "enlarge the tmpfs, or raise the limits of file size (ulimit -f) and address space (ulimit -v)"
     )
 
 
 cdef int fail(int code, Heap heap) except -1:
     """Raises what a negative return code means."""
-    cdef int e = c_errno
+    return fail_with(code, heap, c_errno)
+
+
+cdef int fail_with(int code, Heap heap, int e) except -1:
     if code == FS_NOMEM:
         no_memory(heap)
     if code == FS_PRIVATE_NOMEM:
@@ -74,16 +79,30 @@ cdef int retry(int code, fs_self *me) except -1:
     return 0
 
 
+cdef int shut_error(Heap heap) except -1:
+    """Raises why this process has no part in the segment, if that is so."""
+    if heap.h.shut == FS_SHUT_LEFT:
+        raise ReferenceError("this process has let go of its shared objects: it is at its end")
+    if heap.h.shut and heap.h.shut_code == FS_SYSTEM:
+        raise OSError(heap.h.shut_errno, f"no part in {heap.name} could be made for this process when it was forked: "
+                                         f"{strerror(heap.h.shut_errno).decode()}")
+    if heap.h.shut:
+        raise MemoryError(
+            f"there was no memory for this process's part in {heap.name} when it was forked, so it shares nothing there; "
+            "free some, or enlarge the tmpfs on /dev/shm, and fork again"
+        )
+    return 0
+
+
 cdef int closed_error(Ref ref) except -1:
     if ref is no_ref:
         raise TypeError("this handle was not made by fastshm, so there is nothing behind it")
-    if fs_never_closed:
-        raise ReferenceError("this process has let go of its shared objects: it is at its end")
+    shut_error(ref.heap)
     raise ConnectionRefusedError(errno.ECONNREFUSED, "the manager of this object has been shut down")
 
 
 cdef int check_open(Ref ref) except -1:
-    if ref.closed[0]:
+    if ref.switch.closed[0]:
         closed_error(ref)
     return 0
 
@@ -91,6 +110,7 @@ cdef int check_open(Ref ref) except -1:
 cdef int whoami(fs_heap *h, Heap heap, fs_self *me) except -1:
     cdef int r = fs_me(h, me)
     if r != FS_OK:
+        shut_error(heap)
         fail(r, heap)
     return 0
 
@@ -128,42 +148,56 @@ cdef class Heap:
         self.pending = []
 
     @staticmethod
-    def create(str name, bytes path, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode, dict into):
-        """Takes over the descriptor of a fresh, empty shared memory file of `size` bytes and joins it. From then on it is in
-        `into`, whatever interrupts the caller."""
-        cdef Heap heap = fresh_heap(name)
-        cdef int r
+    def create(str name, bytes path, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode, dict into):
+        """Makes the file, exclusively, and joins it. Then it is in `into`, whatever interrupts the caller; else the file is
+        gone."""
+        cdef Heap heap = fresh_heap(name, into)
+        cdef const char *place = PyBytes_AS_STRING(path)
+        cdef int r, fd
         with nogil:
-            r = fs_segment_create(&heap.h, fd, size, tracker_device, tracker_inode)
+            fd = fs_file_make(place, size)
+            r = FS_SYSTEM if fd == -1 else fs_segment_create(&heap.h, fd, size, tracker_device, tracker_inode)
+            if r == FS_OK:
+                fs_segment_named(&heap.h, place)
+            elif fd != -1:
+                fs_file_unmake(place)
         if r != FS_OK:
-            left_heaps.append(heap)
+            give_up(heap, into)
             fail(r, heap)
-        fs_segment_named(&heap.h, path)
-        into[name] = heap
         return heap
 
     @staticmethod
-    def attach(str name, bytes path, int fd, dict into):
-        """Takes over the descriptor of an existing segment, checks it and joins it. Into `into`, as with create()."""
-        cdef Heap heap = fresh_heap(name)
-        cdef int why = 0, r
+    def attach(str name, bytes path, dict into):
+        """Opens an existing segment, checks it and joins it. Into `into`, as with create()."""
+        cdef Heap heap = fresh_heap(name, into)
+        cdef const char *place = PyBytes_AS_STRING(path)
+        cdef int why = 0, r, fd
         with nogil:
-            r = fs_segment_open(&heap.h, fd, &why)
+            fd = fs_file_open(place)
+            r = FS_SYSTEM if fd == -1 else fs_segment_open(&heap.h, fd, &why)
+            if r == FS_OK:
+                fs_segment_named(&heap.h, place)
+        cdef int e = c_errno
         if r != FS_OK:
-            left_heaps.append(heap)
+            give_up(heap, into)
+        if fd == -1 and e == errno.ENOENT:
+            raise FileNotFoundError(e, f"shared memory segment {name} is gone: the processes that used it have all ended")
         if why in (FS_WHY_OWNER, FS_WHY_MODE):
             raise PermissionError(errno.EACCES, f"shared memory segment {name} is refused: {WHY[why]}")
         if why:
             raise CorruptedError(f"shared memory segment {name} is refused: {WHY[why]}")
-        if r == FS_SYSTEM and c_errno == errno.ENOMEM:
+        if r == FS_SYSTEM and e == errno.ENOMEM:
             raise MemoryError(f"no address space to map {name}: raise the limit (ulimit -v)")
         if r == FS_GONE:
             raise FileNotFoundError(errno.ENOENT, f"shared memory segment {name} has just been removed by its last user")
         if r != FS_OK:
-            fail(r, heap)
-        fs_segment_named(&heap.h, path)
-        into[name] = heap
+            fail_with(r, heap, e)
         return heap
+
+    @property
+    def is_joined(self):
+        """Until part(), unless that found nobody else."""
+        return self.h.process != 0
 
     @property
     def tracker(self):
@@ -189,6 +223,7 @@ cdef class Heap:
         cdef const char *broken = NULL
         cdef int r = FS_BUSY
         if not self.h.process:
+            shut_error(self)
             fail(FS_GONE, self)
         self.drain(True)
         whoami(&self.h, self, &me)
@@ -252,8 +287,8 @@ cdef class Heap:
         return 0
 
 
-cdef Heap fresh_heap(str name):
-    """For a segment about to be mapped."""
+cdef Heap fresh_heap(str name, dict into):
+    """For a segment about to be mapped: in `into` already, so that no memory is needed once it is there."""
     cdef Heap heap
     if left_heaps:
         heap = left_heaps.pop()
@@ -265,7 +300,19 @@ cdef Heap fresh_heap(str name):
             raise OSError(errno.EMFILE, "too many shared memory segments in one process")
         heaps.append(heap)
     heap.name = name
+    try:
+        into[name] = heap
+    except BaseException:
+        left_heaps.append(heap)
+        raise
     return heap
+
+
+cdef int give_up(Heap heap, dict into) except -1:
+    """It is not mapped after all."""
+    del into[heap.name]
+    left_heaps.append(heap)
+    return 0
 
 
 cdef int leave_if_unused(Heap heap) except -1:
@@ -281,8 +328,10 @@ cdef int leave_if_unused(Heap heap) except -1:
 
 def refuse_all(bint refused):
     """While this process lets go of everything, and when it has, its handles raise."""
-    global fs_never_closed
-    fs_never_closed = refused
+    cdef Heap heap
+    for heap in heaps:
+        if heap.h.shut != FS_SHUT_FORKED:
+            heap.h.shut = FS_SHUT_LEFT if refused else 0
 
 
 def inspect(int fd):
@@ -333,6 +382,7 @@ def before_fork():
 @cython.final
 cdef class Ref:
     def __dealloc__(self):
+        fs_switch_end(&self.switch)
         if self.o != NULL:
             self.o = NULL
             release_slot(self.heap, self.slot)
@@ -342,7 +392,7 @@ cdef Ref no_ref = Ref.__new__(Ref)  # of a handle that was made without its make
 no_ref.heap = Heap.__new__(Heap)
 no_ref.h = &no_ref.heap.h
 no_ref.o = <fs_object *>fs_nothing
-no_ref.closed = &fs_always_closed
+no_ref.switch.closed = &fs_always_closed
 
 
 cdef void release_slot(Heap heap, uint64_t slot) noexcept:
@@ -398,7 +448,7 @@ cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot):
     ref.slot = slot
     ref.o = <fs_object *>(heap.h.base + offset)
     ref.serial = ref.o.serial
-    ref.closed = &fs_never_closed
+    ref.switch.closed = &heap.h.shut
     return ref
 
 
@@ -410,7 +460,7 @@ cdef Ref adopt_ref(Heap heap, uint64_t offset, uint64_t slot):
         if fs_kind_at(&heap.h, gate, FS_GATE, sizeof(fs_cell)) == NULL:
             fail(FS_CORRUPT, heap)
         ref.gate = open_ref(heap, gate, (<fs_object *>(heap.h.base + gate)).serial)
-        ref.closed = &(<fs_cell *>ref.gate.o).value
+        fs_switch_set(&heap.h, &ref.switch, &(<fs_cell *>ref.gate.o).value)
     return ref
 
 
@@ -454,7 +504,7 @@ cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate):
     if r != FS_OK:
         fail(r, heap)
     ref.gate = gate
-    ref.closed = &(<fs_cell *>gate.o).value
+    fs_switch_set(&heap.h, &ref.switch, &(<fs_cell *>gate.o).value)
     return ref
 
 
@@ -702,7 +752,7 @@ cdef inline bint hold_now(Ref ref) noexcept:
     """The user's acquire, when nothing is in the way."""
     cdef fs_self me
     cdef int r
-    if ref.closed[0] or fs_me(ref.h, &me) != FS_OK:
+    if ref.switch.closed[0] or fs_me(ref.h, &me) != FS_OK:
         return False
     r = fs_enter(&me, &ref.o.lock)
     if r != FS_OK and r != FS_NESTED:
@@ -848,7 +898,7 @@ cdef inline int take(Ref ref, int64_t deadline) except -1:
     cdef fs_self me
     cdef fs_lock *lock = &ref.o.lock
     cdef int r = FS_OK
-    if ref.closed[0]:
+    if ref.switch.closed[0]:
         check_open(ref)
     if fs_me(ref.h, &me) != FS_OK:
         whoami(ref.h, ref.heap, &me)
@@ -862,7 +912,7 @@ cdef inline int take(Ref ref, int64_t deadline) except -1:
 
 cdef inline int give(Ref ref) except -1:
     cdef fs_lock *lock = &ref.o.lock
-    if ref.closed[0]:
+    if ref.switch.closed[0]:
         check_open(ref)
     if not fs_load_u32(&lock.word) & FS_LOCK_OWNER:
         raise ValueError("semaphore or lock released too many times")

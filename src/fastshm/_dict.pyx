@@ -384,7 +384,7 @@ cdef class Dict(Handle):
         cdef fs_key k
         cdef object kept, out
         cdef uint64_t looked
-        if self.ref.closed[0]:
+        if self.ref.switch.closed[0]:
             check_open(self.ref)
         kept = key_of(key, &k, self.seed)
         if k.form != FS_K_OTHER:
@@ -417,7 +417,7 @@ cdef class Dict(Handle):
         cdef object _kept
         cdef uint64_t looked
         cdef int r
-        if self.ref.closed[0]:
+        if self.ref.switch.closed[0]:
             check_open(self.ref)
         _kept = key_of(key, &k, self.seed)
         if k.form != FS_K_OTHER:
@@ -437,7 +437,7 @@ cdef class Dict(Handle):
         cdef fs_self me
         cdef uint64_t used
         cdef int r
-        if self.ref.closed[0]:
+        if self.ref.switch.closed[0]:
             check_open(self.ref)
         if fs_table_count(self.t, &used) == FS_OK:
             return used

@@ -109,7 +109,7 @@ cdef class List(Handle):
 
     def __len__(self):
         cdef uint64_t version, n
-        if self.ref.closed[0]:
+        if self.ref.switch.closed[0]:
             check_open(self.ref)
         if self.fresh != NULL:
             (<ListIterator>self.fresh).snapshot()
@@ -141,7 +141,7 @@ cdef class List(Handle):
         cdef fs_glance seen_at
         cdef uint64_t stamp
         cdef int r
-        if self.ref.closed[0]:
+        if self.ref.switch.closed[0]:
             check_open(self.ref)
         for _ in range(TRIES):
             r = fs_vector_peek(self.ref.h, self.v, i, &seen_at, &seen)
@@ -229,7 +229,7 @@ cdef class List(Handle):
         """Item by item as the list is then; wholly of one instant when its length is asked for before the first, as list()
         does."""
         cdef ListIterator it = ListIterator.__new__(ListIterator)
-        if self.ref.closed[0]:
+        if self.ref.switch.closed[0]:
             check_open(self.ref)
         it.items = self
         self.fresh = <PyObject *>it
@@ -304,9 +304,7 @@ cdef class List(Handle):
                 s = self.snapshot(0, 0, 1)
                 count = len(self) * max(times, 0)
                 if count * sizeof(fs_slot) > room_left(self.ref.heap):
-                    raise MemoryError(
-                        f"no shared memory for a list of {count:,} items; free some, or enlarge the tmpfs on /dev/shm"
-                    )
+                    fail(FS_NOMEM, self.ref.heap)
                 if self.rearrange(list(range(len(self))) * times, None, s.stamp):
                     return self
                 tries = self.impatient(tries)

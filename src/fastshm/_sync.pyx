@@ -24,7 +24,7 @@ cdef extern from "Python.h":
 
 cdef int check_gate(Ref ref) except -1:
     """While waiting: is its manager still there? (When this process ends, its daemon threads end with it, silently.)"""
-    if ref.gate is not None and ref.closed[0]:
+    if ref.gate is not None and ref.switch.closed[0] and not ref.h.shut:
         check_open(ref)
     return 0
 
@@ -54,7 +54,7 @@ cdef int take(Ref ref, int64_t deadline) except -1:
     cdef fs_semaphore *s = <fs_semaphore *>ref.o
     cdef fs_patience p = fs_patience(deadline, 0)
     cdef int r = FS_INTERRUPTED
-    if ref.closed[0]:
+    if ref.switch.closed[0]:
         check_open(ref)
     if fs_semaphore_try(s):
         return 1
@@ -69,7 +69,7 @@ cdef int take(Ref ref, int64_t deadline) except -1:
 
 
 cdef int give(Ref ref) except -1:
-    if ref.closed[0]:
+    if ref.switch.closed[0]:
         check_open(ref)
     if fs_semaphore_give(<fs_semaphore *>ref.o) != FS_OK:
         raise ValueError("semaphore or lock released too many times")

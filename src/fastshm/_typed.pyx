@@ -153,7 +153,7 @@ cdef inline uint64_t plus(int form, uint64_t a, uint64_t b, int sign):
 cdef inline int begin(Handle self, fs_object *o, fs_self *me) except -1:
     """The object's lock for one operation; what it returns goes to end()."""
     cdef int r
-    if self.ref.closed[0]:
+    if self.ref.switch.closed[0]:
         check_open(self.ref)
     if fs_me(self.ref.h, me) == FS_OK:
         r = fs_enter(me, &o.lock)
@@ -290,6 +290,7 @@ cdef class Cell(Handle):
         unhold(self.ref)
 
     def __getbuffer__(self, Py_buffer *view, int flags):
+        check_open(self.ref)
         export(self, view, flags, &self.c.value, self.size, 1, self.typecode)
 
     def __releasebuffer__(self, Py_buffer *view):
@@ -304,7 +305,7 @@ cdef inline uint64_t cell_read(Cell self) except? 0xffffffffffffffff:
     cdef fs_self me
     cdef uint64_t version = fs_read_begin(&self.c.o.lock), word
     cdef int entered
-    if self.ref.closed[0]:
+    if self.ref.switch.closed[0]:
         check_open(self.ref)
     if not version & 1:
         word = fs_item_read(&self.c.value, self.size)
@@ -608,6 +609,7 @@ cdef class Items(Handle):
         unhold(self.ref)
 
     def __getbuffer__(self, Py_buffer *view, int flags):
+        check_open(self.ref)
         export(self, view, flags, self.p, self.itemsize, self.count, self.typecode)
 
     def __releasebuffer__(self, Py_buffer *view):
@@ -631,7 +633,7 @@ cdef inline void *array_item(Items self, object index) except NULL:
 cdef inline int array_enter(Items self, fs_self *me) except -1:
     """The lock, with no write of others left half done."""
     cdef int r
-    if self.ref.closed[0]:
+    if self.ref.switch.closed[0]:
         check_open(self.ref)
     r = fs_me(self.ref.h, me)
     if r == FS_OK:
@@ -645,7 +647,7 @@ cdef inline uint64_t array_read(Items self, void *p) except? 0xffffffffffffffff:
     cdef fs_self me
     cdef uint64_t version = fs_read_begin(&self.a.o.lock), word
     cdef int entered
-    if self.ref.closed[0]:
+    if self.ref.switch.closed[0]:
         check_open(self.ref)
     if not version & 1:
         word = fs_item_read(p, self.itemsize)

@@ -1,13 +1,14 @@
 """Whose memory it is: segments made, found, swept and left.
 
 A process has one default segment: that of its family, whose name goes to the children with multiprocessing's own configuration,
-or one that it makes. A segment of others is left as soon as this process has no handle in it. Segments are created through
-multiprocessing.shared_memory, so that the stdlib's resource tracker is the net under them while their maker lives; the name
-goes with the last process that uses the segment. docs/format.md tells how each of these steps survives a death.
+or one that it makes. A segment of others is left as soon as this process has no handle in it. Segments are registered as
+multiprocessing.shared_memory does it, so that the stdlib's resource tracker is the net under them while their maker lives; the
+name goes with the last process that uses the segment. docs/format.md tells how each of these steps survives a death.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import re
@@ -16,8 +17,6 @@ import stat
 import threading
 import time
 from multiprocessing import process, resource_tracker, util
-from multiprocessing.shared_memory import SharedMemory
-from pathlib import Path
 from typing import Any
 
 from fastshm import _core
@@ -25,7 +24,7 @@ from fastshm._core import CorruptedError, Heap
 
 __all__ = ["CorruptedError", "attach", "check", "create", "default", "sweep"]
 
-FOLDER = Path("/dev/shm")
+FOLDER = "/dev/shm"
 PREFIX = "fastshm-"
 NAME = re.compile(re.escape(PREFIX) + "[0-9a-f]{32}")
 RESERVED = 64 << 30  # address space, not memory
@@ -72,33 +71,24 @@ def create() -> Heap:
     name = PREFIX + secrets.token_hex(16)
     is_its_own = process.parent_process() is not None and _tracker() == (0, 0)
     _leave_at_exit()
-    try:  # a signal's handler may raise anywhere
-        shm = SharedMemory(name=name, create=True, size=size)
-        shm.close()
-        if is_its_own:  # a worker's tracker ends with the worker, whose family may go on: then the next start is the net
-            resource_tracker.unregister(f"/{name}", "shared_memory")
+    try:  # a signal's handler may raise anywhere, and memory be lacking for anything
+        if not is_its_own:  # a worker's tracker ends with the worker, whose family may go on: then the next start is the net
+            resource_tracker.register(f"/{name}", "shared_memory")
         tracker = (0, 0) if is_its_own else _tracker()
         _makers[name] = os.getpid()
-        return _core.Heap.create(name, os.fsencode(FOLDER / name), _open(name), size, *tracker, _heaps)
+        return _core.Heap.create(name, os.fsencode(_path(name)), size, *tracker, _heaps)
     except BaseException:
         if name not in _heaps:
-            _unmake(name)
+            _makers.pop(name, None)
+            if not is_its_own:  # once more, as the tracker complains of names that it does not know
+                resource_tracker.register(f"/{name}", "shared_memory")
+                resource_tracker.unregister(f"/{name}", "shared_memory")
         raise
 
 
-def _unmake(name: str) -> None:
-    """What is there of a segment whose making failed. The tracker complains of names that it does not know."""
-    try:
-        os.unlink(FOLDER / name)
-    except FileNotFoundError:
-        return
-    resource_tracker.register(f"/{name}", "shared_memory")
-    resource_tracker.unregister(f"/{name}", "shared_memory")
-
-
 def _largest() -> int:
-    """The size to reserve: as much as this process may map at once. Tried out on memory without a name, because a SharedMemory
-    that fails takes its name from the resource tracker twice."""
+    """The size to reserve: as much as this process may map at once. Tried out on memory without a name, so
+    that what fails leaves nothing."""
     size = RESERVED
     fd = os.memfd_create(PREFIX)
     try:
@@ -108,6 +98,8 @@ def _largest() -> int:
                 mmap.mmap(fd, size).close()
                 return size
             except (OSError, MemoryError) as error:
+                if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                    raise
                 size //= 2
                 if size < SMALLEST:
                     raise MemoryError(
@@ -128,14 +120,8 @@ def attach(name: str) -> Heap:
 def _attach(name: str) -> Heap:
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not the name of a fastshm segment")
-    try:
-        fd = _open(name)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            error.errno, f"shared memory segment {name} is gone: the processes that used it have all ended"
-        ) from None
     _leave_at_exit()
-    heap = _core.Heap.attach(name, os.fsencode(FOLDER / name), fd, _heaps)
+    heap = _core.Heap.attach(name, os.fsencode(_path(name)), _heaps)
     if _default is None:
         _become_default(heap)
     heap.bury()
@@ -158,7 +144,7 @@ def sweep() -> list[str]:
             continue
         try:
             if _is_orphan(fd) and _core.is_abandoned(fd) and _is_same(fd, name):
-                os.unlink(FOLDER / name)
+                os.unlink(_path(name))
                 removed.append(name)
         finally:
             os.close(fd)
@@ -170,8 +156,12 @@ def check() -> dict[str, int]:
     return default().check()
 
 
+def _path(name: str) -> str:
+    return f"{FOLDER}/{name}"
+
+
 def _open(name: str) -> int:
-    return os.open(FOLDER / name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    return os.open(_path(name), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def _is_orphan(fd: int) -> bool:
@@ -186,7 +176,7 @@ def _is_orphan(fd: int) -> bool:
 
 def _is_same(fd: int, name: str) -> bool:
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(FOLDER / name, follow_symlinks=False))
+        return os.path.samestat(os.fstat(fd), os.stat(_path(name), follow_symlinks=False))
     except FileNotFoundError:
         return False
 
@@ -205,9 +195,9 @@ def _tracker() -> tuple[int, int]:
 
 def _become_default(heap: Heap) -> None:
     global _default
-    _default = heap
     _configuration()[FAMILY] = heap.name
     _core.set_default(heap)
+    _default = heap  # last: until then it is done again
 
 
 def _part(heap: Heap) -> bool:
@@ -217,7 +207,7 @@ def _part(heap: Heap) -> bool:
     is_maker = _makers.get(name) == os.getpid()
     if is_last:
         try:
-            os.unlink(FOLDER / name)
+            os.unlink(_path(name))
         except FileNotFoundError:
             is_maker = False  # removed by hand, or by the tracker of a family that was killed
     if (is_last or is_maker) and heap.tracker != (0, 0) and heap.tracker == _tracker():
@@ -227,9 +217,17 @@ def _part(heap: Heap) -> bool:
 
 def _forget(heap: Heap) -> None:
     """A segment of others in which this process has no handle left."""
-    del _heaps[heap.name]
-    _makers.pop(heap.name, None)
-    _part(heap)
+    name = heap.name
+    del _heaps[name]
+    try:
+        _part(heap)
+    except BaseException:
+        if heap.is_joined:
+            _heaps[name] = heap  # tried again at the end
+        else:
+            heap.unmap()
+        raise
+    _makers.pop(name, None)
     heap.unmap()
 
 

@@ -58,10 +58,12 @@ static void fs_thread_ends(void *list) {
  *   child            closes the parent's claims, moves every heap to a new epoch, takes up the heirs
  *   parent           closes the heirs' descriptors: from now on they are the child's alone
  *
- * A fork without fs_fork_before has no heirs: the child makes its records when it first needs them (fs_heir_orphan). */
+ * Where an heir could not be made, the child shuts its heap: what its parent lets go of may be another object by the time that the
+ * child looks. A fork without fs_fork_before has no heirs: that child makes its records when it first needs them (fs_heir_orphan). */
 
 static __thread fs_heir *fs_heirs; /* of this thread's next child, by the number of the heap */
 static __thread int fs_heir_count;
+static __thread int fs_fork_is_prepared;
 
 static void fs_heirs_discard(void) {
     for (int i = 0; i < fs_heir_count; i++)
@@ -69,12 +71,13 @@ static void fs_heirs_discard(void) {
             close(fs_heirs[i].live_fd);
     free(fs_heirs);
     fs_heirs = NULL;
-    fs_heir_count = 0;
+    fs_heir_count = fs_fork_is_prepared = 0;
 }
 
 FS_UNUSED static void fs_fork_before(void) {
     int count = fs_all.count;
     fs_heirs_discard();
+    fs_fork_is_prepared = 1;
     if (!count || !(fs_heirs = malloc((size_t)count * sizeof(fs_heir))))
         return;
     for (; fs_heir_count < count; fs_heir_count++) {
@@ -83,12 +86,15 @@ FS_UNUSED static void fs_fork_before(void) {
         fs_self me;
         heir->live_fd = -1;
         heir->process = 0;
-        if (!heap->process || fs_me(heap, &me) != FS_OK)
+        if (!heap->process)
             continue;
-        me.wait = 1;
-        fs_bury(&me);
-        while (fs_heir_make(&me, heir) == FS_INTERRUPTED)
-            ;
+        if ((heir->code = fs_me(heap, &me)) == FS_OK) {
+            me.wait = 1;
+            fs_bury(&me);
+            while ((heir->code = fs_heir_make(&me, heir)) == FS_INTERRUPTED)
+                ;
+        }
+        heir->error = errno;
     }
 }
 
@@ -106,9 +112,29 @@ static void fs_fork_prepare(void) {
                 r = fs_process_copy(&me, heap->process, heir->process);
             while (r == FS_INTERRUPTED);
         }
-        if (r != FS_OK)
+        if (r != FS_OK) {
             heir->process = 0;
+            heir->code = r;
+            heir->error = errno;
+        }
     }
+}
+
+/* The child's part of one heap, which its parent has joined. */
+static void fs_fork_take_up(fs_heap *heap, int i) {
+    fs_heir *heir = i < fs_heir_count ? &fs_heirs[i] : NULL;
+    int r = heir ? heir->code : FS_PRIVATE_NOMEM;
+    if (heir && heir->process) {
+        r = fs_heir_enter(heap, heir);
+        heir->error = errno;
+    }
+    if (r == FS_OK && heir && heir->process) {
+        heir->live_fd = -1;
+        return;
+    }
+    heap->shut_code = r;
+    heap->shut_errno = heir ? heir->error : 0;
+    fs_shut(heap, FS_SHUT_FORKED);
 }
 
 static void fs_fork_in_child(void) {
@@ -117,15 +143,13 @@ static void fs_fork_in_child(void) {
         heap->epoch++;
         fs_close_own(heap, &heap->live_fd);
         fs_unpin_claims(heap, 0);
-        if (heap->process) {
-            fs_all.parent[i] = heap->process;
-            fs_all.parent_id[i] = heap->process_id;
-        }
+        if (!heap->process)
+            continue;
+        fs_all.parent[i] = fs_fork_is_prepared ? 0 : heap->process;
+        fs_all.parent_id[i] = heap->process_id;
         heap->process = 0;
-        if (i < fs_heir_count && fs_heirs[i].process && fs_heir_enter(heap, &fs_heirs[i]) == FS_OK) {
-            fs_heirs[i].live_fd = -1;
-            fs_all.parent[i] = 0;
-        }
+        if (fs_fork_is_prepared)
+            fs_fork_take_up(heap, i);
     }
     fs_heirs_discard();
 }

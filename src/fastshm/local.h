@@ -13,6 +13,18 @@ struct fs_pin {
     struct fs_pin *next;
 };
 
+/* What a handle looks at before each operation: `*closed` is not 0 when it refuses. That is its heap's `shut`, or a word of the
+ * object that switches it; then the handle is in its heap's list, so that the heap can refuse for it. */
+typedef struct fs_switch {
+    const uint64_t *closed;
+    struct fs_switch *next, **link;
+} fs_switch;
+
+enum {
+    FS_SHUT_LEFT = 1, /* this process has let go of everything */
+    FS_SHUT_FORKED,   /* it was forked when there was no room for a record of its own; shut_code, shut_errno */
+};
+
 typedef struct {
     char *base;
     fs_super *super;
@@ -27,6 +39,9 @@ typedef struct {
                                  stray close(), and a fork does not inherit them */
     uint32_t process_id;
     uint64_t process;  /* offset of our fs_process, 0 before joining and after leaving */
+    uint64_t shut;     /* FS_SHUT_, 0 while its handles serve */
+    fs_switch *switches;
+    int shut_code, shut_errno;
     uint64_t epoch;    /* changes in a forked child: cached identities are stale */
     uint64_t *free_slots; /* numbers of unused handle slots */
     uint64_t free_count, free_room;
@@ -40,6 +55,33 @@ typedef struct {
     uint32_t id;
     int wait; /* 0: come back with FS_BUSY; 1: sleep while a lock is held (call it without the interpreter lock) */
 } fs_self;
+
+FS_UNUSED static void fs_switch_set(fs_heap *heap, fs_switch *s, const uint64_t *closed) {
+    s->closed = closed;
+    s->next = heap->switches;
+    s->link = &heap->switches;
+    if (s->next)
+        s->next->link = &s->next;
+    heap->switches = s;
+    if (heap->shut)
+        s->closed = &heap->shut;
+}
+
+FS_UNUSED static void fs_switch_end(fs_switch *s) {
+    if (!s->link)
+        return;
+    *s->link = s->next;
+    if (s->next)
+        s->next->link = s->link;
+    s->link = NULL;
+}
+
+/* From now on every handle of this heap refuses. */
+FS_UNUSED static void fs_shut(fs_heap *heap, uint64_t why) {
+    heap->shut = why;
+    for (fs_switch *s = heap->switches; s; s = s->next)
+        s->closed = &heap->shut;
+}
 
 FS_COLD static int fs_is_on_file(const fs_heap *heap, int fd) {
     struct stat st;

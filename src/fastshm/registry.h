@@ -281,6 +281,7 @@ typedef struct {
     uint32_t id;
     uint64_t process; /* 0: none */
     uint64_t epoch;   /* of the heap it was made for */
+    int code, error;  /* why there is none: a return code, errno */
 } fs_heir;
 
 /* Makes a record's slots refer to what another's do, reference by reference; a death leaves a whole, shorter record. May be done

@@ -61,6 +61,45 @@ FS_UNUSED static void fs_segment_named(fs_heap *heap, const char *path) {
     snprintf(heap->path, sizeof heap->path, "%s", path);
 }
 
+/* --- files ---------------------------------------------------------------------------------------------------------------- */
+
+/* A new file of `size` bytes without pages; -1, and no file, when errno tells why not. */
+FS_COLD static int fs_file_make(const char *path, uint64_t size) {
+    int fd, r;
+    do
+        fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    while (fd == -1 && errno == EINTR);
+    if (fd == -1)
+        return -1;
+    do
+        r = ftruncate(fd, (off_t)size);
+    while (r == -1 && errno == EINTR);
+    if (r == -1) {
+        int e = errno;
+        unlink(path);
+        close(fd);
+        errno = e;
+        return -1;
+    }
+    return fd;
+}
+
+FS_COLD static void fs_file_unmake(const char *path) {
+    int e = errno;
+    unlink(path);
+    errno = e;
+}
+
+FS_COLD static int fs_file_open(const char *path) {
+    int fd;
+    do
+        fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    while (fd == -1 && errno == EINTR);
+    return fd;
+}
+
+/* --- segments ------------------------------------------------------------------------------------------------------------- */
+
 /* `fd` is a fresh file of `size` bytes that nobody else can have written; it is ours from here on. */
 FS_COLD static int fs_segment_create(fs_heap *heap, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode) {
     fs_heap_reset(heap);

@@ -31,6 +31,8 @@ ITEMS = {
     "deaths": "1, 2. Kill at every instruction; kill the rescuer",
     "load": "3. Random kills under load",
     "identity": "4. Identity",
+    "full": "5. Full memory",
+    "failing_calls": "6. Failing calls",
     "interrupts": "8. Interrupts",
     "models": "10. Models",
     "linearizability": "11. Linearizability",
