@@ -11,6 +11,7 @@ The exception are the families of tokens, where workers take what others have pu
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from typing import Any
 
@@ -471,6 +472,7 @@ class Sections(Family):
                 raise AssertionError(f"{numbers[2 * WORKERS] - 1} is inside, or died there and nobody was told")
             numbers[2 * WORKERS] = me + 1
             if told:
+                things["told"]()
                 for n in range(WORKERS):
                     numbers[WORKERS + n] = numbers[n]
             for n in range(WORKERS):
@@ -478,6 +480,8 @@ class Sections(Family):
                     raise AssertionError("a section that was cut short, and nobody was told")
             was = numbers[me]
             numbers[me] = was + 1
+            if r % 4 == 0:
+                os.sched_yield()  # so that deaths come here, too
             numbers[WORKERS + me] = was + 1
             numbers[2 * WORKERS] = 0
         return was

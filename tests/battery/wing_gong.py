@@ -36,32 +36,39 @@ Specification = Callable[[Any, Call], tuple[Hashable, Any]]
 """From the state before and the call to the state after and the result."""
 
 
-def is_linearizable(sessions: Sequence[Sequence[Call]], specification: Specification, state: Hashable) -> bool:
+class Undecided(Exception):
+    """More states were met than the caller allows for."""
+
+
+def is_linearizable(
+    sessions: Sequence[Sequence[Call]], specification: Specification, state: Hashable, most: int = 1 << 62
+) -> bool:
     """Whether some order of the calls explains every result, beginning from `state`.
 
-    Two calls may be ordered freely unless one ended before the other began; equal readings of the clock say nothing.
+    Two calls may be ordered freely unless one ended before the other began; equal readings of the clock say nothing. Of the
+    calls that may come next, the one that ended first is tried first. Undecided after `most` states.
     """
     sessions = [session for session in sessions if session]
     for session in sessions:
         if any(a.end > b.begin for a, b in pairwise(session)):
             raise ValueError("the calls of a session overlap, or one of them is pending and not the last")
-    begin = tuple(0 for _ in sessions)
-    stack: list[tuple[tuple[int, ...], Hashable]] = [(begin, state)]
-    known = {stack[0]}
+    stack: list[tuple[tuple[int, ...], Hashable]] = [(tuple(0 for _ in sessions), state)]
+    known = set(stack)
     while stack:
         done, state = stack.pop()
-        following = [session[n] for session, n in zip(sessions, done, strict=True) if n < len(session)]
-        horizon = min((call.end for call in following), default=NEVER)
+        following = [(session[n], i) for i, (session, n) in enumerate(zip(sessions, done, strict=True)) if n < len(session)]
+        horizon = min((call.end for call, _ in following), default=NEVER)
         if horizon == NEVER:  # all that is left is pending
             return True
-        for i, session in enumerate(sessions):
-            if done[i] == len(session) or session[done[i]].begin > horizon:
+        for call, i in sorted(following, key=lambda item: -item[0].end):
+            if call.begin > horizon:
                 continue
-            call = session[done[i]]
             after, result = specification(state, call)
             if call.pending or result == call.result:
                 reached = (*done[:i], done[i] + 1, *done[i + 1 :]), after
                 if reached not in known:
                     known.add(reached)
                     stack.append(reached)
+        if len(known) > most:
+            raise Undecided
     return False

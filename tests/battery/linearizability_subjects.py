@@ -1,0 +1,440 @@
+"""What the processes of item 11 act on: for each kind of shared object its calls, and what each should do to a state.
+
+Values are words, so that a result is one word in the log and a state can be hashed; `real` and `word_of` go between a word and
+the value, in each form that a value has in shared memory, and a torn one is of no word.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import zlib
+from collections.abc import Hashable
+from typing import Any
+
+from wing_gong import Call
+
+import fastshm
+from fastshm.managers import ListProxy
+
+# --- values, and what a call gave, as one word --------------------------------------------------------------------------------
+
+ABSENT, KEY_ERROR, INDEX_ERROR, TYPE_ERROR, DONE = -1, -2, -3, -4, -5
+MISSING = object()
+INT, FLOAT, SHORT, LONG, PICKLED, NESTED, BYTES, BIG_PICKLE = range(8)  # how a value lies in shared memory
+NUMBERS = (INT, FLOAT)
+
+
+class Slow:
+    """A value that lets others run while it is pickled or unpickled: amid a call that must look, think and come back."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.same = n, n
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Slow) and other.n == self.n == other.same
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> Any:
+        os.sched_yield()
+        return slow, (self.n,)
+
+
+def slow(n: int) -> Slow:
+    os.sched_yield()
+    return Slow(n)
+
+
+def real(word: int) -> Any:
+    """The value that a word stands for: the number word >> 3 in one of eight forms."""
+    n, form = word >> 3, word & 7
+    if form == INT:
+        return n
+    if form == FLOAT:
+        return float(n)
+    if form == SHORT:
+        return str(n)
+    if form == LONG:
+        return f"{n}," * (30 + n % 200)
+    if form == PICKLED:
+        return Slow(n)
+    if form == NESTED:
+        return fastshm.list([n, str(n)])
+    return f"{n},".encode() * 40 if form == BYTES else [n] * 300
+
+
+def word_of(value: Any) -> int:
+    """The inverse; ValueError for what is of no word, as a torn value is."""
+    if value is MISSING:
+        return ABSENT
+    kind = type(value)
+    if kind is ListProxy:
+        value = value[:]
+        if value != [value[0], str(value[0])]:
+            raise ValueError(f"torn: {value!r}")
+        return value[0] << 3 | NESTED
+    form = {int: INT, float: FLOAT, str: SHORT, Slow: PICKLED, bytes: BYTES, list: BIG_PICKLE}[kind]
+    if kind is str and "," in value:
+        form = LONG
+    if form in (INT, FLOAT, SHORT):
+        n = int(value)
+    elif form in (PICKLED, BIG_PICKLE):
+        n = value.n if form == PICKLED else value[0]
+    else:
+        n = int(value.split(b"," if kind is bytes else ",")[0])
+    word = n << 3 | form
+    if real(word) != value:
+        raise ValueError(f"torn: {value!r:.300}")
+    return word
+
+
+def digest(words: Any) -> int:
+    """Many words as one."""
+    return zlib.crc32(repr(list(words)).encode())
+
+
+class Odd:
+    """A key that only `==` can compare."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __eq__(self, other: object) -> bool:
+        os.sched_yield()
+        return isinstance(other, Odd) and other.n == self.n
+
+    def __hash__(self) -> int:
+        return hash(("odd", self.n))
+
+
+KEYS = ("a", 7, "a key that is too long for its entry, so it lies in a block", (1, "b"), Odd(1), Odd(2))
+
+
+# --- subjects: what is acted on, by which calls, and what they should do ------------------------------------------------------
+
+
+class Subject:
+    """One kind of shared object. `call` acts on the real one and `specification` on a state of it that can be hashed."""
+
+    name: str
+    names: tuple[str, ...]  # of its calls; what is there twice is called twice as often
+    always: tuple[str, ...]  # those without which the order of the others stays unknown for long
+    keys: tuple[int, ...] = (0,)
+    forms: tuple[int, ...] = (INT,)
+    state: Hashable
+    final: tuple[tuple[str, tuple[Any, ...]], ...]  # calls of a process that looks on at the end
+
+    def make(self) -> Any:
+        raise NotImplementedError
+
+    def arguments(self, rng: random.Random, name: str, key: int, word: int) -> tuple[Any, ...]:
+        """Of one call; `word` stands for a value that nobody else uses."""
+        return (key, word)
+
+    def call(self, target: Any, name: str, arguments: tuple[Any, ...]) -> int:
+        raise NotImplementedError
+
+    def specification(self, state: Any, call: Call) -> tuple[Hashable, Any]:
+        raise NotImplementedError
+
+    def parts(self, call: Call) -> Hashable:
+        """Calls of different parts are on independent objects: such a history is judged part by part."""
+        return None
+
+
+class Keys(Subject):
+    """A dict, key by key."""
+
+    name = "dict, key by key"
+    names = ("set", "set", "get", "get", "get", "delete", "pop", "setdefault", "increment", "increment", "in", "update")
+    always = ("get",)
+    keys = (0, 0, 1, 2, 3, 4, 5)
+    forms = (INT, INT, INT, *range(8))
+    state = ABSENT
+    final = tuple(("get", (k,)) for k in range(len(KEYS)))
+
+    def make(self) -> Any:
+        return fastshm.dict()
+
+    def call(self, target: Any, name: str, arguments: tuple[Any, ...]) -> int:
+        key = KEYS[arguments[0]]
+        if name == "set":
+            target[key] = real(arguments[1])
+        elif name == "get":
+            return word_of(target.get(key, MISSING))
+        elif name == "delete":
+            del target[key]
+        elif name == "pop":
+            return word_of(target.pop(key, MISSING))
+        elif name == "setdefault":
+            return word_of(target.setdefault(key, real(arguments[1])))
+        elif name == "increment":
+            return word_of(target.increment(key))
+        elif name == "in":
+            return int(key in target)
+        else:
+            target.update({key: real(arguments[1])})
+        return DONE
+
+    def specification(self, state: Any, call: Call) -> tuple[Hashable, Any]:
+        name = call.name
+        if name in ("set", "update"):
+            return call.arguments[1], DONE
+        if name == "get":
+            return state, state
+        if name == "delete":
+            return ABSENT, KEY_ERROR if state == ABSENT else DONE
+        if name == "pop":
+            return ABSENT, state
+        if name == "setdefault":
+            return (call.arguments[1],) * 2 if state == ABSENT else (state, state)
+        if name == "in":
+            return state, int(state != ABSENT)
+        if state == ABSENT:
+            return (8 | INT,) * 2
+        return (state + 8,) * 2 if state & 7 in NUMBERS else (state, TYPE_ERROR)
+
+    def parts(self, call: Call) -> Hashable:
+        return call.arguments[0]
+
+
+class Whole(Subject):
+    """A dict as one object: its order, its length, many keys at once."""
+
+    name = "dict as a whole"
+    names = ("set", "set", "delete", "get", "len", "len", "in", "update", "items", "clear", "popitem")
+    always = ("items",)
+    keys = (0, 1, 2, 3)
+    forms = (INT, INT, SHORT, LONG, PICKLED)
+    state = ()
+    final = (("items", ()), ("len", ()))
+
+    def make(self) -> Any:
+        return fastshm.dict()
+
+    def arguments(self, rng: random.Random, name: str, key: int, word: int) -> tuple[Any, ...]:
+        return tuple((k, word) for k in rng.sample(self.keys, 3)) if name == "update" else (key, word)
+
+    def call(self, target: Any, name: str, arguments: tuple[Any, ...]) -> int:
+        if name == "set":
+            target[KEYS[arguments[0]]] = real(arguments[1])
+        elif name == "delete":
+            del target[KEYS[arguments[0]]]
+        elif name == "get":
+            return word_of(target.get(KEYS[arguments[0]], MISSING))
+        elif name == "len":
+            return len(target)
+        elif name == "in":
+            return int(KEYS[arguments[0]] in target)
+        elif name == "update":
+            target.update({KEYS[key]: real(word) for key, word in arguments})
+        elif name == "items":
+            return digest((KEYS.index(key), word_of(value)) for key, value in target.items())
+        elif name == "clear":
+            target.clear()
+        else:
+            key, value = target.popitem()
+            return digest([(KEYS.index(key), word_of(value))])
+        return DONE
+
+    def specification(self, state: Any, call: Call) -> tuple[Hashable, Any]:
+        name, now = call.name, dict(state)
+        if name == "set":
+            now[call.arguments[0]] = call.arguments[1]
+        elif name == "delete":
+            if now.pop(call.arguments[0], None) is None:
+                return state, KEY_ERROR
+        elif name == "get":
+            return state, now.get(call.arguments[0], ABSENT)
+        elif name == "len":
+            return state, len(now)
+        elif name == "in":
+            return state, int(call.arguments[0] in now)
+        elif name == "update":
+            now.update(call.arguments)
+        elif name == "items":
+            return state, digest(now.items())
+        elif name == "clear":
+            now = {}
+        elif not now:
+            return state, KEY_ERROR
+        else:
+            return state[:-1], digest(state[-1:])
+        return tuple(now.items()), DONE
+
+
+class Counter(Subject):
+    """A Value."""
+
+    name = "Value"
+    names = ("add", "fetch_add", "fetch_sub", "exchange", "compare_exchange", "compare_exchange", "load", "store", "locked add")
+    always = ("load",)
+    state = 0
+    final = (("load", ()),)
+
+    def make(self) -> Any:
+        return fastshm.Value("q")
+
+    def arguments(self, rng: random.Random, name: str, key: int, word: int) -> tuple[Any, ...]:
+        return (word,)
+
+    def call(self, target: Any, name: str, arguments: tuple[Any, ...]) -> int:
+        if name == "add":
+            target.add(1)
+        elif name == "fetch_add":
+            return target.fetch_add(1)
+        elif name == "fetch_sub":
+            return target.fetch_sub(3)
+        elif name == "exchange":
+            return target.exchange(arguments[0])
+        elif name == "compare_exchange":
+            return int(target.compare_exchange(arguments[1], arguments[0]))
+        elif name == "load":
+            return target.value
+        elif name == "store":
+            target.value = arguments[0]
+        else:
+            with target.get_lock():
+                was = target.value
+                target.value = was + 1
+                return was
+        return DONE
+
+    def specification(self, state: Any, call: Call) -> tuple[Hashable, Any]:
+        name = call.name
+        if name in ("add", "fetch_add", "locked add"):
+            return state + 1, DONE if name == "add" else state
+        if name == "fetch_sub":
+            return state - 3, state
+        if name == "exchange":
+            return call.arguments[0], state
+        if name == "compare_exchange":
+            return (call.arguments[0], 1) if state == call.arguments[1] else (state, 0)
+        return (state, state) if name == "load" else (call.arguments[0], DONE)
+
+
+class Deque(Subject):
+    """A list, used at both ends and in the middle."""
+
+    name = "list"
+    names = ("append", "append", "append", "pop", "pop first", "insert", "get", "get", "set", "set", "len", "slice", "extend",
+             "reverse", "delete", "replace", "cut")  # fmt: skip
+    always = ("slice", "pop")
+    keys = (0, -1, -1, 1)
+    forms = (INT, INT, INT, SHORT, LONG, PICKLED, NESTED)
+    state = ()
+    final = (("slice", ()), ("len", ()))
+
+    def make(self) -> Any:
+        return fastshm.list()
+
+    def call(self, target: Any, name: str, arguments: tuple[Any, ...]) -> int:
+        if name == "append":
+            target.append(real(arguments[1]))
+        elif name in ("pop", "pop first"):
+            return word_of(target.pop(*([0] if name == "pop first" else [])))
+        elif name == "insert":
+            target.insert(arguments[0], real(arguments[1]))
+        elif name == "get":
+            return word_of(target[arguments[0]])
+        elif name == "set":
+            target[arguments[0]] = real(arguments[1])
+        elif name == "len":
+            return len(target)
+        elif name == "slice":
+            return digest(map(word_of, target[:]))
+        elif name == "extend":
+            target.extend([real(arguments[1])] * 2)
+        elif name == "reverse":
+            target.reverse()
+        elif name == "delete":
+            del target[arguments[0]]
+        elif name == "cut":
+            del target[6:]
+        else:
+            target[1:3] = [real(arguments[1])]
+        return DONE
+
+    def specification(self, state: Any, call: Call) -> tuple[Hashable, Any]:
+        name, now, given = call.name, list(state), call.arguments
+        try:
+            if name == "append":
+                now.append(given[1])
+            elif name == "pop":
+                return state[:-1], now[-1]
+            elif name == "pop first":
+                return state[1:], now[0]
+            elif name == "insert":
+                now.insert(*given)
+            elif name == "get":
+                return state, now[given[0]]
+            elif name == "set":
+                now[given[0]] = given[1]
+            elif name == "len":
+                return state, len(now)
+            elif name == "slice":
+                return state, digest(now)
+            elif name == "extend":
+                now.extend([given[1]] * 2)
+            elif name == "reverse":
+                now.reverse()
+            elif name == "delete":
+                del now[given[0]]
+            elif name == "cut":
+                del now[6:]
+            else:
+                now[1:3] = [given[1]]
+        except IndexError:
+            return state, INDEX_ERROR
+        return tuple(now), DONE
+
+
+class Numbers(Subject):
+    """An Array."""
+
+    name = "Array"
+    names = ("fill", "every other", "set", "get", "get", "fetch_add", "slice")
+    always = ("slice",)
+    keys = (0, 1, 99)
+    state = (0,) * 100
+    final = (("slice", (0, 0)),)
+
+    def make(self) -> Any:
+        return fastshm.Array("q", len(self.state))
+
+    def call(self, target: Any, name: str, arguments: tuple[Any, ...]) -> int:
+        at, word = arguments
+        if name == "fill":
+            target[:] = [word] * len(target)
+        elif name == "every other":
+            target[::2] = [word] * (len(target) // 2)
+        elif name == "set":
+            target[at] = word
+        elif name == "get":
+            return target[at]
+        elif name == "fetch_add":
+            return target.fetch_add(at, 1)
+        else:
+            return digest(target[:])
+        return DONE
+
+    def specification(self, state: Any, call: Call) -> tuple[Hashable, Any]:
+        name, (at, word), now = call.name, call.arguments, list(state)
+        if name == "fill":
+            return (word,) * len(now), DONE
+        if name == "every other":
+            now[::2] = [word] * (len(now) // 2)
+        elif name == "set":
+            now[at] = word
+        elif name == "get":
+            return state, now[at]
+        elif name == "fetch_add":
+            now[at] += 1
+            return tuple(now), state[at]
+        else:
+            return state, digest(state)
+        return tuple(now), DONE
+
+
+SUBJECTS: tuple[Subject, ...] = (Keys(), Whole(), Counter(), Deque(), Numbers())
