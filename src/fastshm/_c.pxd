@@ -77,6 +77,7 @@ cdef extern from "segment.h" nogil:
     int64_t fs_now()
     int fs_alive(fs_heap *heap, uint32_t id)
     int fs_claim_all(int fd)
+    int fs_probe_all(int fd)
     int fs_cas_u32(uint32_t *p, uint32_t expected, uint32_t desired)
 
     int fs_lock_try(fs_heap *heap, fs_lock *l, uint32_t id)

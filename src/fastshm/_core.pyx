@@ -105,6 +105,7 @@ cdef Heap current_heap = None
 cdef object make_default = None
 cdef object find_heap = None
 cdef object forget_heap = None
+cdef object learn_refusals = None
 
 cdef dict WHY = {
     FS_WHY_OWNER: "it belongs to another user",
@@ -198,6 +199,10 @@ cdef class Heap:
             fail(r, self)
         return census
 
+    def refuse_pickles(self):
+        """From now on no byte of this segment is unpickled in this process, and nothing is pickled into it."""
+        self.allow_pickle = self.undecided = False
+
     def part(self):
         """Lets go of everything. True when no other process uses the segment: then its name is to be removed."""
         cdef fs_self me
@@ -249,7 +254,15 @@ cdef Heap fresh_heap(str name):
             raise OSError(errno.EMFILE, "too many shared memory segments in one process")
         heaps.append(heap)
     heap.name = name
+    heap.allow_pickle = heap.undecided = True
     return heap
+
+
+cdef int decide(Heap heap) except -1:
+    """Before the first pickle."""
+    if learn_refusals():
+        heap.undecided = False
+    return 0
 
 
 cdef int leave_if_unused(Heap heap) except -1:
@@ -281,12 +294,19 @@ def is_abandoned(int fd):
     return fs_claim_all(fd) == 0
 
 
-def set_hooks(default, find, forget):
-    """The functions that make the default heap, that find a heap by its name, and that leave one."""
-    global make_default, find_heap, forget_heap
+def is_unclaimed(int fd):
+    """True when no process uses the segment behind this fresh descriptor at this instant; nobody is kept out."""
+    return not fs_probe_all(fd)
+
+
+def set_hooks(default, find, forget, learn):
+    """The functions that make the default heap, that find a heap by its name, that leave one, and that call refuse_pickles() as
+    this process was told: False when it may yet be told."""
+    global make_default, find_heap, forget_heap, learn_refusals
     make_default = default
     find_heap = find
     forget_heap = forget
+    learn_refusals = learn
 
 
 def set_default(Heap heap):

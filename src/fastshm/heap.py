@@ -8,34 +8,32 @@ goes with the last process that uses the segment. docs/format.md tells how each 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import mmap
 import os
-import re
 import secrets
-import stat
 import threading
-import time
 from multiprocessing import process, resource_tracker, util
 from multiprocessing.shared_memory import SharedMemory
-from pathlib import Path
 from typing import Any
 
-from fastshm import _core
+from fastshm import _core, names
 from fastshm._core import CorruptedError, Heap
+from fastshm.names import FOLDER, NAME, PREFIX
 
 __all__ = ["CorruptedError", "attach", "check", "create", "default", "sweep"]
 
-FOLDER = Path("/dev/shm")
-PREFIX = "fastshm-"
-NAME = re.compile(re.escape(PREFIX) + "[0-9a-f]{32}")
 RESERVED = 64 << 30  # address space, not memory
 SMALLEST = 1 << 20
 FAMILY = "fastshm"  # in multiprocessing's configuration of a process
-UNFINISHED = 60.0  # seconds after which a segment without a header is taken for one whose maker died
+REFUSED = "fastshm, no pickles of"  # there, too
+ATTEMPTS = 10  # at a segment that nobody takes for a dead one's before it is made
 
 _heaps: dict[str, Heap] = {}
 _makers: dict[str, int] = {}
 _default: Heap | None = None
+_refused: set[str] = set()  # names of segments whose bytes are not to be unpickled
 _opening = threading.RLock()  # two threads must not open one segment twice
 
 
@@ -66,24 +64,57 @@ def _configuration() -> Any:
     return getattr(process.current_process(), "_config", {})
 
 
-def create() -> Heap:
-    """A new anonymous segment. MemoryError when there is no room for its first page."""
-    size = _largest()
-    name = PREFIX + secrets.token_hex(16)
+def create(*, allow_pickle: bool = True) -> Heap:
+    """A new anonymous segment, the default one if this process has none: see attach for allow_pickle. MemoryError when there is
+    no room for its first page."""
+    with _opening:
+        size = _largest()
+        for _ in range(ATTEMPTS):
+            heap = _made(PREFIX + secrets.token_hex(16), size)
+            if heap is not None:
+                break
+        else:
+            raise FileNotFoundError(
+                errno.ENOENT, f"each of {ATTEMPTS} shared memory segments was removed while it was being made"
+            )
+        if not allow_pickle:
+            _refuse_pickles(heap)
+        if _default is None:
+            _become_default(heap)
+        return heap
+
+
+def _made(name: str, size: int) -> Heap | None:
+    """A new segment. None when its name has gone meanwhile: a maker that is stopped for long, or while the clock is set, looks
+    dead to a sweep as long as there is no header."""
     is_its_own = process.parent_process() is not None and _tracker() == (0, 0)
     shm = SharedMemory(name=name, create=True, size=size)
     try:
         shm.close()
-        if is_its_own:  # a worker's tracker ends with the worker, whose family may go on: then the next start is the net
-            resource_tracker.unregister(f"/{name}", "shared_memory")
-        heap = _core.Heap.create(name, os.fsencode(FOLDER / name), _open(name), size, *((0, 0) if is_its_own else _tracker()))
-    except BaseException:
-        shm.unlink()
+        fd = names.open_segment(name)
+        if not names.is_fresh(fd, size):
+            os.close(fd)
+            raise PermissionError(errno.EACCES, f"shared memory segment {name} was replaced while it was being made")
+        heap = _core.Heap.create(name, os.fsencode(FOLDER / name), fd, size, *((0, 0) if is_its_own else _tracker()))
+    except BaseException as error:
+        _withdraw(name)
+        if isinstance(error, (FileNotFoundError, ReferenceError)):
+            return None
         raise
+    if is_its_own:  # a worker's tracker ends with the worker, whose family may go on: then the next start is the net
+        resource_tracker.unregister(f"/{name}", "shared_memory")
     _heaps[name] = heap
     _makers[name] = os.getpid()
     _leave_at_exit()
     return heap
+
+
+def _withdraw(name: str) -> None:
+    """Takes back the name of a segment that came to nothing, unless it is another user's file by now."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.lstat(FOLDER / name).st_uid == os.geteuid():
+            os.unlink(FOLDER / name)
+    resource_tracker.unregister(f"/{name}", "shared_memory")
 
 
 def _largest() -> int:
@@ -108,23 +139,34 @@ def _largest() -> int:
         os.close(fd)
 
 
-def attach(name: str) -> Heap:
+def attach(name: str, *, allow_pickle: bool = True) -> Heap:
     """The segment of that name, mapped. FileNotFoundError when its users have all gone; PermissionError or CorruptedError
-    when it is not one to be trusted."""
+    when it is not one to be trusted.
+
+    With allow_pickle=False no byte of it is unpickled in this process, nor in those that multiprocessing starts from it
+    hereafter: what is stored as a pickle raises pickle.UnpicklingError, and what would have to be raises pickle.PicklingError.
+    That holds however the segment is met, and is not taken back.
+    """
     with _opening:
-        return _heaps.get(name) or _attach(name)
+        heap = _heaps.get(name) or _attach(name)
+        if not allow_pickle:
+            _refuse_pickles(heap)
+        return heap
 
 
 def _attach(name: str) -> Heap:
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not the name of a fastshm segment")
     try:
-        fd = _open(name)
+        fd = names.open_segment(name)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             error.errno, f"shared memory segment {name} is gone: the processes that used it have all ended"
         ) from None
-    heap = _heaps[name] = _core.Heap.attach(name, os.fsencode(FOLDER / name), fd)
+    heap = _core.Heap.attach(name, os.fsencode(FOLDER / name), fd)
+    if name in _refused:
+        heap.refuse_pickles()
+    _heaps[name] = heap
     _leave_at_exit()
     if _default is None:
         _become_default(heap)
@@ -132,53 +174,30 @@ def _attach(name: str) -> Heap:
     return heap
 
 
+def _refuse_pickles(heap: Heap) -> None:
+    """By name, too: a segment of others is left with the last handle and opened again for the next."""
+    _refused.add(heap.name)
+    heap.refuse_pickles()
+
+
+def _inherit_refusals() -> bool:
+    """False while a process that multiprocessing starts may not have been told yet: its arguments come first."""
+    _refused.update(_configuration().get(REFUSED, ()))
+    _configuration()[REFUSED] = _refused
+    for heap in _heaps.values():
+        if heap.name in _refused:
+            heap.refuse_pickles()
+    return not hasattr(process.current_process(), "_inheriting")
+
+
 def sweep() -> list[str]:
     """Removes the segments whose users are all dead, whoever they were (of this user); returns their names."""
-    removed: list[str] = []
-    try:
-        names = [entry for entry in os.listdir(FOLDER) if NAME.fullmatch(entry)]
-    except FileNotFoundError:
-        return removed
-    for name in names:
-        if name in _heaps:
-            continue
-        try:
-            fd = _open(name)
-        except OSError:  # another user's, a link, or gone meanwhile: not ours to remove
-            continue
-        try:
-            if _is_orphan(fd) and _core.is_abandoned(fd) and _is_same(fd, name):
-                os.unlink(FOLDER / name)
-                removed.append(name)
-        finally:
-            os.close(fd)
-    return removed
+    return [verdict.name for verdict in names.judged(_heaps, remove=True) if verdict.removed]
 
 
 def check() -> dict[str, int]:
     """Walks all invariants of the default segment and counts what is there. CorruptedError: the first that does not hold."""
     return default().check()
-
-
-def _open(name: str) -> int:
-    return os.open(FOLDER / name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-
-
-def _is_orphan(fd: int) -> bool:
-    """Could this segment be nobody's? A finished one, or one whose making was cut short some time ago."""
-    info = os.fstat(fd)
-    if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
-        return False
-    if _core.inspect(fd) is None:
-        return True
-    return os.pread(fd, 8, 0) in (b"", bytes(8)) and time.time() - info.st_ctime > UNFINISHED
-
-
-def _is_same(fd: int, name: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(FOLDER / name, follow_symlinks=False))
-    except FileNotFoundError:
-        return False
 
 
 def _tracker() -> tuple[int, int]:
@@ -253,8 +272,10 @@ def _after_multiprocessing_fork(_: object) -> None:
     _leaving = None
     if _heaps:
         _leave_at_exit()
+    _inherit_refusals()
 
 
-_core.set_hooks(default, attach, _forget)
+_inherit_refusals()
+_core.set_hooks(default, attach, _forget, _inherit_refusals)
 os.register_at_fork(before=_core.before_fork, after_in_child=_after_fork_in_child)
 util.register_after_fork(_core, _after_multiprocessing_fork)

@@ -181,6 +181,12 @@ FS_UNUSED static void fs_unclaim(int fd, uint32_t id) { fs_byte_lock(fd, F_OFD_S
 /* Claims every number at once: succeeds only for the last user of the file. */
 FS_UNUSED static int fs_claim_all(int fd) { return fs_byte_lock(fd, F_OFD_SETLK, F_WRLCK, 0, 0, NULL); }
 
+/* Is any number claimed, through another description? Yes, when the kernel does not answer. Keeps nobody out. */
+FS_UNUSED static int fs_probe_all(int fd) {
+    struct flock f;
+    return fs_byte_lock(fd, F_OFD_GETLK, F_WRLCK, 0, 0, &f) == -1 || f.l_type != F_UNLCK;
+}
+
 FS_UNUSED static void fs_unclaim_all(int fd) { fs_byte_lock(fd, F_OFD_SETLK, F_UNLCK, 0, 0, NULL); }
 
 /* 1 alive, 0 dead. When the kernel does not answer, alive: robbing the living is worse than waiting for the dead. */
