@@ -5,9 +5,11 @@ from __future__ import annotations
 from measure import Row
 from processes import Crew
 from rows_containers import COUNTED, LOCKED_INCREMENT, NAMED
-from rows_typed import ARRAYS, LOCKED, LOCKED_ITEM, VALUES
+from rows_typed import ARRAYS, LOCKED, LOCKED_ITEM, NOTHING, SEMAPHORES, VALUES, both
 
 OTHER_ITEM = LOCKED_ITEM.replace("[7]", "[700]")
+THERE_AND_BACK = "if s.acquire(True, 0.1):\n    t.release()", "if t.acquire(True, 0.1):\n    s.release()"
+MEET = "try:\n    b.wait(0.1)\nexcept RuntimeError:  # broken: the other has stopped\n    b.reset()"
 SHARED = {rival: text for rival, text in NAMED.items() if rival != "builtin"}
 
 
@@ -25,6 +27,12 @@ ROWS: list[Row] = [
          statements=dict.fromkeys(VALUES, (LOCKED,) * 2)),
     Crew("2 processes, in all: a.add(i, 1), each its own i", ARRAYS,
          statements={"fastshm": ("a.add(7, 1)", "a.add(700, 1)"), "stdlib": (LOCKED_ITEM, OTHER_ITEM)}),
+    Crew("2 processes, in all: Semaphore: acquire, release", SEMAPHORES,
+         statements=dict.fromkeys(NOTHING, ("s.acquire()\ns.release()",) * 2)),
+    Crew("2 processes: a permit of a Semaphore there and back", both("s, t = M.Semaphore(1), M.Semaphore(0)"),
+         statements=dict.fromkeys(NOTHING, THERE_AND_BACK), first_only=True),
+    Crew("2 processes, in all: Barrier(2): wait", both("b = M.Barrier(2)"),
+         statements=dict.fromkeys(NOTHING, (MEET,) * 2)),
     Crew("2 processes, in all: d[k]", NAMED, statements=each("d[k]", "d[k]")),
     Crew("2 processes, in all: d[k] = 1, each its own k", SHARED, statements=each("d[k] = 1", "d['key51'] = 1")),
     Crew("2 processes, in all: d.increment(k)", {rival: COUNTED[rival] for rival in SHARED},

@@ -30,6 +30,16 @@ RLOCKS = {"fastshm": "lock = fastshm.RLock()", "stdlib": "lock = mp.RLock()"}
 LOCKS = {"fastshm": "lock = fastshm.Lock()", "stdlib": "lock = mp.Lock()"}
 NOTHING = {"fastshm": "", "stdlib": ""}
 
+
+def both(text: str) -> dict[str, str]:
+    """One text for both modules."""
+    return {"fastshm": text.replace("M.", "fastshm."), "stdlib": text.replace("M.", "mp.")}
+
+
+SEMAPHORES, BOUNDED = both("s = M.Semaphore(1)"), both("s = M.BoundedSemaphore(1)")
+EVENTS, SET_EVENTS = both("e = M.Event()"), both("e = M.Event()\ne.set()")
+CONDITIONS, BARRIERS = both("c = M.Condition()"), both("b = M.Barrier(1)")
+
 ROWS: list[Row] = [
     Loop("v.fetch_add(1)", VALUES, {"stdlib": LOCKED}, {"stdlib": 22}, hot=True),
     Loop("v.add(1)", VALUES, {"stdlib": LOCKED}, {"stdlib": 40}, hot=True),
@@ -56,6 +66,16 @@ ROWS: list[Row] = [
     Loop("RLock: acquire, release", RLOCKS, dict.fromkeys(RLOCKS, "lock.acquire()\nlock.release()"), {"stdlib": 2}),
     Loop("Lock: with lock: pass", LOCKS, dict.fromkeys(LOCKS, "with lock:\n    pass")),
     Loop("Lock: acquire, release", LOCKS, dict.fromkeys(LOCKS, "lock.acquire()\nlock.release()")),
+    Loop("Semaphore: acquire, release", SEMAPHORES, dict.fromkeys(NOTHING, "s.acquire()\ns.release()")),
+    Loop("Semaphore: with s: pass", SEMAPHORES, dict.fromkeys(NOTHING, "with s:\n    pass")),
+    Loop("BoundedSemaphore: acquire, release", BOUNDED, dict.fromkeys(NOTHING, "s.acquire()\ns.release()")),
+    Loop("Event: is_set", EVENTS, dict.fromkeys(NOTHING, "e.is_set()")),
+    Loop("Event: set, clear", EVENTS, dict.fromkeys(NOTHING, "e.set()\ne.clear()")),
+    Loop("Event: wait, when set", SET_EVENTS, dict.fromkeys(NOTHING, "e.wait()")),
+    Loop("Condition: notify, nobody waits", CONDITIONS, dict.fromkeys(NOTHING, "with c:\n    c.notify()")),
+    Loop("Barrier(1): wait", BARRIERS, dict.fromkeys(NOTHING, "b.wait()")),
+    Loop("Semaphore, made and dropped", NOTHING, both("M.Semaphore(1)")),
+    Loop("Condition, made and dropped", NOTHING, both("M.Condition()")),
 ]  # fmt: skip
 
 if find_spec("numpy"):

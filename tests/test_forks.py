@@ -396,6 +396,25 @@ def test_other_signals_do_not_disturb(make):
         assert crew.result(crew.run(count_signals, lock)) == (False, True, True)
 
 
+def take_from_the_dead(lock, every):
+    """While signals come faster than any nap of a waiter ends."""
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, every, every)
+    answer = lock.acquire(timeout=1), lock.abandoned
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return answer
+
+
+@pytest.mark.parametrize("every", [0.0001, 0.0005])
+def test_a_storm_of_signals_does_not_hide_a_death(every):
+    locks = [fastshm.RLock() for _ in range(10)]
+    with Crew() as crew:
+        for lock in locks:
+            pid = child_of(lambda lock=lock: (lock.acquire(), os._exit(0)))
+            assert is_well(pid)
+            assert crew.result(crew.run(take_from_the_dead, lock, every)) == (True, True)
+
+
 def wait_in_thread(thing):
     """The interpreter goes on meanwhile: a wait releases its lock."""
     counted, done = 0, threading.Event()

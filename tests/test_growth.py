@@ -161,3 +161,22 @@ def test_nothing_is_lost_over_all_operations():
     for _ in range(3):
         script()
     assert used() == first
+
+
+def make_for_ever():
+    while True:
+        fastshm.list([1])
+
+
+def test_handles_that_end_while_others_use_the_heap_are_given_back():
+    """A handle whose end finds the heap's lock held waits for a chance, and check() is one."""
+    before = fastshm.heap.check()["cells"]
+    with Crew() as crew:
+        workers = [crew.run(make_for_ever) for _ in range(3)]
+        for _ in range(100):
+            held = [fastshm.Value("b") for _ in range(500)]
+            assert fastshm.heap.check()["cells"] == before + len(held)
+            del held
+            assert fastshm.heap.check()["cells"] == before
+        for worker in workers:
+            crew.kill(worker)

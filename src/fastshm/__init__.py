@@ -11,21 +11,31 @@ from fastshm.managers import dict, list
 __version__ = "0.1.0"
 
 Array = _default.Array
+Barrier = _default.Barrier
+BoundedSemaphore = _default.BoundedSemaphore
+Condition = _default.Condition
+Event = _default.Event
 Lock = _default.Lock
 Manager = _default.Manager
 RLock = _default.RLock
 RawArray = _default.RawArray
 RawValue = _default.RawValue
+Semaphore = _default.Semaphore
 Value = _default.Value
 
 __all__ = [
     "Array",
+    "Barrier",
+    "BoundedSemaphore",
+    "Condition",
     "CorruptedError",
+    "Event",
     "Lock",
     "Manager",
     "RLock",
     "RawArray",
     "RawValue",
+    "Semaphore",
     "Value",
     "__version__",
     "dict",

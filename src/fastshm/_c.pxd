@@ -6,10 +6,11 @@ cdef extern from "segment.h" nogil:
     enum:
         FS_OK, FS_NESTED, FS_TAKEN_OVER, FS_MISSING, FS_EXISTS
         FS_BUSY, FS_TIMEOUT, FS_INTERRUPTED, FS_NOMEM, FS_CORRUPT, FS_GONE, FS_NOT_OWNER, FS_RANGE, FS_TYPE
-        FS_OVERFLOW, FS_CHANGED, FS_SYSTEM
+        FS_OVERFLOW, FS_CHANGED, FS_SYSTEM, FS_PRIVATE_NOMEM
         FS_WHY_NONE, FS_WHY_OWNER, FS_WHY_MODE, FS_WHY_KIND, FS_WHY_SHORT, FS_WHY_MAGIC, FS_WHY_STAMP, FS_WHY_SIZE
         FS_WHY_PAGES
         FS_CELL, FS_ARRAY, FS_MUTEX, FS_TABLE, FS_VECTOR, FS_GATE
+        FS_SEMAPHORE, FS_EVENT, FS_BOUNDED, FS_WAITERS, FS_BARRIER
         FS_HOLD_ABANDONED, FS_HOLD_QUIET, FS_HOLD_COUNT, FS_LOCK_OWNER
         FS_ARRAY_DATA, FS_FIRST, FS_MAGIC, FS_HANDLES_INLINE, FS_HANDLES_CHUNK
 
@@ -140,11 +141,76 @@ cdef extern from "check.h" nogil:
         uint64_t tables
         uint64_t vectors
         uint64_t gates
+        uint64_t semaphores
+        uint64_t events
+        uint64_t conditions
+        uint64_t barriers
         uint64_t tickets
         uint64_t processes
         uint64_t handles
 
     int fs_check(const fs_self *me, fs_census *out, const char **broken)
+
+cdef extern from "semaphore.h" nogil:
+    const uint32_t FS_MOST_PERMITS
+
+    ctypedef struct fs_patience:
+        int64_t deadline
+        int naps
+
+    ctypedef struct fs_semaphore:
+        fs_object o
+        uint32_t value
+
+    int fs_semaphore_try(fs_semaphore *s)
+    int fs_semaphore_wait(fs_semaphore *s, fs_patience *p)
+    int fs_semaphore_give(fs_semaphore *s)
+    int fs_event_is_set(const fs_semaphore *e)
+    void fs_event_set(fs_semaphore *e)
+    void fs_event_clear(fs_semaphore *e)
+    int fs_event_wait(fs_semaphore *e, uint32_t since, fs_patience *p)
+
+cdef extern from "bounded.h" nogil:
+    ctypedef struct fs_bounded:
+        fs_object o
+        uint32_t bound
+
+    int fs_bounded_start(const fs_self *me, fs_bounded *b, uint32_t bound)
+    int fs_bounded_try(const fs_self *me, fs_bounded *b)
+    int fs_bounded_wait(const fs_self *me, fs_bounded *b, fs_patience *p)
+    int fs_bounded_give(const fs_self *me, fs_bounded *b)
+    int fs_bounded_value(const fs_self *me, fs_bounded *b, uint32_t *value)
+
+cdef extern from "waiters.h" nogil:
+    ctypedef struct fs_waiters:
+        fs_object o
+
+    int fs_waiters_join(const fs_self *me, fs_waiters *w, uint64_t *n)
+    int fs_waiters_wait(const fs_self *me, fs_waiters *w, uint64_t n, fs_patience *p)
+    int fs_waiters_give_up(const fs_self *me, fs_waiters *w, uint64_t n)
+    int fs_waiters_done(const fs_self *me, fs_waiters *w, uint64_t n, int give)
+    int fs_waiters_notify(const fs_self *me, fs_waiters *w, uint64_t n)
+    uint64_t fs_waiters_count(fs_heap *heap, const fs_waiters *w)
+
+cdef extern from "barrier.h" nogil:
+    enum:
+        FS_FILLING, FS_ACTION, FS_BARRIER_BROKEN, FS_STAYS, FS_PASSES, FS_ACTS
+    const uint64_t FS_NO_PLACE
+
+    ctypedef struct fs_barrier:
+        fs_object o
+        uint32_t phase
+        int64_t parties
+        uint64_t room
+
+    uint64_t fs_barrier_inside(const fs_barrier *b)
+    int fs_barrier_arrive(const fs_self *me, fs_barrier *b, int has_action, uint64_t *place, uint64_t *index, int *fate)
+    int fs_barrier_acted(const fs_self *me, fs_barrier *b, uint64_t place)
+    int fs_barrier_leave(const fs_self *me, fs_barrier *b, uint64_t place)
+    int fs_barrier_late(const fs_self *me, fs_barrier *b)
+    int fs_barrier_abort(const fs_self *me, fs_barrier *b)
+    int fs_barrier_reset(const fs_self *me, fs_barrier *b)
+    int fs_barrier_wait(const fs_self *me, fs_barrier *b, uint64_t place, fs_patience *p)
 
 cdef extern from "array.h" nogil:
     uint64_t fs_item_read(const void *p, uint32_t size)
@@ -173,6 +239,9 @@ cdef extern from "vector.h" nogil:
         uint64_t size
         const uint64_t *refs
         uint64_t ref_count
+
+    ctypedef struct fs_glance:
+        pass
 
     ctypedef struct fs_seen:
         uint32_t kind
@@ -218,7 +287,8 @@ cdef extern from "vector.h" nogil:
     int fs_owning(uint64_t kind)
     int fs_needs_pin(uint32_t kind)
     void fs_copy_racy(void *to, const void *source, size_t n)
-    int fs_vector_peek(fs_heap *heap, fs_vector *v, int64_t i, uint64_t *version, fs_seen *out)
+    int fs_vector_peek(fs_heap *heap, fs_vector *v, int64_t i, fs_glance *g, fs_seen *out)
+    bint fs_vector_peek_valid(const fs_vector *v, int64_t i, const fs_glance *g)
     int fs_vector_change(const fs_self *me, fs_vector *v, int what, int64_t i, const fs_value *vals, uint64_t count,
                          uint64_t stamp)
     int fs_vector_rearrange(const fs_self *me, fs_vector *v, const int64_t *plan, uint64_t count, const fs_value *vals,
@@ -226,7 +296,6 @@ cdef extern from "vector.h" nogil:
     int fs_vector_read(const fs_self *me, fs_vector *v, int64_t i, const uint64_t *pin, fs_copy *out, uint64_t *stamp)
     int fs_vector_enter(const fs_self *me, fs_vector *v, fs_span *s)
     void fs_vector_leave(const fs_self *me, fs_vector *v, int entered)
-    int fs_vector_take(const fs_self *me, fs_vector *v, int64_t i, fs_copy *out)
     int fs_vector_copy(const fs_self *me, fs_vector *v, int64_t start, int64_t stop, int64_t step, const uint64_t *slots,
                        uint64_t pin_room, fs_items *out, uint64_t *stamp)
 
@@ -307,11 +376,18 @@ cdef extern from "table.h" nogil:
     void fs_table_leave(const fs_self *me, fs_table *t, int entered)
     int fs_table_put(const fs_self *me, fs_table *t, const fs_key *k, const fs_value *val, int how, uint64_t looked,
                      const fs_witness *seen, uint64_t *result)
+    int fs_table_count(fs_table *t, uint64_t *used)
     int fs_table_read(const fs_self *me, fs_table *t, const fs_key *k, const uint64_t *pin, fs_copy *out, fs_witness *seen)
-    int fs_table_take(const fs_self *me, fs_table *t, const fs_key *k, fs_copy *out)
     int fs_table_remove(const fs_self *me, fs_table *t, const fs_key *k, const fs_witness *seen, uint64_t looked)
     int fs_table_empty(const fs_self *me, fs_table *t)
     int fs_table_update(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count,
                         uint64_t looked)
     int fs_table_copy(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first, const uint64_t *slots,
                       uint64_t pin_room, fs_snapshot *out, fs_extent *extent)
+
+cdef extern from "table.h":  # with the interpreter lock: they make an object
+    ctypedef int (*fs_maker)(void *out, const fs_seen *seen) except? -13  # FS_PRIVATE_NOMEM
+    int fs_table_take(const fs_self *me, fs_table *t, const fs_key *k, fs_maker make, void *out) except? -13
+
+cdef extern from "vector.h":
+    int fs_vector_take(const fs_self *me, fs_vector *v, int64_t i, fs_maker make, void *out) except? -13

@@ -1,5 +1,7 @@
 """What _dict.pyx and _list.pyx have in common: tries and retries, and references taken under a container's lock."""
 
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastshm._c cimport *
@@ -29,6 +31,28 @@ cdef class Pins:
 
 cdef Pins new_pins(Ref ref)
 cdef object made(fs_copy *c, Pins pins, Ref ref)
+cdef int make_plain(void *out, const fs_seen *s) except? -13
+cdef object taken(PyObject *out)
+
+
+cdef inline int forget(PyObject **out) noexcept:
+    """What make_plain has made in vain."""
+    Py_XDECREF(out[0])
+    out[0] = NULL
+    return 0
+
+
+cdef inline int wait_for_heap(Ref ref, fs_self *me) except -1:
+    """Until the heap's lock was free for a moment."""
+    cdef int r = FS_BUSY
+    while again(r, me):
+        with nogil:
+            r = fs_heap_enter(me)
+            if r >= 0:
+                fs_heap_leave(me)
+    if r < 0:
+        fail(r, ref.heap)
+    return 0
 
 
 cdef inline int whoami(Ref ref, fs_self *me) except -1:

@@ -2,6 +2,8 @@
 
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
 
@@ -91,6 +93,22 @@ cdef Pins new_pins(Ref ref):
     cdef Pins pins = Pins.__new__(Pins)
     pins.ref = ref
     return pins
+
+
+cdef int make_plain(void *out, const fs_seen *s) except? -13:
+    """For fs_table_take and fs_vector_take, under their lock: a number, a text or bytes, so that no code of anybody's runs. An
+    exception passes through them."""
+    cdef object plain = decode_value(s.kind, s.length, s.value, s.data, s.size, None, None)
+    Py_INCREF(plain)
+    (<PyObject **>out)[0] = <PyObject *>plain
+    return FS_OK
+
+
+cdef object taken(PyObject *out):
+    """The object that make_plain has made."""
+    cdef object plain = <object>out
+    Py_DECREF(plain)
+    return plain
 
 
 cdef object made(fs_copy *c, Pins pins, Ref ref):

@@ -12,7 +12,7 @@ cdef class Heap:
     cdef list pending  # slots of handles that died while the heap's lock was held
     cdef int users     # threads that are about to make a handle in it
     cdef object __weakref__
-    cdef int drain(self) except -1
+    cdef int drain(self, bint wait) except -1
 
 cdef class Ref:
     """One reference to one object; its end gives it back."""
@@ -29,6 +29,9 @@ cdef class Handle:
     cdef Ref ref
     cdef object lock
     cdef int bind(self) except -1
+
+cdef class Gateway(Handle):
+    cdef object enter_, exit_  # bound methods, kept
 
 cdef struct Collecting:
     void *into

@@ -50,6 +50,8 @@ cdef int fail(int code, Heap heap) except -1:
     cdef int e = c_errno
     if code == FS_NOMEM:
         no_memory(heap)
+    if code == FS_PRIVATE_NOMEM:
+        raise MemoryError("no memory left for this process; free some, or raise its limit (ulimit -v)")
     if code == FS_CORRUPT:
         raise CorruptedError(f"shared memory segment {heap.name if heap is not None else ''} is damaged")
     if code == FS_GONE:
@@ -127,8 +129,9 @@ cdef class Heap:
         self.pending = []
 
     @staticmethod
-    def create(str name, bytes path, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode):
-        """Takes over the descriptor of a fresh, empty shared memory file of `size` bytes and joins it."""
+    def create(str name, bytes path, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode, dict into):
+        """Takes over the descriptor of a fresh, empty shared memory file of `size` bytes and joins it. From then on it is in
+        `into`, whatever interrupts the caller."""
         cdef Heap heap = fresh_heap(name)
         cdef int r
         with nogil:
@@ -137,11 +140,12 @@ cdef class Heap:
             left_heaps.append(heap)
             fail(r, heap)
         fs_segment_named(&heap.h, path)
+        into[name] = heap
         return heap
 
     @staticmethod
-    def attach(str name, bytes path, int fd):
-        """Takes over the descriptor of an existing segment, checks it and joins it."""
+    def attach(str name, bytes path, int fd, dict into):
+        """Takes over the descriptor of an existing segment, checks it and joins it. Into `into`, as with create()."""
         cdef Heap heap = fresh_heap(name)
         cdef int why = 0, r
         with nogil:
@@ -159,6 +163,7 @@ cdef class Heap:
         if r != FS_OK:
             fail(r, heap)
         fs_segment_named(&heap.h, path)
+        into[name] = heap
         return heap
 
     @property
@@ -186,6 +191,7 @@ cdef class Heap:
         cdef int r = FS_BUSY
         if not self.h.process:
             fail(FS_GONE, self)
+        self.drain(True)
         whoami(&self.h, self, &me)
         while r == FS_BUSY or r == FS_INTERRUPTED:
             retry(r, &me)
@@ -228,13 +234,23 @@ cdef class Heap:
     def is_alive(self, uint32_t identity):
         return bool(fs_alive(&self.h, identity))
 
-    cdef int drain(self) except -1:
-        """Handles whose end found the heap's lock held."""
+    cdef int drain(self, bint wait) except -1:
+        """Handles whose end found the heap's lock held; without `wait`, only while it is free."""
         cdef fs_self me
         cdef uint64_t slot
-        while self.pending:
+        cdef uint64_t *place
+        cdef int r
+        while self.pending and self.h.process:
             slot = self.pending.pop()
-            if fs_me(&self.h, &me) != FS_OK or fs_drop(&me, fs_slot_word(&self.h, slot)) != FS_OK:
+            r = fs_me(&self.h, &me)
+            if r == FS_OK:
+                place = fs_slot_word(&self.h, slot)
+                r = fs_drop(&me, place)
+            if r == FS_BUSY and wait:
+                me.wait = 1
+                with nogil:
+                    r = fs_drop(&me, place)
+            if r != FS_OK:
                 self.pending.append(slot)
                 return 0
             fs_slot_unuse(&self.h, slot)
@@ -324,6 +340,9 @@ cdef Heap default_heap():
 
 def before_fork():
     """In the thread that is about to fork: the child's part of everything is made ready; fork() does the rest (identity.h)."""
+    cdef Heap heap
+    for heap in heaps:
+        heap.drain(True)
     with nogil:
         fs_fork_before()
 
@@ -353,6 +372,8 @@ cdef void release_slot(Heap heap, uint64_t slot) noexcept:
         return
     if fs_drop(&me, fs_slot_word(&heap.h, slot)) == FS_OK:
         fs_slot_unuse(&heap.h, slot)
+        if heap.pending:
+            heap.drain(False)
         if heap.h.super.dying:
             fs_reap(&me)
         if heap is not current_heap:
@@ -366,7 +387,7 @@ cdef uint64_t reserve_slot(Heap heap) except? 0xffffffffffffffff:
     cdef int r
     if heap.h.free_count == 0:
         if heap.pending:
-            heap.drain()
+            heap.drain(False)
         whoami(&heap.h, heap, &me)
         r = fs_slots_reserve(&me, 1)
         while r == FS_BUSY or r == FS_INTERRUPTED:
@@ -384,7 +405,13 @@ cdef uint64_t reserve_slot(Heap heap) except? 0xffffffffffffffff:
 
 
 cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot):
-    cdef Ref ref = Ref.__new__(Ref)
+    """The handle on an object that the slot refers to already. When it cannot be made, the slot is given back."""
+    cdef Ref ref
+    try:
+        ref = Ref.__new__(Ref)
+    except BaseException:
+        release_slot(heap, slot)
+        raise
     ref.heap = heap
     ref.h = &heap.h
     ref.offset = offset
@@ -396,7 +423,7 @@ cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot):
 
 
 cdef Ref adopt_ref(Heap heap, uint64_t offset, uint64_t slot):
-    """A handle on an object that the slot refers to already."""
+    """The same, closed when its gate is."""
     cdef Ref ref = wrap_ref(heap, offset, slot)
     cdef uint64_t gate = ref.o.gate
     if gate:
@@ -415,7 +442,7 @@ cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate):
     cdef int r
     whoami(&heap.h, heap, &me)
     if heap.pending:
-        heap.drain()
+        heap.drain(False)
     slot = reserve_slot(heap)
     place = fs_slot_word(&heap.h, slot)
     r = fs_object_new(&me, size, kind, place, &o)
@@ -765,7 +792,6 @@ def exit_any(lock, *args):
 
 cdef class Gateway(Handle):
     """A lock as its users see it."""
-    cdef object enter_, exit_
 
 
 cdef class RecursiveLock(Gateway):
@@ -810,6 +836,12 @@ cdef class RecursiveLock(Gateway):
         if owner == me.id:
             return "mine", count
         return ("thread" if is_ours(self.ref.h, owner) else "process"), count
+
+    def _held(self):
+        """How often this thread holds it."""
+        cdef fs_self me
+        whoami(self.ref.h, self.ref.heap, &me)
+        return self.ref.o.lock.hold & FS_HOLD_COUNT if fs_is_mine(&me, &self.ref.o.lock) else 0
 
 
 cdef extern from "identity.h" nogil:
@@ -910,6 +942,14 @@ cdef class Mutex(Gateway):
         if owner != self.ref.h.process_id:
             return "process"
         return "mine" if self.ref.o.lock.hold & FS_HOLD_COUNT == me.id else "thread"
+
+    def _held(self):
+        """1 when this thread holds it, else 0."""
+        cdef fs_self me
+        whoami(self.ref.h, self.ref.heap, &me)
+        cdef fs_lock *lock = &self.ref.o.lock
+        cdef bint ours = fs_load_u32(&lock.word) & FS_LOCK_OWNER == self.ref.h.process_id
+        return int(ours and lock.hold & FS_HOLD_COUNT == me.id)
 
 
 @cython.final

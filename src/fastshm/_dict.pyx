@@ -11,6 +11,7 @@ from numbers import Number
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.dict cimport PyDict_Items
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
@@ -24,7 +25,8 @@ from fastshm._codec cimport (
     PyUnicode_DATA, PyUnicode_New, decode_key, decode_value, key_of, value_of, word_value,
 )
 from fastshm._containers cimport (
-    FS_ANY, PATIENCE, TRIES, Pins, again, fs_identify_by, made, new_pins, reap, whoami,
+    FS_ANY, PATIENCE, TRIES, Pins, again, forget, fs_identify_by, made, make_plain, new_pins, reap, taken, wait_for_heap,
+    whoami,
 )
 from fastshm._core cimport (
     Handle, Ref, check_open, default_heap, fail, gate_ref, hold, identify, lock_of, make_handle, new_ref, unhold,
@@ -442,13 +444,11 @@ cdef class Dict(Handle):
 
     def __len__(self):
         cdef fs_self me
-        cdef uint64_t version, used
+        cdef uint64_t used
         cdef int r
         if self.ref.closed[0]:
             check_open(self.ref)
-        version = fs_read_begin(&self.t.o.lock)
-        used = fs_load_relaxed(&self.t.used)
-        if not version & 1 and fs_read_valid(&self.t.o.lock, version):
+        if fs_table_count(self.t, &used) == FS_OK:
             return used
         self.enter(&me, &r)
         used = self.t.used
@@ -676,24 +676,37 @@ cdef class Dict(Handle):
 
     cdef object take(self, object key):
         cdef fs_key k
-        cdef fs_copy c
         cdef fs_self me
+        cdef PyObject *plain = NULL
         cdef object _kept = key_in(self, key, &k)
-        cdef int r
+        cdef int r, tries = 0
         whoami(self.ref, &me)
         if k.form != FS_K_OTHER:
-            r = fs_table_take(&me, self.t, &k, &c)
-            while again(r, &me):
-                with nogil:
-                    r = fs_table_take(&me, self.t, &k, &c)
+            r = fs_table_take(&me, self.t, &k, make_plain, &plain)
+            while tries < PATIENCE and (r == FS_BUSY or r == FS_INTERRUPTED):
+                forget(&plain)
+                again(r, &me)
+                self.wait(&me)
+                r = fs_table_take(&me, self.t, &k, make_plain, &plain)
+                tries += 1
             if r == FS_OK:
                 reap(self.ref, &me)
-                return made(&c, None, self.ref)
-            if r < 0 and r != FS_TYPE:
+                return taken(plain)
+            forget(&plain)
+            if r < 0 and r != FS_TYPE and r != FS_BUSY and r != FS_INTERRUPTED:
                 fail(r, self.ref.heap)
             if r == FS_MISSING and self.t.others == 0:
                 return MISSING
         return self.take_decoded(key)
+
+    cdef int wait(self, fs_self *me) except -1:
+        """Until the lock was free for a moment: for what is then tried with the interpreter lock."""
+        cdef int r
+        self.enter(me, &r)
+        fs_table_leave(me, self.t, r)
+        wait_for_heap(self.ref, me)
+        me.wait = 0
+        return 0
 
     cdef object take_decoded(self, object key):
         """Reads, decodes, and removes it if it is still the same: a value that cannot be decoded stays."""
@@ -771,11 +784,12 @@ cdef class Dict(Handle):
             if out is not MISSING:
                 return out
             held = value_of(default, &v, self.ref.heap)
+            out = default
+            if v.kind == FS_V_PICKLE_BLOB or v.kind == FS_V_PICKLE_BUNDLE:  # made before it is stored: it may fail
+                out = decode_value(v.kind, 0, 0, <const unsigned char *>v.data, v.size, (<Packed>held).refs, self.ref.heap)
             whoami(self.ref, &me)
             if self.put_again(FS_CHANGED, key, &k, &v, FS_PUT_IF_ABSENT, &me, NULL) == FS_OK:
-                if v.kind == FS_V_PICKLE_BLOB or v.kind == FS_V_PICKLE_BUNDLE:
-                    return decode_value(v.kind, 0, 0, <const unsigned char *>v.data, v.size, (<Packed>held).refs, self.ref.heap)
-                return default
+                return out
 
     def increment(self, key, amount=1, /):
         """Adds a number to the value of a key (0 when it is not there) as one step, and returns the sum."""
@@ -862,15 +876,15 @@ cdef class Dict(Handle):
         try:
             if keys == NULL or values == NULL:
                 raise MemoryError()
-            for key, value in list(new.items()) if not is_simple(new) else new.items():
-                held = key_in(self, key, &keys[i])
-                if held is not None:
-                    kept.append(held)
+            if is_simple(new):
+                for key, value in new.items():
+                    self.encode(key, value, &keys[i], &values[i], kept)
+                    i += 1
+            else:
+                for key, value in PyDict_Items(new):
+                    self.encode(key, value, &keys[i], &values[i], kept)
                     foreign = foreign or keys[i].form == FS_K_OTHER
-                held = value_of(value, &values[i], self.ref.heap)
-                if held is not None:
-                    kept.append(held)
-                i += 1
+                    i += 1
             whoami(self.ref, &me)
             if n < 1000 and not foreign:
                 r = fs_table_update(&me, self.t, keys, values, n, looked)
@@ -899,6 +913,16 @@ cdef class Dict(Handle):
             PyMem_Free(values)
             if tries >= PATIENCE:
                 unhold(self.ref)
+        return 0
+
+    cdef inline int encode(self, object key, object value, fs_key *k, fs_value *v, list kept) except -1:
+        """`kept` keeps alive what *k and *v point to."""
+        cdef object held = key_in(self, key, k)
+        if held is not None:
+            kept.append(held)
+        held = value_of(value, v, self.ref.heap)
+        if held is not None:
+            kept.append(held)
         return 0
 
     cdef int resolve_all(self, dict new, fs_key *keys, list kept, uint64_t *looked) except -1:

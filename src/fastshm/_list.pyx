@@ -19,7 +19,8 @@ from libc.stdlib cimport free
 from fastshm._c cimport *
 from fastshm._codec cimport decode_value, value_of, word_value
 from fastshm._containers cimport (
-    FS_ANY, PATIENCE, TRIES, Pins, again, fs_identify_by, made, new_pins, reap, whoami,
+    FS_ANY, PATIENCE, TRIES, Pins, again, forget, fs_identify_by, made, make_plain, new_pins, reap, taken, wait_for_heap,
+    whoami,
 )
 from fastshm._core cimport (
     Handle, Heap, Ref, check_open, default_heap, fail, gate_ref, hold, identify, lock_of, make_handle, new_ref, unhold,
@@ -137,25 +138,26 @@ cdef class List(Handle):
     cdef object item(self, int64_t i):
         """IndexError when out of range."""
         cdef fs_seen seen
-        cdef uint64_t version, stamp
+        cdef fs_glance seen_at
+        cdef uint64_t stamp
         cdef int r
         if self.ref.closed[0]:
             check_open(self.ref)
         for _ in range(TRIES):
-            r = fs_vector_peek(self.ref.h, self.v, i, &version, &seen)
+            r = fs_vector_peek(self.ref.h, self.v, i, &seen_at, &seen)
             if r == FS_OK:
                 if seen.kind < FS_V_OWNING:
-                    if fs_read_valid(&self.v.o.lock, version):
+                    if fs_vector_peek_valid(self.v, i, &seen_at):
                         return decode_value(seen.kind, seen.length, seen.value, NULL, 0, None, self.ref.heap)
                 elif seen.kind <= FS_V_PICKLE_BLOB:
                     out = PyBytes_FromStringAndSize(NULL, seen.size)
                     fs_copy_racy(PyBytes_AS_STRING(out), seen.data, seen.size)
-                    if fs_read_valid(&self.v.o.lock, version):
+                    if fs_vector_peek_valid(self.v, i, &seen_at):
                         return decode_value(seen.kind, 0, 0, <unsigned char *>PyBytes_AS_STRING(out), seen.size, None,
                                             self.ref.heap)
                 else:
                     break
-            elif r == FS_RANGE and fs_read_valid(&self.v.o.lock, version):
+            elif r == FS_RANGE and fs_vector_peek_valid(self.v, i, &seen_at):
                 raise IndexError("list index out of range")
         return self.read(i, &stamp)
 
@@ -335,19 +337,23 @@ cdef class List(Handle):
 
     def pop(self, i=-1, /):
         cdef fs_self me
-        cdef fs_copy c
+        cdef PyObject *plain = NULL
         cdef uint64_t stamp
         cdef int64_t at = ssize_of(i)
-        cdef int r, tries = 0
+        cdef int r, tries = 0, waits = 0
         whoami(self.ref, &me)
-        r = fs_vector_take(&me, self.v, at, &c)
-        while again(r, &me):
-            with nogil:
-                r = fs_vector_take(&me, self.v, at, &c)
+        r = fs_vector_take(&me, self.v, at, make_plain, &plain)
+        while waits < PATIENCE and (r == FS_BUSY or r == FS_INTERRUPTED):
+            forget(&plain)
+            again(r, &me)
+            self.wait(&me)
+            r = fs_vector_take(&me, self.v, at, make_plain, &plain)
+            waits += 1
         if r == FS_OK:
             reap(self.ref, &me)
-            return made(&c, None, self.ref)
-        if r < 0 and r != FS_TYPE and r != FS_RANGE:
+            return taken(plain)
+        forget(&plain)
+        if r < 0 and r != FS_TYPE and r != FS_RANGE and r != FS_BUSY and r != FS_INTERRUPTED:
             fail(r, self.ref.heap)
         try:
             while True:  # a value that cannot be decoded stays
@@ -361,6 +367,20 @@ cdef class List(Handle):
         finally:
             if tries >= PATIENCE:
                 unhold(self.ref)
+
+    cdef int wait(self, fs_self *me) except -1:
+        """Until the lock was free for a moment: for what is then tried with the interpreter lock."""
+        cdef fs_span span
+        cdef int r = fs_vector_enter(me, self.v, &span)
+        while again(r, me):
+            with nogil:
+                r = fs_vector_enter(me, self.v, &span)
+        if r < 0:
+            fail(r, self.ref.heap)
+        fs_vector_leave(me, self.v, r)
+        wait_for_heap(self.ref, me)
+        me.wait = 0
+        return 0
 
     cdef int impatient(self, int tries) except -1:
         """Overtaken once more: in the end the lock is held, so that only this thread's own code can do it again."""

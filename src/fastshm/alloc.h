@@ -424,6 +424,9 @@ static inline int fs_is_leaf(const fs_block *b) {
         return 1;
     case FS_CELL:
     case FS_MUTEX:
+    case FS_SEMAPHORE:
+    case FS_EVENT:
+    case FS_BARRIER:
         return !((const fs_object *)b)->gate;
     case FS_ARRAY:
         return !((const fs_object *)b)->gate && !((const fs_array *)b)->stage;

@@ -57,6 +57,7 @@ typedef struct {
     uint64_t bytes_free; /* bytes_used + bytes_free + FS_FIRST == committed */
     uint64_t blocks;     /* in use */
     uint64_t cells, arrays, locks, tables, vectors, gates, tickets, processes;
+    uint64_t semaphores, events, conditions, barriers;
     uint64_t handles; /* handle slots that refer to something */
 } fs_census;
 
@@ -89,7 +90,7 @@ static int fs_push(uint64_t **array, uint64_t *n, uint64_t *room, uint64_t word)
     if (fs_unlikely(*n == *room)) {
         uint64_t more = *room * 2 + 64, *a = realloc(*array, more * 8);
         if (!a)
-            return FS_NOMEM;
+            return FS_PRIVATE_NOMEM;
         *array = a;
         *room = more;
     }
@@ -133,13 +134,22 @@ static uint64_t fs_kind_size(uint32_t kind) {
         return sizeof(fs_table);
     case FS_VECTOR:
         return sizeof(fs_vector);
+    case FS_SEMAPHORE:
+    case FS_EVENT:
+        return sizeof(fs_semaphore);
+    case FS_BOUNDED:
+        return sizeof(fs_bounded);
+    case FS_WAITERS:
+        return sizeof(fs_waiters);
+    case FS_BARRIER:
+        return sizeof(fs_barrier);
     default:
         return 0;
     }
 }
 
 static int fs_can_die(uint32_t kind) {
-    return kind >= FS_BUNDLE && kind <= FS_VECTOR && kind != FS_PROCESS && fs_kind_size(kind);
+    return kind >= FS_BUNDLE && kind <= FS_LAST_OBJECT && kind != FS_PROCESS && kind != FS_GATE && fs_kind_size(kind);
 }
 
 static int fs_check_super(fs_walk *w) {
@@ -505,7 +515,7 @@ static int fs_check_value(fs_walk *w, uint32_t kind, uint32_t length, uint64_t v
     fs_block *b = fs_used_at(w, value);
     if (!b || fs_value_look(w->heap, &seen) != FS_OK)
         return FS_BROKEN(w, "T7: a value's block is damaged");
-    int right = kind == FS_V_OBJECT          ? b->kind >= FS_CELL && b->kind <= FS_GATE
+    int right = kind == FS_V_OBJECT          ? b->kind >= FS_CELL && b->kind <= FS_LAST_OBJECT
                 : kind == FS_V_PICKLE_BUNDLE ? b->kind == FS_BUNDLE
                                              : b->kind == FS_BLOB;
     return right ? FS_OK : FS_BROKEN(w, "T7: a value's block is of another kind");
@@ -634,7 +644,7 @@ static int fs_check_table(fs_walk *w, const fs_table *t) {
         return FS_BROKEN(w, "T3: the count of keys that only Python compares is wrong");
     uint8_t *seen = calloc(e->n / 8 + 1, 1);
     if (!seen)
-        return FS_NOMEM;
+        return FS_PRIVATE_NOMEM;
     int r = fs_check_index(w, t, e, (const uint64_t *)((const char *)b + FS_HEADER), live, seen);
     free(seen);
     return r;
@@ -720,7 +730,7 @@ static int fs_check_container(fs_walk *w, fs_object *o, int is_table) {
         memcpy(&ahead, &first, bytes);
         w->owned_n = 0;
         r = is_table ? fs_own_table(w, (fs_table *)o, &ahead.t, still) : fs_own_vector(w, (fs_vector *)o, &ahead.v);
-        if (still || r == FS_NOMEM)
+        if (still || r == FS_PRIVATE_NOMEM)
             break;
         fs_fence_acquire();
         uint64_t log_later = fs_log_length(w, copy);
@@ -789,6 +799,88 @@ static int fs_check_array(fs_walk *w, fs_array *a) {
     return r;
 }
 
+/* --- what is waited for -------------------------------------------------------------------------------------------------- */
+
+static int fs_check_id(fs_walk *w, uint32_t id) {
+    return id && id < FS_LAST_ID && id < fs_load_relaxed(&w->super->next_id)
+               ? FS_OK
+               : FS_BROKEN(w, "P1: a process's or lock owner's number was never given out");
+}
+
+static int fs_check_bounded(fs_walk *w, fs_bounded *b, int dying) {
+    int r, still;
+    if ((r = fs_count_if(w, b->ledger)) != FS_OK || (r = fs_count_if(w, b->spare)) != FS_OK || dying)
+        return r;
+    if ((still = fs_hold_still(w, &b->o)) <= 0)
+        return still;
+    const fs_share *s = b->ledger ? fs_ledger(w->heap, b) : NULL;
+    uint64_t room = s ? b->room : 0;
+    if (b->bound > FS_MOST_PERMITS)
+        r = FS_BROKEN(w, "D1: a bounded semaphore's bound is too large");
+    else if (b->ledger && !s)
+        r = FS_BROKEN(w, "D2: a ledger does not fit in its block");
+    else if (s && (fs_ledger_sum(s, room) < 0 || fs_ledger_sum(s, room) > (int64_t)b->bound))
+        r = FS_BROKEN(w, "D3: the shares of a bounded semaphore are no number of permits");
+    for (uint64_t i = 0; i < room && r == FS_OK; i++) {
+        if (s[i].word && (!s[i].net || (!s[i].id && s[i].net > 0)))
+            r = FS_BROKEN(w, "D4: a share is of nobody or of nothing");
+        if (r == FS_OK && s[i].id)
+            r = fs_check_id(w, s[i].id);
+        for (uint64_t j = 0; j < i && r == FS_OK; j++)
+            if (s[i].word && s[j].word && s[i].id == s[j].id)
+                r = FS_BROKEN(w, "D5: a process has two shares");
+    }
+    if (still == 1)
+        fs_leave(w->me, &b->o.lock);
+    return r;
+}
+
+static int fs_check_waiters(fs_walk *w, fs_waiters *q, int dying) {
+    int r = FS_OK, still;
+    fs_waiter *x;
+    for (unsigned i = 0; i < FS_WAITER_CHUNKS && r == FS_OK; i++)
+        r = fs_count_if(w, q->chunk[i]);
+    if (r != FS_OK || dying || (still = fs_hold_still(w, &q->o)) == 0)
+        return r;
+    if (still < 0)
+        return still;
+    if (q->released > q->numbers || q->everybody > q->released)
+        r = FS_BROKEN(w, "N4: a condition has notified more than have waited");
+    if (r == FS_OK && q->chunks > FS_WAITER_CHUNKS)
+        r = FS_BROKEN(w, "N1: a condition counts more chunks than there can be");
+    for (unsigned i = 0; i < fs_chunks(q) && r == FS_OK; i++)
+        if (!fs_chunk(w->heap, q, i))
+            r = FS_BROKEN(w, "N1: a condition's chunk is not in its block");
+    for (fs_each e = {0}; r == FS_OK && (x = fs_next(w->heap, q, &e));) {
+        fs_seat p = fs_seat_of(x);
+        if (p.word && (!p.state || p.state > FS_AWAKE))
+            r = FS_BROKEN(w, "N2: a place at a condition is in an unknown state");
+        else if (p.word && (r = fs_check_id(w, p.id)) == FS_OK && x->number >= q->numbers)
+            r = FS_BROKEN(w, "N3: a place at a condition has a number that was never given out");
+    }
+    if (still == 1)
+        fs_leave(w->me, &q->o.lock);
+    return r;
+}
+
+static int fs_check_barrier(fs_walk *w, fs_barrier *b) {
+    int r = FS_OK, still = fs_hold_still(w, &b->o);
+    if (still <= 0)
+        return still;
+    if (fs_barrier_room(b) != b->room)
+        r = FS_BROKEN(w, "Y1: a barrier's places do not fit in its block");
+    else if (b->phase > FS_BARRIER_BROKEN)
+        r = FS_BROKEN(w, "Y2: a barrier's phase is unknown");
+    for (uint64_t i = 0; i < fs_barrier_room(b) && r == FS_OK; i++)
+        if (b->place[i] && (b->place[i] > FS_LAST_ID || fs_check_id(w, (uint32_t)b->place[i]) != FS_OK))
+            r = FS_BROKEN(w, "Y3: a barrier's place is taken by a number that was never given out");
+    if (r == FS_OK && b->phase == FS_ACTION && !fs_barrier_inside(b))
+        r = FS_BROKEN(w, "Y4: a barrier's action is run by nobody");
+    if (still == 1)
+        fs_leave(w->me, &b->o.lock);
+    return r;
+}
+
 /* --- all blocks ---------------------------------------------------------------------------------------------------------- */
 
 static int fs_count_handles(fs_walk *w, const uint64_t *slot, unsigned n, int dying) {
@@ -799,12 +891,6 @@ static int fs_count_handles(fs_walk *w, const uint64_t *slot, unsigned n, int dy
             r = fs_count(w, slot[i], 0);
         }
     return r;
-}
-
-static int fs_check_id(fs_walk *w, uint32_t id) {
-    return id && id < FS_LAST_ID && id < fs_load_relaxed(&w->super->next_id)
-               ? FS_OK
-               : FS_BROKEN(w, "P1: a process's or lock owner's number was never given out");
 }
 
 static int fs_check_object(fs_walk *w, fs_object *o, uint32_t kind, int dying) {
@@ -841,6 +927,23 @@ static int fs_check_object(fs_walk *w, fs_object *o, uint32_t kind, int dying) {
     case FS_MUTEX:
         c->locks += !dying;
         return FS_OK;
+    case FS_SEMAPHORE:
+        c->semaphores += !dying;
+        if (fs_load_relaxed(&((fs_semaphore *)o)->value) > FS_MOST_PERMITS)
+            return FS_BROKEN(w, "U1: a semaphore has more permits than can be");
+        return FS_OK;
+    case FS_EVENT:
+        c->events += !dying;
+        return FS_OK;
+    case FS_BOUNDED:
+        c->semaphores += !dying;
+        return fs_check_bounded(w, (fs_bounded *)o, dying);
+    case FS_WAITERS:
+        c->conditions += !dying;
+        return fs_check_waiters(w, (fs_waiters *)o, dying);
+    case FS_BARRIER:
+        c->barriers += !dying;
+        return dying ? FS_OK : fs_check_barrier(w, (fs_barrier *)o);
     case FS_ARRAY:
         c->arrays += !dying;
         return fs_check_array(w, (fs_array *)o);
@@ -969,7 +1072,7 @@ static int fs_check_inside(fs_walk *w) {
     w->doubt = calloc(grains, sizeof *w->doubt);
     w->state = calloc(grains, 1);
     if (!w->count || !w->doubt || !w->state)
-        return FS_NOMEM;
+        return FS_PRIVATE_NOMEM;
     if ((r = fs_check_chain(w)) != FS_OK || (r = fs_check_lists(w)) != FS_OK)
         return r;
     r = fs_count_if(w, w->super->processes);
@@ -987,7 +1090,7 @@ static int fs_check_inside(fs_walk *w) {
 }
 
 /* Buries the dead, reaps, and then walks everything. FS_OK with the census; FS_CORRUPT with the first invariant that
- * does not hold; FS_BUSY, FS_INTERRUPTED, FS_NOMEM. No lock of the heap or the reaper may be held; locks of objects may. */
+ * does not hold; FS_BUSY, FS_INTERRUPTED, FS_PRIVATE_NOMEM. No lock of the heap or the reaper may be held; locks of objects may. */
 FS_COLD static int fs_check(const fs_self *me, fs_census *out, const char **broken) {
     fs_heap *heap = me->heap;
     fs_walk w = {.me = me, .heap = heap, .super = heap->super, .census = out};

@@ -24,6 +24,26 @@ class Context:
         """A recursive lock, owned by one thread of one process."""
         return synchronize.RLock()
 
+    def Semaphore(self, value: int = 1) -> synchronize.Semaphore:
+        """Permits without owners."""
+        return synchronize.Semaphore(value)
+
+    def BoundedSemaphore(self, value: int = 1) -> synchronize.BoundedSemaphore:
+        """Permits that come back when the process that acquired them ends."""
+        return synchronize.BoundedSemaphore(value)
+
+    def Condition(self, lock: Any = None) -> synchronize.Condition:
+        """A condition over that lock, or over a new RLock."""
+        return synchronize.Condition(lock)
+
+    def Event(self) -> synchronize.Event:
+        """A flag to wait for."""
+        return synchronize.Event()
+
+    def Barrier(self, parties: int, action: Any = None, timeout: float | None = None) -> synchronize.Barrier:
+        """Lets `parties` go on together."""
+        return synchronize.Barrier(parties, action, timeout)
+
     def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
         """A ctypes object in shared memory, without a lock."""
         return sharedctypes.RawValue(typecode_or_type, *args)

@@ -88,32 +88,37 @@ def _made(name: str, size: int) -> Heap | None:
     """A new segment. None when its name has gone meanwhile: a maker that is stopped for long, or while the clock is set, looks
     dead to a sweep as long as there is no header."""
     is_its_own = process.parent_process() is not None and _tracker() == (0, 0)
-    shm = SharedMemory(name=name, create=True, size=size)
-    try:
+    _leave_at_exit()
+    try:  # a signal's handler may raise anywhere
+        shm = SharedMemory(name=name, create=True, size=size)
         shm.close()
         fd = names.open_segment(name)
         if not names.is_fresh(fd, size):
             os.close(fd)
             raise PermissionError(errno.EACCES, f"shared memory segment {name} was replaced while it was being made")
-        heap = _core.Heap.create(name, os.fsencode(FOLDER / name), fd, size, *((0, 0) if is_its_own else _tracker()))
+        if is_its_own:  # a worker's tracker ends with the worker, whose family may go on: then the next start is the net
+            resource_tracker.unregister(f"/{name}", "shared_memory")
+        tracker = (0, 0) if is_its_own else _tracker()
+        _makers[name] = os.getpid()
+        return _core.Heap.create(name, os.fsencode(FOLDER / name), fd, size, *tracker, _heaps)
+    except FileExistsError:  # somebody has put something there
+        return None
     except BaseException as error:
-        _withdraw(name)
+        if name in _heaps:
+            raise
+        _unmake(name)
         if isinstance(error, (FileNotFoundError, ReferenceError)):
             return None
         raise
-    if is_its_own:  # a worker's tracker ends with the worker, whose family may go on: then the next start is the net
-        resource_tracker.unregister(f"/{name}", "shared_memory")
-    _heaps[name] = heap
-    _makers[name] = os.getpid()
-    _leave_at_exit()
-    return heap
 
 
-def _withdraw(name: str) -> None:
-    """Takes back the name of a segment that came to nothing, unless it is another user's file by now."""
+def _unmake(name: str) -> None:
+    """What is there of a segment whose making failed. The tracker complains of names that it does not know."""
     with contextlib.suppress(FileNotFoundError):
         if os.lstat(FOLDER / name).st_uid == os.geteuid():
             os.unlink(FOLDER / name)
+    _makers.pop(name, None)
+    resource_tracker.register(f"/{name}", "shared_memory")
     resource_tracker.unregister(f"/{name}", "shared_memory")
 
 
@@ -163,11 +168,8 @@ def _attach(name: str) -> Heap:
         raise FileNotFoundError(
             error.errno, f"shared memory segment {name} is gone: the processes that used it have all ended"
         ) from None
-    heap = _core.Heap.attach(name, os.fsencode(FOLDER / name), fd)
-    if name in _refused:
-        heap.refuse_pickles()
-    _heaps[name] = heap
     _leave_at_exit()
+    heap = _core.Heap.attach(name, os.fsencode(FOLDER / name), fd, _heaps)
     if _default is None:
         _become_default(heap)
     heap.bury()
@@ -262,6 +264,7 @@ def _after_fork_in_child() -> None:
     global _leaving, _opening
     _opening = threading.RLock()  # another thread of the parent may have held it
     _leaving = None
+    _makers.clear()  # a maker's pid may be given out again, or be given out in another namespace, too
     if _heaps:
         _leave_at_exit()
 

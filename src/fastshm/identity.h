@@ -116,7 +116,7 @@ static void fs_fork_in_child(void) {
         fs_heap *heap = fs_all.heap[i];
         heap->epoch++;
         fs_close_own(heap, &heap->live_fd);
-        heap->live_pin = NULL; /* MADV_DONTFORK: not mapped here */
+        fs_unpin_claims(heap, 0);
         if (heap->process) {
             fs_all.parent[i] = heap->process;
             fs_all.parent_id[i] = heap->process_id;
@@ -165,17 +165,17 @@ FS_COLD static int fs_identify(fs_heap *heap, uint32_t *id) {
             mine = i;
     if (!mine) {
         if (!(mine = calloc(1, sizeof *mine)))
-            return FS_NOMEM;
+            return FS_PRIVATE_NOMEM;
         mine->heap = heap;
         mine->epoch = heap->epoch - 1;
         mine->next = list;
         if (pthread_setspecific(fs_all.key, mine)) {
             free(mine);
-            return FS_NOMEM;
+            return FS_PRIVATE_NOMEM;
         }
     }
     if (mine->epoch != heap->epoch) {
-        int r = fs_new_id(heap, fs_own_fd(heap, &heap->live_fd), &mine->id);
+        int r = fs_new_id(heap, fs_live_fd(heap), &mine->id);
         if (r != FS_OK)
             return r;
         mine->epoch = heap->epoch;

@@ -13,7 +13,7 @@
 #include "platform.h"
 
 #define FS_MAGIC 0x6d68737473616601ull /* "\1fastshm" */
-#define FS_FORMAT 1u
+#define FS_FORMAT 2u
 #define FS_STAMP ((uint64_t)FS_FORMAT << 32 | (uint64_t)sizeof(void *) << 16 | FS_BYTE_ORDER)
 
 #define FS_GRAIN 64u /* block sizes and alignment: one cache line */
@@ -46,6 +46,12 @@ enum {
     FS_TABLE = 19,
     FS_VECTOR = 20,
     FS_GATE = 21,     /* a manager's switch: value 1 once it is shut down */
+    FS_SEMAPHORE = 22,
+    FS_EVENT = 23,
+    FS_BOUNDED = 24,
+    FS_WAITERS = 25,  /* of a condition */
+    FS_BARRIER = 26,
+    FS_LAST_OBJECT = 26,
     FS_DYING = 0x100, /* flag: no references; on the dying list */
 };
 
@@ -82,6 +88,65 @@ typedef struct {
     uint64_t stage_step; /* bytes between items written, itemsize when contiguous */
     uint64_t stage_state;
 } fs_array;
+
+/* --- what is waited for. `turn` is the word that those who wait sleep on: wait.h ----------------------------------------- */
+
+typedef struct {
+    fs_object o;
+    uint32_t value; /* a semaphore's permits; an event's changes: odd while it is set */
+    uint32_t turn;
+    uint64_t spare;
+} fs_semaphore;
+
+/* What a process has acquired of a bounded semaphore and not released, in one word; 0: unused. */
+typedef union {
+    struct {
+        uint32_t id; /* of the process; 0: of dead ones that released what others had acquired */
+        int32_t net;
+    };
+    uint64_t word;
+} fs_share;
+
+typedef struct {
+    fs_object o;
+    uint32_t bound, turn;
+    uint64_t ledger; /* owning: raw block of two times `room` shares */
+    uint64_t spare;  /* owning: the next ledger, while it is made, or the last one */
+    uint64_t half;   /* 0 or 1: which of the two counts */
+    uint64_t room;
+} fs_bounded;
+
+typedef union {
+    struct {
+        uint32_t state; /* sleeps on it */
+        uint32_t id;    /* of the thread */
+    };
+    uint64_t word;
+} fs_seat;
+
+typedef struct {
+    fs_seat seat;
+    uint64_t number; /* the first to come has the lowest */
+} fs_waiter;
+
+#define FS_WAITER_CHUNKS 10u
+#define FS_WAITERS_FIRST 31u /* places in the first chunk; the next has twice as many grains, and so on */
+
+typedef struct {
+    fs_object o;
+    uint64_t numbers; /* given out */
+    uint64_t released, everybody;
+    uint64_t chunks;  /* that count */
+    uint64_t chunk[FS_WAITER_CHUNKS]; /* owning: raw blocks of places, which never move */
+} fs_waiters;
+
+typedef struct {
+    fs_object o;
+    uint32_t phase, turn;
+    int64_t parties;
+    uint64_t room;
+    uint64_t place[]; /* `room` thread ids, 0 where nobody is */
+} fs_barrier;
 
 typedef struct {
     fs_block block;
@@ -311,6 +376,8 @@ typedef struct {
 _Static_assert(sizeof(fs_super) <= FS_FIRST, "the superblock is one page");
 _Static_assert(sizeof(fs_block) == FS_HEADER, "block header");
 _Static_assert(sizeof(fs_cell) == FS_GRAIN, "a value costs one cache line");
+_Static_assert(sizeof(fs_semaphore) == FS_GRAIN, "a semaphore costs one cache line");
+_Static_assert(sizeof(fs_share) == 8 && sizeof(fs_seat) == 8, "each is read and written as one word");
 _Static_assert(sizeof(fs_entry) == FS_GRAIN, "an entry costs one cache line");
 _Static_assert(sizeof(fs_entries) == FS_GRAIN, "entries are cache-line aligned");
 _Static_assert(sizeof(fs_array) <= 2 * FS_GRAIN, "array data starts at the third line");

@@ -8,6 +8,11 @@
 
 #include "layout.h"
 
+struct fs_pin {
+    void *page;
+    struct fs_pin *next;
+};
+
 typedef struct {
     char *base;
     fs_super *super;
@@ -18,7 +23,8 @@ typedef struct {
     dev_t device;     /* of the file: a descriptor that is not on it is not ours any more */
     ino_t inode;
     char path[64];    /* where to open it again, if the name is still there */
-    void *live_pin;   /* a page mapped through live_fd: the claims outlast a stray close(), and a fork does not inherit them */
+    struct fs_pin *live_pins; /* a page mapped through live_fd, and through those before it that were lost: the claims outlast a
+                                 stray close(), and a fork does not inherit them */
     uint32_t process_id;
     uint64_t process;  /* offset of our fs_process, 0 before joining and after leaving */
     uint64_t epoch;    /* changes in a forked child: cached identities are stale */
@@ -50,6 +56,9 @@ FS_COLD static int fs_own_fd(fs_heap *heap, int *fd) {
         close(again);
         again = -1;
     }
+    uint32_t *other = (uint32_t *)(fd == &heap->fd ? &heap->live_fd : &heap->fd);
+    if (again != -1) /* what had this number is lost, too; and one description for both would not see its own claims */
+        fs_cas_u32(other, (uint32_t)again, (uint32_t)-1);
     errno = EBADF;
     return *fd = again;
 }

@@ -100,18 +100,18 @@ FS_COLD static int fs_lock_wait(fs_heap *heap, fs_lock *l, uint32_t id, int64_t 
         if (want != w && !fs_cas_u32(&l->word, w, want))
             continue;
         int r = fs_wait(&l->word, want, left);
-        if (r == FS_INTERRUPTED)
-            return r;
         naps++;
         spins = FS_SPINS / 2;
         carry = FS_LOCK_WAITERS;
         w = fs_load_relaxed(&l->word);
-        if (!owner || (w & FS_LOCK_OWNER) != owner)
+        if (!(w & FS_LOCK_OWNER)) /* also after a signal: it may have ended the nap that a reserved lock asks for */
             continue;
-        if (fs_lock_inherit(heap, l, id))
-            return FS_TAKEN_OVER;
-        nap = nap * 2 < FS_LONGEST_NAP ? nap * 2 : FS_LONGEST_NAP;
-        if (naps >= 16) /* a signal that came between two naps has interrupted neither: let the caller look for it */
+        if ((w & FS_LOCK_OWNER) == owner) {
+            if (fs_lock_inherit(heap, l, id)) /* also after a signal: when they come faster than naps end, no other moment comes */
+                return FS_TAKEN_OVER;
+            nap = nap * 2 < FS_LONGEST_NAP ? nap * 2 : FS_LONGEST_NAP;
+        }
+        if (r == FS_INTERRUPTED || naps >= 16) /* a signal between two naps interrupts neither: let the caller look for it */
             return FS_INTERRUPTED;
     }
 }

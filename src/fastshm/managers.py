@@ -1,26 +1,31 @@
 """Manager and its objects, with the names and manners of multiprocessing.managers, and no server.
 
 A proxy here is a handle on shared memory. Shutting a manager down closes a gate that all its objects look at, in every process.
-What has no form of its own yet (queues, pools, conditions and the like) comes from the stdlib's server, which is started at its
-first use.
+What has no form of its own yet (queues and pools) comes from the stdlib's server, which is started at its first use.
 """
 
 from __future__ import annotations
 
 import array
+import threading
 from multiprocessing import ProcessError, managers
 from typing import Any
 
-from fastshm import _codec, _core, _dict, _list, _typed, heap, sharedctypes  # noqa: F401  (heap gives the core its hooks)
+from fastshm import _codec, _core, _dict, _list, _sync, _typed, heap, sharedctypes, synchronize  # noqa: F401  (hooks)
 
 __all__ = [
     "AcquirerProxy",
     "ArrayProxy",
+    "BarrierProxy",
+    "BoundedSemaphoreProxy",
+    "ConditionProxy",
     "DictProxy",
+    "EventProxy",
     "ListProxy",
     "Manager",
     "NamespaceProxy",
     "RecursiveAcquirerProxy",
+    "SemaphoreProxy",
     "SyncManager",
     "ValueProxy",
     "dict",
@@ -199,6 +204,9 @@ class AcquirerProxy(Proxy, _core.Mutex):
     def __exit__(self, *args: object) -> None:
         self.release()
 
+    def locked(self) -> bool:
+        return self._state() is not None
+
     def _text(self) -> str:
         return f"<{'locked' if self._state() else 'unlocked'} lock of fastshm at {id(self):#x}>"
 
@@ -223,12 +231,112 @@ class RecursiveAcquirerProxy(Proxy, _core.RecursiveLock):
     def __exit__(self, *args: object) -> None:
         self.release()
 
+    def locked(self) -> bool:
+        return self._state()[0] is not None
+
     def _text(self) -> str:
         holder, count = self._state()
         return f"<{'locked' if holder else 'unlocked'} recursive lock of fastshm, count={count}, at {id(self):#x}>"
 
 
-RecursiveAcquirerProxy.__name__ = "AcquirerProxy"  # as the stdlib calls both
+class _Permits:
+    """What the two semaphores have in common."""
+
+    __slots__ = ()
+
+    def locked(self) -> bool:
+        return self.get_value() == 0  # type: ignore[attr-defined,no-any-return]
+
+    def acquire(self, blocking: Any = True, timeout: Any = None) -> bool:
+        if not blocking and timeout is not None:
+            raise ValueError("can't specify timeout for non-blocking acquire")
+        return super().acquire(blocking, timeout)  # type: ignore[misc,no-any-return]
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *args: object) -> None:
+        self.release()  # type: ignore[attr-defined]
+
+
+class SemaphoreProxy(Proxy, _Permits, _sync.Semaphore):
+    """A shared semaphore with the manners of threading.Semaphore."""
+
+    _typeid = "Semaphore"
+
+    def _text(self) -> str:
+        return f"<Semaphore of fastshm at {id(self):#x}: value={self.get_value()}>"
+
+
+class BoundedSemaphoreProxy(Proxy, _Permits, _sync.BoundedSemaphore):
+    """A shared semaphore with the manners of threading.BoundedSemaphore. Permits come back from processes that end."""
+
+    _typeid = "BoundedSemaphore"
+
+    def release(self) -> None:
+        try:
+            super().release()
+        except ValueError:
+            raise ValueError("Semaphore released too many times") from None
+
+    def _text(self) -> str:
+        return f"<BoundedSemaphore of fastshm at {id(self):#x}: value={self.get_value()}/{self._bound}>"
+
+
+for _class in (RecursiveAcquirerProxy, SemaphoreProxy, BoundedSemaphoreProxy):
+    _class.__name__ = "AcquirerProxy"  # as the stdlib calls all of them
+
+
+class EventProxy(Proxy, _sync.Event):
+    """A shared flag to wait for."""
+
+    _typeid = "Event"
+
+    def _text(self) -> str:
+        return f"<Event of fastshm at {id(self):#x}: {'set' if self.is_set() else 'unset'}>"
+
+
+class ConditionProxy(Proxy, synchronize.Condition):
+    """A shared condition with the manners of threading.Condition."""
+
+    _typeid = "Condition"
+
+    def __init__(self, lock: _core.Mutex | _core.RecursiveLock, waiters: _sync.Waiters) -> None:
+        self.__setstate__((lock, waiters))
+
+    def __reduce__(self) -> Any:
+        return type(self), (self._lock, self._waiters)
+
+    def _count_held(self, doing: str) -> Any:
+        """How often this thread holds the lock; a plain one belongs to whoever holds it."""
+        state = self._lock._state()
+        holder, count = state if isinstance(state, tuple) else (state and "mine", 1)
+        if holder != "mine":
+            raise RuntimeError(f"cannot {doing} on un-acquired lock")
+        return count
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self._waiters.wait(self._lock, self._count_held("wait"), timeout)
+
+    def notify(self, n: int = 1) -> None:
+        self._count_held("notify")
+        self._waiters.notify(n)
+
+    def _text(self) -> str:
+        return f"<Condition of fastshm over {self._lock}, {self._waiters.count()} waiting>"
+
+
+class BarrierProxy(Proxy, synchronize.Barrier):
+    """A shared barrier. The action is run by the last process to come."""
+
+    _typeid = "Barrier"
+
+    def __init__(self, parties: int, action: Any, timeout: float | None, gate: _core.Gate) -> None:
+        _sync.Barrier.__init__(self, parties, gate=gate)
+        self._action, self._timeout = action, timeout
+
+    def _text(self) -> str:
+        return synchronize.Barrier.__repr__(self)
 
 
 def _threading_timeout(blocking: Any, timeout: Any) -> Any:
@@ -269,6 +377,12 @@ def dict(*args: Any, **kwargs: Any) -> DictProxy:
 def list(sequence: Any = (), /) -> ListProxy:
     """A new shared list of the items of `sequence`. It lives as long as somebody has a handle on it."""
     return _new_list(None, sequence)
+
+
+def _not_negative(value: int) -> int:
+    if value < 0:
+        raise ValueError("semaphore initial value must be >= 0")
+    return value
 
 
 class SyncManager:
@@ -372,20 +486,25 @@ class SyncManager:
             self._server.start(*self._initializer)
         return self._server
 
-    def Event(self) -> Any:
-        return self._stdlib().Event()
+    def Event(self) -> EventProxy:
+        return EventProxy(gate=self._open())
 
-    def Condition(self, *args: Any) -> Any:
-        return self._stdlib().Condition(*args)
+    def Condition(self, lock: Any = None) -> ConditionProxy:
+        """A condition over a lock of this or another manager of fastshm, or over a new RLock."""
+        gate = self._open()
+        if lock is not None and not isinstance(lock, (_core.Mutex, _core.RecursiveLock)):
+            raise TypeError(f"a condition needs a lock of fastshm, not {type(lock).__name__!r}")
+        return ConditionProxy(RecursiveAcquirerProxy(gate=gate) if lock is None else lock, _sync.Waiters(gate=gate))
 
-    def Semaphore(self, *args: Any) -> Any:
-        return self._stdlib().Semaphore(*args)
+    def Semaphore(self, value: int = 1) -> SemaphoreProxy:
+        return SemaphoreProxy(_not_negative(value), gate=self._open())
 
-    def BoundedSemaphore(self, *args: Any) -> Any:
-        return self._stdlib().BoundedSemaphore(*args)
+    def BoundedSemaphore(self, value: int = 1) -> BoundedSemaphoreProxy:
+        return BoundedSemaphoreProxy(_not_negative(value), gate=self._open())
 
-    def Barrier(self, *args: Any) -> Any:
-        return self._stdlib().Barrier(*args)
+    def Barrier(self, parties: int, action: Any = None, timeout: float | None = None) -> BarrierProxy:
+        threading.Barrier(parties)  # which numbers there may be depends on the version of Python
+        return BarrierProxy(parties, action, timeout, self._open())
 
     def Queue(self, *args: Any) -> Any:
         return self._stdlib().Queue(*args)

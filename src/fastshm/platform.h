@@ -63,7 +63,7 @@ enum {
     FS_BUSY = -1,       /* held by another; nothing was done */
     FS_TIMEOUT = -2,
     FS_INTERRUPTED = -3, /* a signal arrived; nothing was done */
-    FS_NOMEM = -4,
+    FS_NOMEM = -4,      /* of the segment */
     FS_CORRUPT = -5,
     FS_GONE = -6,       /* the object no longer exists */
     FS_NOT_OWNER = -7,
@@ -72,6 +72,7 @@ enum {
     FS_OVERFLOW = -10,
     FS_CHANGED = -11,   /* the object changed since it was looked at */
     FS_SYSTEM = -12,    /* errno tells */
+    FS_PRIVATE_NOMEM = -13, /* malloc has none */
 };
 
 /* --- atomics ------------------------------------------------------------------------------------------------------------- */
@@ -82,6 +83,10 @@ enum {
 #define fs_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 #define fs_fence_acquire() __atomic_thread_fence(__ATOMIC_ACQUIRE)
 #define fs_fence_release() __atomic_thread_fence(__ATOMIC_RELEASE)
+/* In one order with all others of these: who says "I sleep" and then looks, and who changes and then asks "does anybody?", never miss
+ * each other. */
+#define fs_fence_ordered() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#define fs_load_ordered(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
 #define fs_fetch_add(p, v) __atomic_fetch_add((p), (v), __ATOMIC_ACQ_REL)
 
 /* A process can be killed between any two instructions, and its stores are then all there or never were. So the order in which
@@ -90,6 +95,14 @@ enum {
 
 static inline int fs_cas_u32(uint32_t *p, uint32_t expected, uint32_t desired) {
     return __atomic_compare_exchange_n(p, &expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+static inline int fs_cas_ordered(uint32_t *p, uint32_t expected, uint32_t desired) {
+    return __atomic_compare_exchange_n(p, &expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+static inline int fs_cas_u64(uint64_t *p, uint64_t expected, uint64_t desired) {
+    return __atomic_compare_exchange_n(p, &expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
 static inline void fs_pause(void) {
@@ -140,12 +153,14 @@ FS_COLD static int fs_wait(uint32_t *word, uint32_t expected, int64_t ns) {
 #endif
 }
 
-FS_COLD static void fs_wake(uint32_t *word, int count) {
+/* How many it woke, as far as that is known. */
+FS_COLD static int fs_wake(uint32_t *word, int count) {
 #if defined(FS_HAVE_FUTEX)
-    syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
+    return (int)syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
 #else
     (void)word;
     (void)count;
+    return 0;
 #endif
 }
 

@@ -10,9 +10,13 @@
 #define FASTSHM_REAP_H
 
 #include "array.h"
+#include "barrier.h"
+#include "bounded.h"
 #include "registry.h"
+#include "semaphore.h"
 #include "table.h"
 #include "vector.h"
+#include "waiters.h"
 
 static int fs_reaper_enter(const fs_self *me, int wait) {
     fs_lock *l = &me->heap->super->reaper;
@@ -126,8 +130,19 @@ static int fs_empty_block(const fs_self *me, fs_block *b) {
             r = fs_drop(me, &v->slots);
         break;
     }
+    case FS_BOUNDED:
+        if ((r = fs_drop(me, &((fs_bounded *)b)->spare)) == FS_OK)
+            r = fs_drop(me, &((fs_bounded *)b)->ledger);
+        break;
+    case FS_WAITERS:
+        for (unsigned i = 0; i < FS_WAITER_CHUNKS && r == FS_OK; i++)
+            r = fs_drop(me, &((fs_waiters *)b)->chunk[i]);
+        break;
     case FS_CELL:
     case FS_MUTEX:
+    case FS_SEMAPHORE:
+    case FS_EVENT:
+    case FS_BARRIER:
         break;
     default:
         return FS_CORRUPT;
@@ -257,7 +272,7 @@ FS_COLD static int fs_part(const fs_self *me) {
                 r = fs_reap_inside(me);
             fs_leave(me, &heap->super->reaper);
         }
-        fs_unpin_claims(heap); /* where the descriptor had to be opened anew, the claims of the lost one would keep us out */
+        fs_unpin_claims(heap, 1); /* where the descriptor had to be opened anew, the claims of the lost one would keep us out */
         fs_unclaim_all(heap->live_fd);
         if (fs_claim_all(heap->live_fd) == -1)
             return 0;

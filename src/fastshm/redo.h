@@ -161,6 +161,8 @@ static inline int fs_value_look(fs_heap *heap, fs_seen *out) {
     return FS_OK;
 }
 
+typedef int (*fs_maker)(void *out, const fs_seen *seen);
+
 static inline int fs_needs_pin(uint32_t kind) { return kind == FS_V_OBJECT || kind == FS_V_PICKLE_BUNDLE; }
 
 /* A value copied out under its container's lock, to be made into an object after it. */
@@ -184,7 +186,7 @@ FS_UNUSED static int fs_copy_out(const fs_self *me, const fs_seen *s, const uint
         return FS_RANGE;
     if (s->size) {
         if (!(out->data = malloc(s->size)))
-            return FS_NOMEM;
+            return FS_PRIVATE_NOMEM;
         memcpy(out->data, s->data, s->size);
         out->size = s->size;
     }

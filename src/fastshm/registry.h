@@ -51,18 +51,21 @@ static uint64_t fs_slot_offset(const fs_heap *heap, uint64_t slot) {
 
 static uint64_t *fs_slot_word(fs_heap *heap, uint64_t slot) { return (uint64_t *)(heap->base + fs_slot_offset(heap, slot)); }
 
-static int fs_slots_learn(fs_heap *heap, uint64_t first, unsigned count) {
-    if (first + count > heap->free_room) { /* all of them may be free at once */
-        uint64_t room = first + count;
-        uint64_t *more = realloc(heap->free_slots, room * sizeof(uint64_t));
-        if (!more)
-            return FS_NOMEM;
-        heap->free_slots = more;
-        heap->free_room = room;
-    }
+/* Private room for the numbers of `room` slots: all of them may be free at once. */
+static int fs_slots_room(fs_heap *heap, uint64_t room) {
+    if (room <= heap->free_room)
+        return FS_OK;
+    uint64_t *more = realloc(heap->free_slots, room * sizeof(uint64_t));
+    if (!more)
+        return FS_PRIVATE_NOMEM;
+    heap->free_slots = more;
+    heap->free_room = room;
+    return FS_OK;
+}
+
+static void fs_slots_learn(fs_heap *heap, uint64_t first, unsigned count) {
     for (unsigned i = count; i-- > 0;)
         heap->free_slots[heap->free_count++] = first + i;
-    return FS_OK;
 }
 
 /* At least `count` unused handle slots. The private lists have no lock of their own: call it with the interpreter lock only. */
@@ -72,19 +75,20 @@ static int fs_slots_reserve(const fs_self *me, uint64_t count) {
         fs_block *b;
         uint64_t n = heap->chunk_count, *more, *chunks = realloc(heap->chunks, (n + 1) * sizeof(uint64_t));
         if (!chunks)
-            return FS_NOMEM;
+            return FS_PRIVATE_NOMEM;
         heap->chunks = chunks;
+        int r = fs_slots_room(heap, FS_HANDLES_INLINE + (n + 1) * FS_HANDLES_CHUNK);
+        if (r != FS_OK)
+            return r;
         more = n ? &((fs_handles *)(heap->base + chunks[n - 1]))->more : &((fs_process *)(heap->base + heap->process))->more;
-        int r = fs_alloc_to(me, sizeof(fs_handles) - FS_HEADER, FS_RAW, more, &b);
+        r = fs_alloc_to(me, sizeof(fs_handles) - FS_HEADER, FS_RAW, more, &b);
         if (r != FS_OK)
             return r;
         memset((char *)b + FS_HEADER, 0, sizeof(fs_handles) - FS_HEADER);
         fs_crash_order();
         b->kind = FS_HANDLES;
         chunks[heap->chunk_count++] = fs_offset(heap, b);
-        r = fs_slots_learn(heap, FS_HANDLES_INLINE + n * FS_HANDLES_CHUNK, FS_HANDLES_CHUNK);
-        if (r != FS_OK)
-            return r;
+        fs_slots_learn(heap, FS_HANDLES_INLINE + n * FS_HANDLES_CHUNK, FS_HANDLES_CHUNK);
     }
     return FS_OK;
 }
@@ -118,23 +122,41 @@ static int fs_process_new(const fs_self *me, uint32_t id, uint32_t pid, uint64_t
 /* --- joining ------------------------------------------------------------------------------------------------------------- */
 
 FS_COLD static int fs_pin_claims(fs_heap *heap) {
-    void *pin = mmap(NULL, 4096, PROT_READ, MAP_SHARED, heap->live_fd, 0);
-    if (pin == MAP_FAILED)
+    struct fs_pin *pin = malloc(sizeof *pin);
+    if (!pin)
+        return FS_NOMEM;
+    pin->page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, heap->live_fd, 0);
+    if (pin->page == MAP_FAILED) {
+        free(pin);
         return FS_SYSTEM;
-    madvise(pin, 4096, MADV_DONTFORK);
-    heap->live_pin = pin;
+    }
+    madvise(pin->page, 4096, MADV_DONTFORK);
+    pin->next = heap->live_pins;
+    heap->live_pins = pin;
     return FS_OK;
 }
 
-FS_COLD static void fs_unpin_claims(fs_heap *heap) {
-    if (heap->live_pin)
-        munmap(heap->live_pin, 4096);
-    heap->live_pin = NULL;
+/* `mapped`: not in a forked child, where there may be something else by now. */
+FS_COLD static void fs_unpin_claims(fs_heap *heap, int mapped) {
+    for (struct fs_pin *pin = heap->live_pins, *next; pin; pin = next) {
+        next = pin->next;
+        if (mapped)
+            munmap(pin->page, 4096);
+        free(pin);
+    }
+    heap->live_pins = NULL;
+}
+
+/* The descriptor that claims our numbers. One that had to be opened anew is pinned like the first, as it may be lost like the first. */
+FS_COLD static int fs_live_fd(fs_heap *heap) {
+    if (!fs_is_on_file(heap, heap->live_fd) && fs_own_fd(heap, &heap->live_fd) != -1 && fs_pin_claims(heap) != FS_OK)
+        fs_close_own(heap, &heap->live_fd);
+    return heap->live_fd;
 }
 
 /* The claim goes, and with it the record, as soon as somebody buries the dead. */
 FS_COLD static void fs_join_undo(fs_heap *heap) {
-    fs_unpin_claims(heap);
+    fs_unpin_claims(heap, 1);
     fs_close_own(heap, &heap->live_fd);
     heap->process = 0;
     heap->epoch++;
@@ -163,9 +185,14 @@ FS_COLD static int fs_join_without_slots(fs_heap *heap) {
 }
 
 FS_COLD static int fs_join(fs_heap *heap) {
-    int r = fs_join_without_slots(heap);
+    int r = fs_slots_room(heap, FS_HANDLES_INLINE);
+    if (r == FS_OK)
+        r = fs_join_without_slots(heap);
+    if (r != FS_OK)
+        return r;
     heap->free_count = heap->chunk_count = 0;
-    return r == FS_OK ? fs_slots_learn(heap, 0, FS_HANDLES_INLINE) : r;
+    fs_slots_learn(heap, 0, FS_HANDLES_INLINE);
+    return FS_OK;
 }
 
 /* --- handles ------------------------------------------------------------------------------------------------------------- */
@@ -193,7 +220,7 @@ static int fs_object_open(const fs_self *me, uint64_t offset, uint64_t serial, u
     if (r < 0)
         return r;
     fs_block *b = fs_block_at(me->heap, offset);
-    if (!b || b->kind < FS_CELL || b->kind > FS_GATE || !b->refs || ((fs_object *)b)->serial != serial)
+    if (!b || b->kind < FS_CELL || b->kind > FS_LAST_OBJECT || !b->refs || ((fs_object *)b)->serial != serial)
         return fs_heap_fail(me, FS_GONE);
     r = fs_ref_inside(me->heap, b, slot);
     if (r != FS_OK)
@@ -297,6 +324,7 @@ FS_COLD static int fs_heir_make(const fs_self *me, fs_heir *heir) {
     fs_heap *heap = me->heap;
     heir->process = 0;
     heir->epoch = heap->epoch;
+    fs_live_fd(heap); /* so that the heir's descriptor does not get the number of a lost one */
     heir->live_fd = fs_reopen(fs_own_fd(heap, &heap->fd));
     if (heir->live_fd == -1)
         return FS_SYSTEM;
@@ -335,7 +363,7 @@ FS_COLD static int fs_heir_enter(fs_heap *heap, const fs_heir *heir) {
     if (r == FS_OK)
         r = fs_chunks_find(heap);
     if (r != FS_OK) {
-        fs_unpin_claims(heap);
+        fs_unpin_claims(heap, 1);
         heap->live_fd = -1;
         heap->process = 0;
     }

@@ -45,7 +45,7 @@ FS_COLD static int fs_map(fs_heap *heap) {
 FS_COLD static void fs_unmap(fs_heap *heap) {
     free(heap->free_slots);
     free(heap->chunks);
-    fs_unpin_claims(heap);
+    fs_unpin_claims(heap, 1);
     if (heap->base) {
         munmap(heap->base, heap->size);
         fs_close_own(heap, &heap->live_fd);

@@ -668,6 +668,16 @@ static int fs_table_look(fs_heap *heap, fs_table *t, const fs_key *k, fs_peek *p
     return p->seen.kind ? fs_value_look(heap, &p->seen) : FS_CORRUPT;
 }
 
+/* The number of live keys without the lock; FS_BUSY when it must be taken. An insert or a delete shows in the index before it shows in
+ * `used`; who has seen the one must see the other, also when the writer died in between. */
+static inline int fs_table_count(fs_table *t, uint64_t *used) {
+    uint64_t version = fs_read_begin(&t->o.lock);
+    if (version & 1 || fs_load_acquire(&t->redo.state) == FS_COMMITTED)
+        return FS_BUSY;
+    *used = fs_load_relaxed(&t->used);
+    return fs_read_valid(&t->o.lock, version) ? FS_OK : FS_BUSY;
+}
+
 enum { FS_PUT = 0, FS_PUT_IF_ABSENT = 1, FS_ADD = 2 };
 
 /* One value as an earlier look saw it. While `moved` stays, an entry's memory stays, so its seq tells one value from the next. */
@@ -765,8 +775,9 @@ FS_UNUSED static int fs_table_read(const fs_self *me, fs_table *t, const fs_key 
     return r;
 }
 
-/* Takes a value out as one step, unless making an object of it may fail (FS_TYPE): then it must be read, made and removed. */
-FS_UNUSED static int fs_table_take(const fs_self *me, fs_table *t, const fs_key *k, fs_copy *out) {
+/* Takes a value out as one step: `make` makes what is handed out, and when it cannot, the value stays. It runs under the lock, so it
+ * only allocates and copies; what needs more (FS_TYPE) must be read, made and removed. */
+FS_UNUSED static int fs_table_take(const fs_self *me, fs_table *t, const fs_key *k, fs_maker make, void *out) {
     int entered = fs_table_enter(me, t);
     if (entered < 0)
         return entered;
@@ -774,11 +785,8 @@ FS_UNUSED static int fs_table_take(const fs_self *me, fs_table *t, const fs_key 
     int r = fs_table_look(me->heap, t, k, &p);
     if (r == FS_OK && p.seen.kind >= FS_V_PICKLE_BLOB)
         r = FS_TYPE;
-    if (r == FS_OK && (r = fs_copy_out(me, &p.seen, NULL, out)) == FS_OK) {
+    if (r == FS_OK && (r = make(out, &p.seen)) == FS_OK)
         r = fs_table_delete(me, t, &p.view, &p.place);
-        if (r != FS_OK)
-            free(out->data);
-    }
     fs_table_leave(me, t, entered);
     return r;
 }
@@ -1037,7 +1045,7 @@ FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int value
             if (!out->count)
                 return FS_OK;
             if (!(out->buffer = malloc(size)))
-                return FS_NOMEM;
+                return FS_PRIVATE_NOMEM;
         }
     }
     return FS_OK;

@@ -50,20 +50,34 @@ static inline int fs_slot_look(fs_heap *heap, const fs_slot *slot, fs_seen *out)
     return out->kind ? fs_value_look(heap, out) : FS_CORRUPT;
 }
 
-/* An optimistic look at item i (counted from the end when negative); it counts once fs_read_valid(version) says so. */
-static inline int fs_vector_peek(fs_heap *heap, fs_vector *v, int64_t i, uint64_t *version, fs_seen *out) {
+/* What an optimistic look found, for fs_vector_peek_valid. */
+typedef struct {
+    uint64_t version, n;
+} fs_glance;
+
+/* An optimistic look at item i (counted from the end when negative); it counts once fs_vector_peek_valid says so. */
+static inline int fs_vector_peek(fs_heap *heap, fs_vector *v, int64_t i, fs_glance *g, fs_seen *out) {
     fs_span s;
-    *version = fs_read_begin(&v->o.lock);
-    if (fs_unlikely(*version & 1))
+    g->version = fs_read_begin(&v->o.lock);
+    if (fs_unlikely(g->version & 1))
         return FS_BUSY;
     int r = fs_span_make(heap, v, &s);
     if (r != FS_OK)
         return r;
+    g->n = s.n;
     if (i < 0)
         i += (int64_t)s.n;
     if (i < 0 || (uint64_t)i >= s.n)
         return FS_RANGE;
     return fs_slot_look(heap, &s.slots->slot[s.start + (uint64_t)i], out);
+}
+
+/* An item counted from the end is the one it was taken for only while nothing was appended, which the version does not tell. */
+static inline int fs_vector_peek_valid(const fs_vector *v, int64_t i, const fs_glance *g) {
+    fs_fence_acquire();
+    if (i < 0 && fs_load_relaxed(&v->n) != g->n)
+        return 0;
+    return fs_load_relaxed(&v->o.lock.version) == g->version;
 }
 
 /* --- settling ------------------------------------------------------------------------------------------------------------ */
@@ -444,7 +458,7 @@ static int fs_vector_snapshot(const fs_self *me, const fs_span *s, int64_t first
             if (out->pins > pin_room)
                 return FS_RANGE;
             if (!(out->buffer = malloc(size)))
-                return FS_NOMEM;
+                return FS_PRIVATE_NOMEM;
         }
     }
     return FS_OK;
@@ -517,8 +531,8 @@ FS_UNUSED static int fs_vector_read(const fs_self *me, fs_vector *v, int64_t i, 
     return r;
 }
 
-/* Takes an item out as one step, unless making an object of it may fail (FS_TYPE): then it must be read, made and deleted. */
-FS_UNUSED static int fs_vector_take(const fs_self *me, fs_vector *v, int64_t i, fs_copy *out) {
+/* Takes an item out as one step; `make` as in fs_table_take. */
+FS_UNUSED static int fs_vector_take(const fs_self *me, fs_vector *v, int64_t i, fs_maker make, void *out) {
     fs_span s;
     fs_seen seen;
     int entered = fs_vector_enter(me, v, &s);
@@ -529,11 +543,8 @@ FS_UNUSED static int fs_vector_take(const fs_self *me, fs_vector *v, int64_t i, 
     int r = i < 0 || i >= (int64_t)s.n ? FS_RANGE : fs_slot_look(me->heap, &s.slots->slot[s.start + (uint64_t)i], &seen);
     if (r == FS_OK && seen.kind >= FS_V_PICKLE_BLOB)
         r = FS_TYPE;
-    if (r == FS_OK && (r = fs_copy_out(me, &seen, NULL, out)) == FS_OK) {
+    if (r == FS_OK && (r = make(out, &seen)) == FS_OK)
         r = fs_vector_delete(me, v, &s, (uint64_t)i);
-        if (r != FS_OK)
-            free(out->data);
-    }
     fs_vector_leave(me, v, entered);
     return r;
 }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,6 +69,28 @@ def memory_of_its_own() -> bool:
 def names() -> set[str]:
     """fastshm's names in /dev/shm."""
     return {name for name in os.listdir("/dev/shm") if name.startswith("fastshm-")}
+
+
+def in_a_child(judge: Callable[[bool], Iterator[Figure]], short: bool) -> Iterator[Figure]:
+    """The figures of a judge that uses fastshm itself: when they are all there, so is the end of its segment."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_send_all, args=(sender, judge, short))
+    child.start()
+    sender.close()
+    while True:
+        try:
+            yield receiver.recv()
+        except EOFError:
+            break
+    child.join()
+    if child.exitcode:
+        yield Figure("the judge came to its end", 1, 1, f"exit {child.exitcode}")
+
+
+def _send_all(sender, judge, short) -> None:
+    for figure in judge(short):
+        sender.send(figure)
 
 
 def figure_from(what: str, done: subprocess.CompletedProcess[str], note: str = "") -> Figure:

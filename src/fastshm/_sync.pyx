@@ -1,0 +1,515 @@
+"""Semaphores, events, the waiters of conditions, barriers.
+
+What can be done at once is done with the interpreter lock held. Who must wait does so without it, in naps: after each long one,
+and whenever a signal came, it is back here, so that the signal's handler runs.
+"""
+
+import errno
+from threading import BrokenBarrierError
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
+
+from fastshm._c cimport *
+from fastshm._core cimport (
+    Gateway, Handle, Ref, check_open, deadline_of, default_heap, fail, gate_ref, identify, new_ref, retry,
+)
+
+cdef extern from *:
+    """
+    static void fs_identify_by(int (*identify)(fs_heap *, uint32_t *)) { fs_identify = identify; }
+    """
+    void fs_identify_by(int (*identify)(fs_heap *, uint32_t *) noexcept nogil)
+
+fs_identify_by(identify)
+
+cdef extern from "Python.h":
+    int64_t PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
+
+
+cdef int whoami(Ref ref, fs_self *me) except -1:
+    if ref.closed[0]:
+        check_open(ref)
+    cdef int r = fs_me(ref.h, me)
+    if r != FS_OK:
+        fail(r, ref.heap)
+    return 0
+
+
+cdef int check_kind(Ref ref, uint32_t kind) except -1:
+    if ref.o.block.kind != kind:
+        fail(FS_CORRUPT, ref.heap)
+    return 0
+
+
+cdef int64_t patient(object timeout) except? -2:
+    return deadline_of(True, timeout)
+
+
+# --- semaphores ---------------------------------------------------------------------------------------------------------------
+
+cdef uint32_t permits(object value) except? 0xffffffff:
+    cdef long long n = value
+    if n > FS_MOST_PERMITS:
+        raise OverflowError("signed integer is greater than maximum")
+    if n < 0:
+        raise OSError(errno.EINVAL, "Invalid argument")
+    return <uint32_t>n
+
+
+cdef int take(Ref ref, int64_t deadline) except -1:
+    cdef fs_semaphore *s = <fs_semaphore *>ref.o
+    cdef fs_patience p = fs_patience(deadline, 0)
+    cdef int r = FS_INTERRUPTED
+    if ref.closed[0]:
+        check_open(ref)
+    if fs_semaphore_try(s):
+        return 1
+    if deadline == 0:
+        return fs_semaphore_wait(s, &p) == FS_OK
+    while r == FS_INTERRUPTED:
+        PyErr_CheckSignals()
+        if ref.closed[0]:
+            check_open(ref)
+        with nogil:
+            r = fs_semaphore_wait(s, &p)
+    return r == FS_OK
+
+
+cdef int give(Ref ref) except -1:
+    if ref.closed[0]:
+        check_open(ref)
+    if fs_semaphore_give(<fs_semaphore *>ref.o) != FS_OK:
+        raise ValueError("semaphore or lock released too many times")
+    return 0
+
+
+cdef class _Ends:
+    """The two ends of `with semaphore:`. Apart from it, so that its bound methods can be kept without a cycle."""
+    cdef Ref ref
+
+
+cdef class SemaphoreEnds(_Ends):
+    def enter(self):
+        take(self.ref, -1)
+        return True
+
+    def exit(self, kind=None, value=None, traceback=None, /):
+        give(self.ref)
+
+
+cdef class BoundedEnds(_Ends):
+    def enter(self):
+        take_bounded(self.ref, -1)
+        return True
+
+    def exit(self, kind=None, value=None, traceback=None, /):
+        give_bounded(self.ref)
+
+
+cdef int bind_ends(Gateway gateway, _Ends ends) except -1:
+    ends.ref = gateway.ref
+    gateway.enter_ = ends.enter
+    gateway.exit_ = ends.exit
+    return 0
+
+
+cdef class Semaphore(Gateway):
+    """Permits that any process may acquire and any may release."""
+
+    def __init__(self, value=1, *, gate=None):
+        cdef uint32_t n = permits(value)
+        self.ref = new_ref(default_heap(), sizeof(fs_semaphore), FS_SEMAPHORE, gate_ref(gate))
+        (<fs_semaphore *>self.ref.o).value = n
+        self.bind()
+
+    cdef int bind(self) except -1:
+        check_kind(self.ref, FS_SEMAPHORE)
+        return bind_ends(self, SemaphoreEnds.__new__(SemaphoreEnds))
+
+    def acquire(self, block=True, timeout=None):
+        """True with a permit, False when `timeout` seconds went by."""
+        return take(self.ref, -1 if block is True and timeout is None else deadline_of(block, timeout)) == 1
+
+    def release(self):
+        """One permit more; ValueError when there are as many as can be counted."""
+        give(self.ref)
+
+    def get_value(self):
+        """How many permits are free."""
+        check_open(self.ref)
+        return fs_load_u32(&(<fs_semaphore *>self.ref.o).value)
+
+
+cdef int take_bounded(Ref ref, int64_t deadline) except -1:
+    cdef fs_self me
+    cdef fs_bounded *b = <fs_bounded *>ref.o
+    cdef fs_patience p = fs_patience(deadline, 0)
+    cdef int r
+    whoami(ref, &me)
+    r = fs_bounded_try(&me, b)
+    if r == FS_OK:
+        return 1
+    if r == FS_MISSING or r == FS_BUSY:
+        r = FS_INTERRUPTED
+    while r == FS_INTERRUPTED:
+        retry(r, &me)
+        if ref.closed[0]:
+            check_open(ref)
+        with nogil:
+            r = fs_bounded_wait(&me, b, &p)
+    if r != FS_OK and r != FS_TIMEOUT:
+        fail(r, ref.heap)
+    return r == FS_OK
+
+
+cdef int give_bounded(Ref ref) except -1:
+    cdef fs_self me
+    cdef fs_bounded *b = <fs_bounded *>ref.o
+    whoami(ref, &me)
+    cdef int r = fs_bounded_give(&me, b)
+    while r == FS_BUSY or r == FS_INTERRUPTED:
+        retry(r, &me)
+        with nogil:
+            r = fs_bounded_give(&me, b)
+    if r == FS_RANGE:
+        raise ValueError("semaphore or lock released too many times")
+    if r != FS_OK:
+        fail(r, ref.heap)
+    return 0
+
+
+cdef class BoundedSemaphore(Gateway):
+    """Permits that belong to the process that acquired them: when it dies, they come back."""
+
+    def __init__(self, value=1, *, gate=None):
+        cdef fs_self me
+        cdef uint32_t bound = permits(value)
+        cdef Ref ref = new_ref(default_heap(), sizeof(fs_bounded), FS_BOUNDED, gate_ref(gate))
+        cdef fs_bounded *b = <fs_bounded *>ref.o
+        whoami(ref, &me)
+        cdef int r = fs_bounded_start(&me, b, bound)
+        while r == FS_BUSY or r == FS_INTERRUPTED:
+            retry(r, &me)
+            with nogil:
+                r = fs_bounded_start(&me, b, bound)
+        if r != FS_OK:
+            fail(r, ref.heap)
+        self.ref = ref
+        self.bind()
+
+    cdef int bind(self) except -1:
+        check_kind(self.ref, FS_BOUNDED)
+        return bind_ends(self, BoundedEnds.__new__(BoundedEnds))
+
+    def acquire(self, block=True, timeout=None):
+        """True with a permit, False when `timeout` seconds went by."""
+        return take_bounded(self.ref, -1 if block is True and timeout is None else deadline_of(block, timeout)) == 1
+
+    def release(self):
+        """Gives a permit back, whoever acquired it; ValueError when all of them are free."""
+        give_bounded(self.ref)
+
+    def get_value(self):
+        """How many permits are free, those of the dead included."""
+        cdef fs_self me
+        cdef uint32_t value = 0
+        whoami(self.ref, &me)
+        cdef int r = fs_bounded_value(&me, <fs_bounded *>self.ref.o, &value)
+        while r == FS_BUSY or r == FS_INTERRUPTED:
+            retry(r, &me)
+            with nogil:
+                r = fs_bounded_value(&me, <fs_bounded *>self.ref.o, &value)
+        if r != FS_OK:
+            fail(r, self.ref.heap)
+        return value
+
+    @property
+    def _bound(self):
+        check_open(self.ref)
+        return (<fs_bounded *>self.ref.o).bound
+
+
+# --- events -------------------------------------------------------------------------------------------------------------------
+
+cdef class Event(Handle):
+    """A flag to wait for."""
+
+    def __init__(self, *, gate=None):
+        self.ref = new_ref(default_heap(), sizeof(fs_semaphore), FS_EVENT, gate_ref(gate))
+
+    cdef int bind(self) except -1:
+        return check_kind(self.ref, FS_EVENT)
+
+    def is_set(self):
+        check_open(self.ref)
+        return bool(fs_event_is_set(<fs_semaphore *>self.ref.o))
+
+    def set(self):
+        """Lets all go who wait, and all who come until it is cleared."""
+        check_open(self.ref)
+        fs_event_set(<fs_semaphore *>self.ref.o)
+
+    def clear(self):
+        check_open(self.ref)
+        fs_event_clear(<fs_semaphore *>self.ref.o)
+
+    def wait(self, timeout=None):
+        """True when it is set, or was meanwhile; False when `timeout` seconds went by."""
+        cdef fs_semaphore *e = <fs_semaphore *>self.ref.o
+        check_open(self.ref)
+        cdef uint32_t since = fs_load_u32(&e.value)
+        if since & 1:
+            return True
+        cdef fs_patience p = fs_patience(patient(timeout), 0)
+        cdef int r = FS_INTERRUPTED
+        while r == FS_INTERRUPTED:
+            PyErr_CheckSignals()
+            if self.ref.closed[0]:
+                check_open(self.ref)
+            with nogil:
+                r = fs_event_wait(e, since, &p)
+        return r == FS_OK
+
+
+# --- conditions ---------------------------------------------------------------------------------------------------------------
+
+cdef class Waiters(Handle):
+    """Who waits at a condition. The lock is the condition's affair; here it is let go of and taken again."""
+
+    def __init__(self, *, gate=None):
+        self.ref = new_ref(default_heap(), sizeof(fs_waiters), FS_WAITERS, gate_ref(gate))
+
+    cdef int bind(self) except -1:
+        return check_kind(self.ref, FS_WAITERS)
+
+    def wait(self, lock, int count, timeout=None):
+        """Releases the lock `count` times, waits to be notified, acquires it again: True, or False when the time ran out."""
+        cdef int64_t deadline = patient(timeout)
+        cdef uint64_t seat = self.join()
+        cdef bint notified = False, has_lock = False
+        cdef int released = 0
+        try:
+            try:
+                while released < count:
+                    lock.release()
+                    released += 1
+                notified = self.sleep(seat, deadline)
+            except BaseException:
+                self.done(seat, True)
+                raise
+            finally:
+                while released > 0:
+                    lock.acquire()
+                    released -= 1
+            has_lock = True
+        finally:
+            self.done(seat, not has_lock)
+        return notified
+
+    cdef uint64_t join(self) except? 0xffffffffffffffff:
+        cdef fs_self me
+        cdef uint64_t seat = 0
+        whoami(self.ref, &me)
+        cdef int r = fs_waiters_join(&me, <fs_waiters *>self.ref.o, &seat)
+        while r == FS_BUSY or r == FS_INTERRUPTED:
+            retry(r, &me)
+            with nogil:
+                r = fs_waiters_join(&me, <fs_waiters *>self.ref.o, &seat)
+        if r != FS_OK:
+            fail(r, self.ref.heap)
+        return seat
+
+    cdef bint sleep(self, uint64_t seat, int64_t deadline) except -1:
+        cdef fs_self me
+        cdef fs_patience p = fs_patience(deadline, 0)
+        cdef int r = FS_INTERRUPTED
+        whoami(self.ref, &me)
+        while r == FS_INTERRUPTED:
+            retry(r, &me)
+            if self.ref.closed[0]:
+                check_open(self.ref)
+            with nogil:
+                r = fs_waiters_wait(&me, <fs_waiters *>self.ref.o, seat, &p)
+        if r == FS_OK:
+            return True
+        if r != FS_TIMEOUT:
+            fail(r, self.ref.heap)
+        r = FS_BUSY
+        while r == FS_BUSY or r == FS_INTERRUPTED:
+            with nogil:
+                r = fs_waiters_give_up(&me, <fs_waiters *>self.ref.o, seat)
+        if r < 0:
+            fail(r, self.ref.heap)
+        return r == FS_EXISTS
+
+    cdef int done(self, uint64_t seat, bint in_vain) except -1:
+        """The seat is free. A notification that came in vain is the next one's."""
+        cdef fs_self me
+        cdef int r = FS_BUSY
+        if fs_me(self.ref.h, &me) != FS_OK:
+            return 0
+        me.wait = 1
+        while r == FS_BUSY or r == FS_INTERRUPTED:
+            with nogil:
+                r = fs_waiters_done(&me, <fs_waiters *>self.ref.o, seat, in_vain)
+        return 0
+
+    def notify(self, number):
+        """Notifies so many of those that have waited longest."""
+        cdef fs_self me
+        cdef int overflow = 0
+        cdef int64_t n = PyLong_AsLongLongAndOverflow(number, &overflow)
+        if overflow > 0:
+            n = INT64_MAX
+        whoami(self.ref, &me)
+        if n <= 0:
+            return
+        cdef int r = fs_waiters_notify(&me, <fs_waiters *>self.ref.o, n)
+        while r == FS_BUSY or r == FS_INTERRUPTED:
+            retry(r, &me)
+            with nogil:
+                r = fs_waiters_notify(&me, <fs_waiters *>self.ref.o, n)
+        if r != FS_OK:
+            fail(r, self.ref.heap)
+
+    def count(self):
+        """How many wait that have not been notified."""
+        check_open(self.ref)
+        return fs_waiters_count(self.ref.h, <fs_waiters *>self.ref.o)
+
+
+# --- barriers -----------------------------------------------------------------------------------------------------------------
+
+cdef class Barrier(Handle):
+    """Lets `parties` go on together."""
+
+    def __init__(self, int64_t parties, *, gate=None):
+        cdef uint64_t room = parties if parties > 0 else 1
+        if room > 1 << 32:
+            raise OverflowError("more parties than there can be threads")
+        self.ref = new_ref(default_heap(), sizeof(fs_barrier) + room * 8, FS_BARRIER, gate_ref(gate))
+        cdef fs_barrier *b = <fs_barrier *>self.ref.o
+        b.parties = parties
+        b.room = room
+
+    cdef int bind(self) except -1:
+        return check_kind(self.ref, FS_BARRIER)
+
+    def _pass(self, action, timeout):
+        """Waits for the others; the last one runs the action. Its index, from 0 in the order of coming."""
+        cdef fs_self me
+        cdef fs_barrier *b = <fs_barrier *>self.ref.o
+        cdef fs_patience p = fs_patience(-1, 0)
+        cdef int64_t deadline = patient(timeout)
+        cdef uint64_t place = 0, index = 0
+        cdef int fate = FS_STAYS, r = FS_BUSY, has_action = action is not None
+        whoami(self.ref, &me)
+        while True:
+            with nogil:
+                r = fs_barrier_arrive(&me, b, has_action, &place, &index, &fate)
+                if r == FS_MISSING:
+                    r = fs_barrier_wait(&me, b, FS_NO_PLACE, &p)
+                    r = FS_INTERRUPTED if r == FS_OK else r
+            if r != FS_BUSY and r != FS_INTERRUPTED:
+                break
+            retry(r, &me)
+            check_open(self.ref)
+        if r == FS_CHANGED:
+            raise BrokenBarrierError
+        if r != FS_OK:
+            fail(r, self.ref.heap)
+        if fate == FS_ACTS:
+            self.act(&me, action, place)
+        elif fate == FS_STAYS:
+            self.stay(&me, place, deadline)
+        return index
+
+    cdef int act(self, fs_self *me, object action, uint64_t place) except -1:
+        cdef fs_barrier *b = <fs_barrier *>self.ref.o
+        cdef int r = FS_BUSY
+        me.wait = 1
+        try:
+            action()
+        except BaseException:
+            self.end(me, b, place, True)
+            raise
+        while r == FS_BUSY or r == FS_INTERRUPTED:
+            with nogil:
+                r = fs_barrier_acted(me, b, place)
+        if r == FS_CHANGED:
+            raise BrokenBarrierError
+        return 0
+
+    cdef int stay(self, fs_self *me, uint64_t place, int64_t deadline) except -1:
+        cdef fs_barrier *b = <fs_barrier *>self.ref.o
+        cdef fs_patience p = fs_patience(deadline, 0)
+        cdef int r = FS_INTERRUPTED
+        try:
+            while r == FS_INTERRUPTED or r == FS_BUSY or r == FS_TIMEOUT:
+                retry(r, me)
+                check_open(self.ref)
+                with nogil:
+                    r = fs_barrier_wait(me, b, place, &p)
+                    if r == FS_TIMEOUT:
+                        r = fs_barrier_late(me, b)
+                        r = FS_INTERRUPTED if r == FS_OK else r
+        finally:
+            self.end(me, b, place, False)
+        if r == FS_CHANGED:
+            raise BrokenBarrierError
+        if r != FS_OK:
+            fail(r, self.ref.heap)
+        return 0
+
+    cdef int end(self, fs_self *me, fs_barrier *b, uint64_t place, bint broken) noexcept:
+        """Out of the place, whatever comes."""
+        cdef int r = FS_BUSY
+        me.wait = 1
+        with nogil:
+            while broken and (r == FS_BUSY or r == FS_INTERRUPTED):
+                r = fs_barrier_abort(me, b)
+            r = FS_BUSY
+            while r == FS_BUSY or r == FS_INTERRUPTED:
+                r = fs_barrier_leave(me, b, place)
+        return 0
+
+    def abort(self):
+        """Breaks it: an error for all who wait and who come, until it is reset."""
+        cdef fs_self me
+        cdef int r
+        whoami(self.ref, &me)
+        r = fs_barrier_abort(&me, <fs_barrier *>self.ref.o)
+        while r == FS_BUSY or r == FS_INTERRUPTED:
+            retry(r, &me)
+            with nogil:
+                r = fs_barrier_abort(&me, <fs_barrier *>self.ref.o)
+
+    def reset(self):
+        """Empty again; an error for those who wait."""
+        cdef fs_self me
+        cdef int r
+        whoami(self.ref, &me)
+        r = fs_barrier_reset(&me, <fs_barrier *>self.ref.o)
+        while r == FS_BUSY or r == FS_INTERRUPTED:
+            retry(r, &me)
+            with nogil:
+                r = fs_barrier_reset(&me, <fs_barrier *>self.ref.o)
+
+    @property
+    def parties(self):
+        """How many it takes."""
+        check_open(self.ref)
+        return (<fs_barrier *>self.ref.o).parties
+
+    @property
+    def n_waiting(self):
+        """How many wait for the others."""
+        check_open(self.ref)
+        cdef fs_barrier *b = <fs_barrier *>self.ref.o
+        return fs_barrier_inside(b) if fs_load_u32(&b.phase) <= FS_ACTION else 0
+
+    @property
+    def broken(self):
+        check_open(self.ref)
+        return fs_load_u32(&(<fs_barrier *>self.ref.o).phase) == FS_BARRIER_BROKEN

@@ -1,0 +1,71 @@
+"""Items 1 and 2: each operation of the C layer, killed after each instruction, and then those who repair (kill_each.c)."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from battery import SEEDS, Figure, Mutant, compiled
+
+LINE = re.compile(r"(\d+) kills, (\d+) of rescuers, (\d+) failed, lock free after at most ([\d.]+) ms")
+HANGS = 1500.0  # milliseconds: the harness asks for 2 s; a scheduler that is late is no holder that is not found dead
+
+MUTANTS = (
+    Mutant(
+        "a dead holder's lock is taken over",
+        "lock.h",
+        "        if (fs_lock_inherit(heap, l, id))\n            return FS_TAKEN_OVER;\n        nap",
+        "        nap",
+    ),
+    Mutant(
+        "its heap transaction is put back first",
+        "lock.h",
+        "    if (l != &heap->super->heap && !fs_heap_mend(heap, id))\n        return 0;\n",
+        "",
+    ),
+    Mutant("its heap transaction is put back", "alloc.h", "        *(uint64_t *)(heap->base + at) = s->undo[i].was;\n", ""),
+    Mutant(
+        "what was prepared is dropped",
+        "redo.h",
+        "            if ((code = fs_drop(me, &r->own[i])) != FS_OK)\n                return code;\n            r->drop[i] = 0;",
+        "            r->own[i] = r->drop[i] = 0;",
+    ),
+    Mutant("what was committed is completed", "redo.h", "            fs_store_release(word, r->redo[i].word);\n", ""),
+    Mutant("a list's shift goes on where it stopped", "vector.h", "            r->before[0] = i - 1;\n", ""),
+    Mutant(
+        "a dead process's handles are let go",
+        "reap.h",
+        "        if ((r = fs_drop(me, &p->slot[i])) != FS_OK)",
+        "        if (0)",
+    ),
+)
+
+
+def run(short: bool) -> Iterator[Figure]:
+    """Every operation that kill_each.c lists."""
+    program = compiled("kill_each.c")
+    names = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.splitlines()
+    step = "97" if short else "1"
+
+    def sweep(name: str) -> tuple[int, int, int, float]:
+        done = subprocess.run([program, step, name, str(SEEDS)], capture_output=True, text=True, check=False)
+        found = LINE.search(done.stdout)
+        if done.returncode or not found:
+            print(f"seed {SEEDS}, {name}, exit {done.returncode}:", done.stdout, done.stderr, file=sys.stderr)
+        if not found:
+            return 1, 0, 1, 0.0
+        kills, rescuers, failed = (int(found[i]) for i in (1, 2, 3))
+        return kills, rescuers, max(failed, int(done.returncode != 0)), float(found[4])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = list(pool.map(sweep, names))
+    kills, rescuers, failed = (sum(row[i] for row in rows) for i in (0, 1, 2))
+    slowest = max(row[3] for row in rows)
+    how = "every 97th instruction" if short else "every instruction"
+    yield Figure(f"kill at {how}", kills, failed, f"{len(names)} operations, each at least once to its end")
+    yield Figure("kill the rescuers, one or two", rescuers, failed, "judged together with the row above")
+    yield Figure("lock not free when wanted", len(rows), sum(row[3] > HANGS for row in rows), f"{slowest:.1f} ms at most")
