@@ -57,6 +57,8 @@ cdef extern from "segment.h" nogil:
         fs_super *super
         uint64_t limit
         uint64_t size
+        uint64_t device
+        uint64_t inode
         int fd
         int live_fd
         uint32_t process_id
@@ -78,6 +80,7 @@ cdef extern from "segment.h" nogil:
     int64_t fs_now()
     int fs_alive(fs_heap *heap, uint32_t id)
     int fs_claim_all(int fd)
+    uint64_t fs_exchange(uint64_t *p, uint64_t value)
     int fs_probe_all(int fd)
     int fs_cas_u32(uint32_t *p, uint32_t expected, uint32_t desired)
 

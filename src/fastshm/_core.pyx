@@ -171,6 +171,15 @@ cdef class Heap:
         """Device and inode of the resource tracker's pipe that knows this segment's name."""
         return self.h.super.tracker_device, self.h.super.tracker_inode
 
+    @property
+    def file(self):
+        """Device and inode: what a name of this segment leads to."""
+        return self.h.device, self.h.inode
+
+    def disown(self):
+        """True for the one process that is to tell the tracker to forget the name."""
+        return fs_exchange(&self.h.super.tracker_inode, 0) != 0
+
     def bury(self):
         """Gives back what dead processes held."""
         cdef fs_self me

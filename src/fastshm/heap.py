@@ -227,11 +227,8 @@ def _part(heap: Heap) -> bool:
     is_last = heap.part()
     is_maker = _makers.get(name) == os.getpid()
     if is_last:
-        try:
-            os.unlink(FOLDER / name)
-        except FileNotFoundError:
-            is_maker = False  # removed by hand, or by the tracker of a family that was killed
-    if (is_last or is_maker) and heap.tracker != (0, 0) and heap.tracker == _tracker():
+        names.remove_if_same(name, heap.file)
+    if (is_last or is_maker) and heap.tracker != (0, 0) and heap.tracker == _tracker() and heap.disown():
         resource_tracker.unregister(f"/{name}", "shared_memory")
     return is_last
 

@@ -103,13 +103,21 @@ def _unfinished_since(fd: int) -> float | None:
     return time.time() - info.st_ctime if os.pread(fd, 8, 0) in (b"", bytes(8)) else None
 
 
-def _removed(fd: int, name: str, size: int, why: str) -> Verdict | None:
+def remove_if_same(name: str, file: tuple[int, int]) -> bool:
+    """Takes the name away, unless it has gone meanwhile or leads to another file than this (device, inode)."""
     try:
-        if not os.path.samestat(os.fstat(fd), os.stat(FOLDER / name, follow_symlinks=False)):
-            return None
-        os.unlink(FOLDER / name)
-    except FileNotFoundError:  # its last user was quicker
-        return None
+        info = os.lstat(FOLDER / name)
+        if (info.st_dev, info.st_ino) == file:
+            os.unlink(FOLDER / name)
+            return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+def _removed(fd: int, name: str, size: int, why: str) -> Verdict | None:
+    info = os.fstat(fd)
+    try:  # its last user may have been quicker
+        return Verdict(name, size, True, True, why) if remove_if_same(name, (info.st_dev, info.st_ino)) else None
     except OSError as error:
         return Verdict(name, size, True, False, f"{why}, but it cannot be removed: {error.strerror}")
-    return Verdict(name, size, True, True, why)

@@ -87,6 +87,7 @@ enum {
  * each other. */
 #define fs_fence_ordered() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #define fs_load_ordered(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+#define fs_exchange(p, v) __atomic_exchange_n((p), (v), __ATOMIC_ACQ_REL)
 #define fs_fetch_add(p, v) __atomic_fetch_add((p), (v), __ATOMIC_ACQ_REL)
 
 /* A process can be killed between any two instructions, and its stores are then all there or never were. So the order in which
