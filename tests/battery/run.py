@@ -34,6 +34,7 @@ ITEMS = {
     "interrupts": "8. Interrupts",
     "models": "10. Models",
     "linearizability": "11. Linearizability",
+    "leaks": "12. Leaks",
 }
 HEAD = "| item | tried what | tried | failed | seconds | note | date |\n| --- | --- | ---: | ---: | ---: | --- | --- |"
 
