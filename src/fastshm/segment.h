@@ -110,7 +110,8 @@ FS_COLD static int fs_segment_inspect(int fd, uint64_t *size) {
         return FS_WHY_SIZE;
     uint64_t committed;
     if (pread(fd, &committed, 8, offsetof(fs_super, committed)) != 8 || committed > head[2] || committed < FS_FIRST ||
-        committed % FS_GRAIN || (uint64_t)st.st_blocks * 512 < committed)
+        committed % FS_GRAIN || fstat(fd, &st) == -1 || /* again: it may have grown since */
+        (uint64_t)st.st_blocks * 512 < committed)
         return FS_WHY_PAGES;
     *size = head[2];
     return FS_WHY_NONE;

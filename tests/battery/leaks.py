@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from battery import SEEDS, Figure, Mutant, names
-from trials import Trials, census, figure, until
+from trials import Trials, census, figure, quiet_tracker, until
 
 BLOCKS = 100  # of Python's allocator: fewer than one each 10 turns
 PRIVATE = 768 << 10  # bytes of anonymous memory: fewer than 160 a turn in 5,000 turns
@@ -121,16 +121,6 @@ def flat(name: str, turns: int, turn: Callable[[int], Any], trials: Trials, *, s
 class Unpicklable:
     def __reduce__(self) -> Any:
         raise pickle.PicklingError("half way")
-
-
-def quiet_tracker() -> None:
-    """Those that are killed leave their names to the resource tracker, which says so at the end."""
-    said, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    resource_tracker.ensure_running()
-    os.dup2(said, 2)
-    os.close(said)
-    os.close(nowhere)
 
 
 def kinds(fastshm: Any) -> Iterator[tuple[str, Callable[[int], Any]]]:

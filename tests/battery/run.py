@@ -35,6 +35,7 @@ ITEMS = {
     "models": "10. Models",
     "linearizability": "11. Linearizability",
     "leaks": "12. Leaks",
+    "access": "13. Lets no one in",
 }
 HEAD = "| item | tried what | tried | failed | seconds | note | date |\n| --- | --- | ---: | ---: | ---: | --- | --- |"
 
