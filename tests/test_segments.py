@@ -292,6 +292,42 @@ def test_threads_of_a_daemon_that_closes_all_descriptors(times):
     assert is_gone(done.stdout.strip())
 
 
+@pytest.mark.parametrize("first", ["parent", "child"])
+def test_the_tracker_is_told_once(first, tmp_path):
+    """A second time it would complain."""
+    text = """
+import os, sys, time, fastshm
+d, gone = fastshm.dict(), os.pipe()
+print(fastshm.heap.default().name, flush=True)
+is_child = os.fork() == 0
+if is_child != (sys.argv[1] == "child"):
+    os.close(gone[1])
+    os.read(gone[0], 1)  # until the other one has ended
+    d["last"] = 1
+sys.exit()
+"""
+    with family(tmp_path, text, first) as process:
+        name = process.stdout.readline().strip()
+        assert ends(process) == ""
+        assert is_gone(name)
+
+
+def test_a_name_that_leads_elsewhere_is_left_alone():
+    """The last one out takes away its own segment's name, not what somebody has put in its place."""
+    done = run_program("""
+import pathlib, fastshm
+d = fastshm.dict(a=1)
+path = pathlib.Path("/dev/shm", fastshm.heap.default().name)
+path.rename(path.with_name("elsewhere-" + path.name))
+path.write_text("not yours")
+path.with_name("elsewhere-" + path.name).unlink()
+print(path.name)
+""")
+    other = SHM / done.stdout.strip()
+    assert other.read_text() == "not yours"
+    other.unlink()
+
+
 # Those who come later
 
 VISITOR = """

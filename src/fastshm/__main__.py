@@ -7,10 +7,10 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from fastshm import __version__, demo
+from fastshm import __version__, demo, gc
 
 # Each command is a module with `add_command(commands)`, which adds its own parser and names the function that runs it.
-COMMANDS = (demo,)
+COMMANDS = (demo, gc)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

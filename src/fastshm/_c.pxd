@@ -66,6 +66,8 @@ cdef extern from "segment.h" nogil:
         fs_super *super
         uint64_t limit
         uint64_t size
+        uint64_t device
+        uint64_t inode
         int fd
         int live_fd
         uint32_t process_id
@@ -90,6 +92,8 @@ cdef extern from "segment.h" nogil:
     int64_t fs_now()
     int fs_alive(fs_heap *heap, uint32_t id)
     int fs_claim_all(int fd)
+    uint64_t fs_exchange(uint64_t *p, uint64_t value)
+    int fs_probe_all(int fd)
     int fs_cas_u32(uint32_t *p, uint32_t expected, uint32_t desired)
 
     int fs_lock_try(fs_heap *heap, fs_lock *l, uint32_t id)
@@ -122,9 +126,11 @@ cdef extern from "segment.h" nogil:
     int fs_ticket_new(const fs_self *me, uint64_t obj, uint64_t *offset, uint64_t *serial)
     int fs_ticket_use(const fs_self *me, uint64_t offset, uint64_t serial, uint64_t obj, uint64_t *slot)
 
-    int fs_file_make(const char *path, uint64_t size)
+    ctypedef struct fs_file:
+        pass
+    int fs_file_make(const char *path, uint64_t size, fs_file *file)
     int fs_file_open(const char *path)
-    void fs_file_unmake(const char *path)
+    void fs_file_unmake(const char *path, const fs_file *file)
     int fs_segment_create(fs_heap *heap, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode)
     int fs_segment_open(fs_heap *heap, int fd, int *why)
     int fs_segment_inspect(int fd, uint64_t *size)

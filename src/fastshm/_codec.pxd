@@ -1,5 +1,6 @@
 """Keys and values between Python and bytes: the cases that are met all the time, inline. _codec.pyx has the others."""
 
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy
 
@@ -26,14 +27,14 @@ cdef class Packed:
     cdef uint64_t *offsets
     cdef int borrow(self, fs_value *v) except -1
 
-cdef object encode_key(object key, fs_key *k, uint64_t seed)
+cdef object encode_key(object key, fs_key *k, uint64_t seed, Heap heap)
 cdef object encode_value(object value, fs_value *v, Heap heap)
-cdef object decode_key(const unsigned char *p, uint64_t total, uint32_t length, uint8_t form, uint8_t display)
+cdef object decode_key(const unsigned char *p, uint64_t total, uint32_t length, uint8_t form, uint8_t display, Heap heap)
 cdef object decode_value(uint32_t kind, uint32_t length, uint64_t value, const unsigned char *data, uint64_t size, list refs,
                          Heap heap)
 
 
-cdef inline object key_of(object key, fs_key *k, uint64_t seed):
+cdef inline object key_of(object key, fs_key *k, uint64_t seed, PyObject *heap):
     """Fills in *k. What is returned keeps k.bytes alive, together with the key itself. FS_K_OTHER: see encode_key."""
     cdef int overflow
     cdef int64_t number
@@ -51,7 +52,7 @@ cdef inline object key_of(object key, fs_key *k, uint64_t seed):
         if not overflow:
             fs_key_of_word(k, FS_K_INT, FS_D_SAME, <uint64_t>number, seed)
             return None
-    return encode_key(key, k, seed)
+    return encode_key(key, k, seed, <Heap>heap)
 
 
 cdef inline object value_of(object value, fs_value *v, Heap heap):

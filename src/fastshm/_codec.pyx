@@ -19,7 +19,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 
-from fastshm._core cimport Collecting, Handle, check_open, make_handle, start_collecting, stop_collecting
+from fastshm._core cimport Collecting, Handle, check_open, decide, make_handle, start_collecting, stop_collecting
 
 from fastshm._core import CorruptedError
 
@@ -39,6 +39,32 @@ def set_proxy_classes(type of_table, type of_vector):
     """The classes of the handles that a container stores as objects and hands out again."""
     global dict_proxy, list_proxy
     dict_proxy, list_proxy = of_table, of_vector
+
+
+# --- pickles that are refused ------------------------------------------------------------------------------------------------
+
+cdef int may_load(Heap heap) except -1:
+    """Before each byte of a segment that is given to pickle."""
+    if heap.undecided:
+        decide(heap)
+    if not heap.allow_pickle:
+        raise pickle.UnpicklingError(
+            f"a key or value in {heap.name} is stored as a pickle, and pickles of it are refused (allow_pickle=False): "
+            "delete it, or, if all who can write there may run code here, do not refuse them"
+        )
+    return 0
+
+
+cdef int may_dump(Heap heap, str what, object thing) except -1:
+    if heap.undecided:
+        decide(heap)
+    if not heap.allow_pickle:
+        raise pickle.PicklingError(
+            f"a {what} of type {type(thing).__name__!r} would be stored in {heap.name} as a pickle, and those are refused "
+            "(allow_pickle=False): None, bool, int of 64 bits, float, str, bytes, and shared dicts and lists of the same "
+            "segment need none, nor do tuples and frozensets of str, int, bytes and None as keys"
+        )
+    return 0
 
 
 # --- keys ---------------------------------------------------------------------------------------------------------------------
@@ -229,7 +255,7 @@ cdef object stand_in(object key, int *form):
     return canonical(like, form, &display)
 
 
-cdef object encode_key(object key, fs_key *k, uint64_t seed):
+cdef object encode_key(object key, fs_key *k, uint64_t seed, Heap heap):
     """The long way of key_of. FS_K_OTHER: the bytes are a fresh name for this key, to be used when no equal key is stored."""
     cdef int form = FS_K_OTHER, display = FS_D_SAME
     cdef bytes form_bytes, out
@@ -237,9 +263,9 @@ cdef object encode_key(object key, fs_key *k, uint64_t seed):
     form_bytes = out = canonical(key, &form, &display)
     if out is None:
         form, display = FS_K_OTHER, FS_D_SAME
-        form_bytes = out = os.urandom(8) + pickled(key)
+        form_bytes = out = os.urandom(8) + pickled(key, heap)
     elif display == FS_D_PICKLE:
-        out = form_bytes + pickled(key)
+        out = form_bytes + pickled(key, heap)
     if len(out) >= 0x7fffffff:
         raise OverflowError("a key of more than 2 GiB")
     k.bytes = <const unsigned char *>PyBytes_AS_STRING(out)
@@ -251,7 +277,8 @@ cdef object encode_key(object key, fs_key *k, uint64_t seed):
     return out
 
 
-cdef bytes pickled(object key):
+cdef bytes pickled(object key, Heap heap):
+    may_dump(heap, "key", key)
     buffer = io.BytesIO()
     ForkingPickler(buffer, 5).dump(key)
     return buffer.getvalue()
@@ -308,17 +335,19 @@ cdef object decode_form(const unsigned char *p, uint64_t size, int form):
     return damaged()
 
 
-cdef object decode_key(const unsigned char *p, uint64_t total, uint32_t length, uint8_t form, uint8_t display):
+cdef object decode_key(const unsigned char *p, uint64_t total, uint32_t length, uint8_t form, uint8_t display, Heap heap):
     """The key as it was when it was first stored. `p` is private memory."""
     if length > total:
         damaged()
     if form == FS_K_OTHER:
         if length < 8:
             damaged()
+        may_load(heap)
         return loads(PyBytes_FromStringAndSize(<const char *>p + 8, length - 8))
     if display == FS_D_SAME:
         return decode_form(p, length, form)
     if display == FS_D_PICKLE:
+        may_load(heap)
         return loads(PyBytes_FromStringAndSize(<const char *>p + length, total - length))
     key = decode_form(p, length, form)
     if display == FS_D_BOOL:
@@ -377,6 +406,7 @@ cdef Packed pack(object value, Heap heap):
     cdef Packed packed = Packed.__new__(Packed)
     cdef Collecting before
     packed.refs = []
+    may_dump(heap, "value", value)
     if is_plain(value, 6):
         packed.data = dumps(value, 5)
         return packed
@@ -431,12 +461,14 @@ cdef object decode_value(uint32_t kind, uint32_t length, uint64_t value, const u
         memcpy(<void *>PyUnicode_DATA(text), data, size)
         return text
     if kind == FS_V_PICKLE_BLOB:
+        may_load(heap)
         return loads(PyBytes_FromStringAndSize(<const char *>data, size))
     if kind == FS_V_UTF8_BLOB:
         return PyUnicode_DecodeUTF8(<const char *>data, size, "surrogatepass")
     if kind == FS_V_BYTES_BLOB:
         return PyBytes_FromStringAndSize(<const char *>data, size)
     if kind == FS_V_PICKLE_BUNDLE:
+        may_load(heap)
         before = start_collecting(refs, heap)
         try:
             return loads(PyBytes_FromStringAndSize(<const char *>data, size))

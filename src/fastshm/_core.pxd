@@ -7,6 +7,8 @@ from fastshm._c cimport fs_heap, fs_lock, fs_object, fs_self, fs_switch
 cdef class Heap:
     cdef fs_heap h
     cdef readonly str name
+    cdef readonly bint allow_pickle  # known to this process alone: what is written in the segment has no say
+    cdef bint undecided  # whether pickles are refused may not be known yet
     cdef list pending  # slots of handles that died while the heap's lock was held
     cdef int users     # threads that are about to make a handle in it
     cdef object __weakref__
@@ -35,6 +37,7 @@ cdef struct Collecting:
     void *into
     void *heap
 
+cdef int decide(Heap heap) except -1
 cdef int fail(int code, Heap heap) except -1
 cdef int check_open(Ref ref) except -1
 cdef int retry(int code, fs_self *me) except -1

@@ -15,8 +15,12 @@ from cpython.object cimport PyObject
 from libc.errno cimport errno as c_errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport strerror
+from posix.unistd cimport close
 
 from fastshm._c cimport *
+
+cdef extern from "Python.h":
+    int PySys_Audit(const char *event, const char *form, ...) except -1
 
 cdef extern from *:
     """
@@ -127,6 +131,7 @@ cdef Heap current_heap = None
 cdef object make_default = None
 cdef object find_heap = None
 cdef object forget_heap = None
+cdef object learn_refusals = None
 
 cdef dict WHY = {
     FS_WHY_OWNER: "it belongs to another user",
@@ -153,14 +158,23 @@ cdef class Heap:
         gone."""
         cdef Heap heap = fresh_heap(name, into)
         cdef const char *place = PyBytes_AS_STRING(path)
-        cdef int r, fd
-        with nogil:
-            fd = fs_file_make(place, size)
-            r = FS_SYSTEM if fd == -1 else fs_segment_create(&heap.h, fd, size, tracker_device, tracker_inode)
+        cdef fs_file file
+        cdef int r = FS_SYSTEM
+        cdef int fd = fs_file_make(place, size, &file)
+        if fd != -1:
+            try:
+                PySys_Audit("fastshm.map", "O", <PyObject *>name)
+            except BaseException:
+                fs_file_unmake(place, &file)
+                close(fd)
+                give_up(heap, into)
+                raise
+            with nogil:
+                r = fs_segment_create(&heap.h, fd, size, tracker_device, tracker_inode)
             if r == FS_OK:
                 fs_segment_named(&heap.h, place)
-            elif fd != -1:
-                fs_file_unmake(place)
+            else:
+                fs_file_unmake(place, &file)
         if r != FS_OK:
             give_up(heap, into)
             fail(r, heap)
@@ -171,15 +185,22 @@ cdef class Heap:
         """Opens an existing segment, checks it and joins it. Into `into`, as with create()."""
         cdef Heap heap = fresh_heap(name, into)
         cdef const char *place = PyBytes_AS_STRING(path)
-        cdef int why = 0, r, fd
-        with nogil:
-            fd = fs_file_open(place)
-            r = FS_SYSTEM if fd == -1 else fs_segment_open(&heap.h, fd, &why)
-            if r == FS_OK:
-                fs_segment_named(&heap.h, place)
-        cdef int e = c_errno
-        if r != FS_OK:
-            give_up(heap, into)
+        cdef int why = 0, r = FS_SYSTEM, e
+        cdef int fd = fs_file_open(place)
+        if fd != -1:
+            try:
+                PySys_Audit("fastshm.map", "O", <PyObject *>name)
+            except BaseException:
+                close(fd)
+                give_up(heap, into)
+                raise
+            with nogil:
+                r = fs_segment_open(&heap.h, fd, &why)
+        if r == FS_OK:
+            fs_segment_named(&heap.h, place)
+            return heap
+        e = c_errno
+        give_up(heap, into)
         if fd == -1 and e == errno.ENOENT:
             raise FileNotFoundError(e, f"shared memory segment {name} is gone: the processes that used it have all ended")
         if why in (FS_WHY_OWNER, FS_WHY_MODE):
@@ -190,9 +211,7 @@ cdef class Heap:
             raise MemoryError(f"no address space to map {name}: raise the limit (ulimit -v)")
         if r == FS_GONE:
             raise FileNotFoundError(errno.ENOENT, f"shared memory segment {name} has just been removed by its last user")
-        if r != FS_OK:
-            fail_with(r, heap, e)
-        return heap
+        fail_with(r, heap, e)
 
     @property
     def is_joined(self):
@@ -203,6 +222,15 @@ cdef class Heap:
     def tracker(self):
         """Device and inode of the resource tracker's pipe that knows this segment's name."""
         return self.h.super.tracker_device, self.h.super.tracker_inode
+
+    @property
+    def file(self):
+        """Device and inode: what a name of this segment leads to."""
+        return self.h.device, self.h.inode
+
+    def disown(self):
+        """True for the one process that is to tell the tracker to forget the name."""
+        return fs_exchange(&self.h.super.tracker_inode, 0) != 0
 
     def bury(self):
         """Gives back what dead processes held."""
@@ -238,6 +266,10 @@ cdef class Heap:
         if r != FS_OK:
             fail(r, self)
         return census
+
+    def refuse_pickles(self):
+        """From now on no byte of this segment is unpickled in this process, and nothing is pickled into it."""
+        self.allow_pickle = self.undecided = False
 
     def part(self):
         """Lets go of everything. True when no other process uses the segment: then its name is to be removed."""
@@ -300,6 +332,7 @@ cdef Heap fresh_heap(str name, dict into):
             raise OSError(errno.EMFILE, "too many shared memory segments in one process")
         heaps.append(heap)
     heap.name = name
+    heap.allow_pickle = heap.undecided = True
     try:
         into[name] = heap
     except BaseException:
@@ -312,6 +345,13 @@ cdef int give_up(Heap heap, dict into) except -1:
     """It is not mapped after all."""
     del into[heap.name]
     left_heaps.append(heap)
+    return 0
+
+
+cdef int decide(Heap heap) except -1:
+    """Before the first pickle."""
+    if learn_refusals():
+        heap.undecided = False
     return 0
 
 
@@ -346,12 +386,19 @@ def is_abandoned(int fd):
     return fs_claim_all(fd) == 0
 
 
-def set_hooks(default, find, forget):
-    """The functions that make the default heap, that find a heap by its name, and that leave one."""
-    global make_default, find_heap, forget_heap
+def is_unclaimed(int fd):
+    """True when no process uses the segment behind this fresh descriptor at this instant; nobody is kept out."""
+    return not fs_probe_all(fd)
+
+
+def set_hooks(default, find, forget, learn):
+    """The functions that make the default heap, that find a heap by its name, that leave one, and that call refuse_pickles() as
+    this process was told: False when it may yet be told."""
+    global make_default, find_heap, forget_heap, learn_refusals
     make_default = default
     find_heap = find
     forget_heap = forget
+    learn_refusals = learn
 
 
 def set_default(Heap heap):

@@ -122,6 +122,13 @@ cdef class Cache:
         self.clear()
 
 
+# --- keys ---------------------------------------------------------------------------------------------------------------------
+
+cdef inline object key_in(Dict d, object key, fs_key *k):
+    """Fills in *k for this dict, see key_of."""
+    return key_of(key, k, d.seed, <PyObject *>d.ref.heap)
+
+
 # --- keys that only Python can compare ---------------------------------------------------------------------------------------
 
 cdef bint may_equal_others(object key):
@@ -214,7 +221,7 @@ cdef class Snapshot:
 
     cdef object key(self, fs_record *r):
         return decode_key(<unsigned char *>r + sizeof(fs_record), r.key_total, r.entry.key_length,
-                          r.entry.form & ~FS_KEY_IN_BLOB, r.entry.display)
+                          r.entry.form & ~FS_KEY_IN_BLOB, r.entry.display, self.ref.heap)
 
     cdef object value(self, fs_record *r):
         cdef list refs = None
@@ -290,6 +297,8 @@ cdef class Dict(Handle):
                 if fs_peek_valid(t, p, 1):
                     return out
             elif kind == FS_V_PICKLE_BLOB:
+                if not self.ref.heap.allow_pickle or self.ref.heap.undecided:
+                    break  # what was seen counts only once it is known to be whole
                 version, number, head = p.view.version, p.place.number, p.place.head
                 if self.cache is not None:
                     out = self.cache.find(version, number, head, word)
@@ -386,7 +395,7 @@ cdef class Dict(Handle):
         cdef uint64_t looked
         if self.ref.switch.closed[0]:
             check_open(self.ref)
-        kept = key_of(key, &k, self.seed)
+        kept = key_in(self, key, &k)
         if k.form != FS_K_OTHER:
             out = self.peek(&k)
             if out is not UNSURE:
@@ -400,7 +409,7 @@ cdef class Dict(Handle):
             out = self.peek(&k)
             if out is not UNSURE and out is not MISSING:
                 return out
-            kept = key_of(key, &k, self.seed)
+            kept = key_in(self, key, &k)
 
     def __getitem__(self, key):
         cdef object out = self.find(key)
@@ -419,7 +428,7 @@ cdef class Dict(Handle):
         cdef int r
         if self.ref.switch.closed[0]:
             check_open(self.ref)
-        _kept = key_of(key, &k, self.seed)
+        _kept = key_in(self, key, &k)
         if k.form != FS_K_OTHER:
             for _ in range(TRIES):
                 r = fs_peek_at(self.ref.h, self.t, &k, &self.p)
@@ -562,7 +571,7 @@ cdef class Dict(Handle):
         """FS_OK, or FS_EXISTS."""
         cdef fs_key k
         cdef fs_value v
-        cdef object _kept = key_of(key, &k, self.seed)
+        cdef object _kept = key_in(self, key, &k)
         cdef object _held = value_of(value, &v, self.ref.heap)
         cdef fs_self me
         cdef int r
@@ -591,10 +600,10 @@ cdef class Dict(Handle):
                 if r == FS_CHANGED:
                     if seen != NULL:
                         return r
-                    fresh = key_of(key, k, self.seed)
+                    fresh = key_in(self, key, k)
                     kept = self.resolve(key, k, &looked)
                     if kept is None:
-                        kept = fresh = key_of(key, k, self.seed)
+                        kept = fresh = key_in(self, key, k)
                     tries = self.impatient(tries)
                     if tries > PATIENCE:  # the key's own methods insert keys, whenever they are called
                         looked = self.t.keys_changed
@@ -634,7 +643,7 @@ cdef class Dict(Handle):
         cdef uint64_t looked
         cdef int r
         if seen == NULL:
-            kept = key_of(key, k, self.seed)
+            kept = key_in(self, key, k)
         whoami(self.ref, &me)
         r = FS_MISSING
         if k.form != FS_K_OTHER or seen != NULL:
@@ -649,7 +658,7 @@ cdef class Dict(Handle):
             with nogil:
                 r = fs_table_remove(&me, self.t, k, seen, at)
             if r == FS_MISSING and seen == NULL:
-                kept = key_of(key, k, self.seed)  # deleted meanwhile: look again
+                kept = key_in(self, key, k)  # deleted meanwhile: look again
         if r < 0 and r != FS_CHANGED:
             fail(r, self.ref.heap)
         reap(self.ref, &me)
@@ -669,7 +678,7 @@ cdef class Dict(Handle):
         cdef fs_key k
         cdef fs_self me
         cdef PyObject *plain = NULL
-        cdef object _kept = key_of(key, &k, self.seed)
+        cdef object _kept = key_in(self, key, &k)
         cdef int r, tries = 0
         whoami(self.ref, &me)
         if k.form != FS_K_OTHER:
@@ -721,7 +730,7 @@ cdef class Dict(Handle):
         cdef object out
         cdef uint64_t looked
         while True:
-            kept[0] = key_of(key, k, self.seed)
+            kept[0] = key_in(self, key, k)
             if k.form != FS_K_OTHER:
                 out = self.read(k, seen)
                 if out is not UNSURE:
@@ -789,7 +798,7 @@ cdef class Dict(Handle):
         cdef fs_self me
         cdef fs_witness seen
         cdef uint64_t result = 0, _looked
-        cdef object _kept = key_of(key, &k, self.seed), held, old
+        cdef object _kept = key_in(self, key, &k), held, old
         cdef list keep = [None]
         cdef int r, tries = 0
         if type(amount) is int:
@@ -908,7 +917,7 @@ cdef class Dict(Handle):
 
     cdef inline int encode(self, object key, object value, fs_key *k, fs_value *v, list kept) except -1:
         """`kept` keeps alive what *k and *v point to."""
-        cdef object held = key_of(key, k, self.seed)
+        cdef object held = key_in(self, key, k)
         if held is not None:
             kept.append(held)
         held = value_of(value, v, self.ref.heap)
@@ -941,7 +950,7 @@ cdef class Dict(Handle):
                 kept.append(hit[1])
                 keys[i] = k
             else:
-                kept.append(key_of(key, &keys[i], self.seed))
+                kept.append(key_in(self, key, &keys[i]))
             i += 1
         return 0
 

@@ -11,30 +11,27 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import re
 import secrets
-import stat
 import threading
-import time
 from multiprocessing import process, resource_tracker, util
 from typing import Any
 
-from fastshm import _core
+from fastshm import _core, names
 from fastshm._core import CorruptedError, Heap
+from fastshm.names import NAME, PREFIX
 
 __all__ = ["CorruptedError", "attach", "check", "create", "default", "sweep"]
 
-FOLDER = "/dev/shm"
-PREFIX = "fastshm-"
-NAME = re.compile(re.escape(PREFIX) + "[0-9a-f]{32}")
 RESERVED = 64 << 30  # address space, not memory
 SMALLEST = 1 << 20
 FAMILY = "fastshm"  # in multiprocessing's configuration of a process
-UNFINISHED = 60.0  # seconds after which a segment without a header is taken for one whose maker died
+REFUSED = "fastshm, no pickles of"  # there, too
+ATTEMPTS = 10  # at a segment that nobody takes for a dead one's before it is made
 
 _heaps: dict[str, Heap] = {}
 _makers: dict[str, int] = {}
 _default: Heap | None = None
+_refused: set[str] = set()  # names of segments whose bytes are not to be unpickled
 _opening = threading.RLock()  # two threads must not open one segment twice
 
 
@@ -65,10 +62,29 @@ def _configuration() -> Any:
     return getattr(process.current_process(), "_config", {})
 
 
-def create() -> Heap:
-    """A new anonymous segment. MemoryError when there is no room for its first page."""
-    size = _largest()
-    name = PREFIX + secrets.token_hex(16)
+def create(*, allow_pickle: bool = True) -> Heap:
+    """A new anonymous segment, the default one if this process has none: see attach for allow_pickle. MemoryError when there is
+    no room for its first page."""
+    with _opening:
+        size = _largest()
+        for _ in range(ATTEMPTS):
+            heap = _made(PREFIX + secrets.token_hex(16), size)
+            if heap is not None:
+                break
+        else:
+            raise FileNotFoundError(
+                errno.ENOENT, f"each of {ATTEMPTS} shared memory segments was removed while it was being made"
+            )
+        if not allow_pickle:
+            _refuse_pickles(heap)
+        if _default is None:
+            _become_default(heap)
+        return heap
+
+
+def _made(name: str, size: int) -> Heap | None:
+    """A new segment. None when its name has gone meanwhile: a maker that is stopped for long, or while the clock is set, looks
+    dead to a sweep as long as there is no header."""
     is_its_own = process.parent_process() is not None and _tracker() == (0, 0)
     _leave_at_exit()
     try:  # a signal's handler may raise anywhere, and memory be lacking for anything
@@ -76,13 +92,16 @@ def create() -> Heap:
             resource_tracker.register(f"/{name}", "shared_memory")
         tracker = (0, 0) if is_its_own else _tracker()
         _makers[name] = os.getpid()
-        return _core.Heap.create(name, os.fsencode(_path(name)), size, *tracker, _heaps)
-    except BaseException:
-        if name not in _heaps:
-            _makers.pop(name, None)
-            if not is_its_own:  # once more, as the tracker complains of names that it does not know
-                resource_tracker.register(f"/{name}", "shared_memory")
-                resource_tracker.unregister(f"/{name}", "shared_memory")
+        return _core.Heap.create(name, os.fsencode(names.path(name)), size, *tracker, _heaps)
+    except BaseException as error:
+        if name in _heaps:
+            raise
+        _makers.pop(name, None)
+        if not is_its_own:  # once more, as the tracker complains of names that it does not know
+            resource_tracker.register(f"/{name}", "shared_memory")
+            resource_tracker.unregister(f"/{name}", "shared_memory")
+        if isinstance(error, (FileExistsError, ReferenceError)):  # somebody has put something there, or swept it away
+            return None
         raise
 
 
@@ -110,75 +129,56 @@ def _largest() -> int:
         os.close(fd)
 
 
-def attach(name: str) -> Heap:
+def attach(name: str, *, allow_pickle: bool = True) -> Heap:
     """The segment of that name, mapped. FileNotFoundError when its users have all gone; PermissionError or CorruptedError
-    when it is not one to be trusted."""
+    when it is not one to be trusted.
+
+    With allow_pickle=False no byte of it is unpickled in this process, nor in those that multiprocessing starts from it
+    hereafter: what is stored as a pickle raises pickle.UnpicklingError, and what would have to be raises pickle.PicklingError.
+    That holds however the segment is met, and is not taken back.
+    """
     with _opening:
-        return _heaps.get(name) or _attach(name)
+        heap = _heaps.get(name) or _attach(name)
+        if not allow_pickle:
+            _refuse_pickles(heap)
+        return heap
 
 
 def _attach(name: str) -> Heap:
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not the name of a fastshm segment")
     _leave_at_exit()
-    heap = _core.Heap.attach(name, os.fsencode(_path(name)), _heaps)
+    heap = _core.Heap.attach(name, os.fsencode(names.path(name)), _heaps)
     if _default is None:
         _become_default(heap)
     heap.bury()
     return heap
 
 
+def _refuse_pickles(heap: Heap) -> None:
+    """By name, too: a segment of others is left with the last handle and opened again for the next."""
+    _refused.add(heap.name)
+    heap.refuse_pickles()
+
+
+def _inherit_refusals() -> bool:
+    """False while a process that multiprocessing starts may not have been told yet: its arguments come first."""
+    _refused.update(_configuration().get(REFUSED, ()))
+    _configuration()[REFUSED] = _refused
+    for heap in _heaps.values():
+        if heap.name in _refused:
+            heap.refuse_pickles()
+    return not hasattr(process.current_process(), "_inheriting")
+
+
 def sweep() -> list[str]:
     """Removes the segments whose users are all dead, whoever they were (of this user); returns their names."""
-    removed: list[str] = []
-    try:
-        names = [entry for entry in os.listdir(FOLDER) if NAME.fullmatch(entry)]
-    except FileNotFoundError:
-        return removed
-    for name in names:
-        if name in _heaps:
-            continue
-        try:
-            fd = _open(name)
-        except OSError:  # another user's, a link, or gone meanwhile: not ours to remove
-            continue
-        try:
-            if _is_orphan(fd) and _core.is_abandoned(fd) and _is_same(fd, name):
-                os.unlink(_path(name))
-                removed.append(name)
-        finally:
-            os.close(fd)
-    return removed
+    return [verdict.name for verdict in names.judged(_heaps, remove=True) if verdict.removed]
 
 
 def check() -> dict[str, int]:
     """Walks all invariants of the default segment and counts what is there. CorruptedError: the first that does not hold."""
     return default().check()
-
-
-def _path(name: str) -> str:
-    return f"{FOLDER}/{name}"
-
-
-def _open(name: str) -> int:
-    return os.open(_path(name), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-
-
-def _is_orphan(fd: int) -> bool:
-    """Could this segment be nobody's? A finished one, or one whose making was cut short some time ago."""
-    info = os.fstat(fd)
-    if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
-        return False
-    if _core.inspect(fd) is None:
-        return True
-    return os.pread(fd, 8, 0) in (b"", bytes(8)) and time.time() - info.st_ctime > UNFINISHED
-
-
-def _is_same(fd: int, name: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(_path(name), follow_symlinks=False))
-    except FileNotFoundError:
-        return False
 
 
 def _tracker() -> tuple[int, int]:
@@ -206,11 +206,8 @@ def _part(heap: Heap) -> bool:
     is_last = heap.part()
     is_maker = _makers.get(name) == os.getpid()
     if is_last:
-        try:
-            os.unlink(_path(name))
-        except FileNotFoundError:
-            is_maker = False  # removed by hand, or by the tracker of a family that was killed
-    if (is_last or is_maker) and heap.tracker != (0, 0) and heap.tracker == _tracker():
+        names.remove_if_same(name, heap.file)
+    if (is_last or is_maker) and heap.tracker != (0, 0) and heap.tracker == _tracker() and heap.disown():
         resource_tracker.unregister(f"/{name}", "shared_memory")
     return is_last
 
@@ -262,8 +259,10 @@ def _after_multiprocessing_fork(_: object) -> None:
     _leaving = None
     if _heaps:
         _leave_at_exit()
+    _inherit_refusals()
 
 
-_core.set_hooks(default, attach, _forget)
+_inherit_refusals()
+_core.set_hooks(default, attach, _forget, _inherit_refusals)
 os.register_at_fork(before=_core.before_fork, after_in_child=_after_fork_in_child)
 util.register_after_fork(_core, _after_multiprocessing_fork)

@@ -87,6 +87,7 @@ enum {
  * each other. */
 #define fs_fence_ordered() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #define fs_load_ordered(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+#define fs_exchange(p, v) __atomic_exchange_n((p), (v), __ATOMIC_ACQ_REL)
 #define fs_fetch_add(p, v) __atomic_fetch_add((p), (v), __ATOMIC_ACQ_REL)
 
 /* A process can be killed between any two instructions, and its stores are then all there or never were. So the order in which
@@ -195,6 +196,12 @@ FS_UNUSED static void fs_unclaim(int fd, uint32_t id) { fs_byte_lock(fd, F_OFD_S
 
 /* Claims every number at once: succeeds only for the last user of the file. */
 FS_UNUSED static int fs_claim_all(int fd) { return fs_byte_lock(fd, F_OFD_SETLK, F_WRLCK, 0, 0, NULL); }
+
+/* Is any number claimed, through another description? Yes, when the kernel does not answer. Keeps nobody out. */
+FS_UNUSED static int fs_probe_all(int fd) {
+    struct flock f;
+    return fs_byte_lock(fd, F_OFD_GETLK, F_WRLCK, 0, 0, &f) == -1 || f.l_type != F_UNLCK;
+}
 
 FS_UNUSED static void fs_unclaim_all(int fd) { fs_byte_lock(fd, F_OFD_SETLK, F_UNLCK, 0, 0, NULL); }
 

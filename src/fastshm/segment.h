@@ -63,31 +63,43 @@ FS_UNUSED static void fs_segment_named(fs_heap *heap, const char *path) {
 
 /* --- files ---------------------------------------------------------------------------------------------------------------- */
 
+typedef struct fs_file {
+    dev_t device;
+    ino_t inode;
+} fs_file;
+
+/* Takes the name away, if it leads to that file still. */
+FS_COLD static void fs_file_unmake(const char *path, const fs_file *file) {
+    struct stat st;
+    int e = errno;
+    if (lstat(path, &st) == 0 && st.st_dev == file->device && st.st_ino == file->inode)
+        unlink(path);
+    errno = e;
+}
+
 /* A new file of `size` bytes without pages; -1, and no file, when errno tells why not. */
-FS_COLD static int fs_file_make(const char *path, uint64_t size) {
+FS_COLD static int fs_file_make(const char *path, uint64_t size, fs_file *file) {
+    struct stat st;
     int fd, r;
     do
         fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     while (fd == -1 && errno == EINTR);
     if (fd == -1)
         return -1;
+    if (fstat(fd, &st) == -1) /* never; then the name is left to a sweep */
+        return close(fd), -1;
+    *file = (fs_file){st.st_dev, st.st_ino};
     do
         r = ftruncate(fd, (off_t)size);
     while (r == -1 && errno == EINTR);
     if (r == -1) {
-        int e = errno;
-        unlink(path);
+        fs_file_unmake(path, file);
+        r = errno;
         close(fd);
-        errno = e;
+        errno = r;
         return -1;
     }
     return fd;
-}
-
-FS_COLD static void fs_file_unmake(const char *path) {
-    int e = errno;
-    unlink(path);
-    errno = e;
 }
 
 FS_COLD static int fs_file_open(const char *path) {
@@ -149,7 +161,8 @@ FS_COLD static int fs_segment_inspect(int fd, uint64_t *size) {
         return FS_WHY_SIZE;
     uint64_t committed;
     if (pread(fd, &committed, 8, offsetof(fs_super, committed)) != 8 || committed > head[2] || committed < FS_FIRST ||
-        committed % FS_GRAIN || (uint64_t)st.st_blocks * 512 < committed)
+        committed % FS_GRAIN || fstat(fd, &st) == -1 || /* again: it may have grown since */
+        (uint64_t)st.st_blocks * 512 < committed)
         return FS_WHY_PAGES;
     *size = head[2];
     return FS_WHY_NONE;

@@ -47,8 +47,8 @@ MUTANTS = (
     Mutant(
         "a segment that cannot be made leaves no file",
         "_core.pyx",
-        "                fs_file_unmake(place)",
-        "                pass",
+        "            else:\n                fs_file_unmake(place, &file)",
+        "            else:\n                pass",
     ),
     Mutant(
         "a handle that cannot be made gives its slot back",

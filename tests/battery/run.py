@@ -36,6 +36,8 @@ ITEMS = {
     "interrupts": "8. Interrupts",
     "models": "10. Models",
     "linearizability": "11. Linearizability",
+    "leaks": "12. Leaks",
+    "access": "13. Lets no one in",
 }
 HEAD = "| item | tried what | tried | failed | seconds | note | date |\n| --- | --- | ---: | ---: | ---: | --- | --- |"
 

@@ -77,8 +77,8 @@ proctype maker(byte me) {
     {
         name = 1;
         if
-        :: name /* heap._open; a sweeper with a wrong clock may have been quicker */
-        :: !name -> goto gone
+        :: name /* names.open_segment; a sweeper with a wrong clock may have been quicker */
+        :: !name -> goto gone /* heap.create begins again, with another name */
         fi;
         join();
         made = 1;
@@ -93,7 +93,7 @@ proctype user(byte me) {
     bool is_last;
     {
         if
-        :: name && made /* heap._open, fs_segment_inspect */
+        :: name && made /* names.open_segment, fs_segment_inspect */
         :: skip -> goto gone
         fi;
         join();
@@ -104,7 +104,7 @@ gone:
     atomic { let_go(); over++ }
 }
 
-inline sweep() { /* heap.sweep */
+inline sweep() { /* names.judged */
     if
     :: name && made
     :: name && !made /* UNFINISHED seconds old: a clock may say so at any time */
@@ -116,7 +116,7 @@ inline sweep() { /* heap.sweep */
     claim_all(); /* _core.is_abandoned */
 #endif
     if
-    :: is_last && name -> remove_name() /* _is_same */
+    :: is_last && name -> remove_name() /* _removed */
     :: is_last && !name
     :: !is_last
     fi
