@@ -364,6 +364,9 @@ cdef uint64_t reserve_slot(Heap heap) except? 0xffffffffffffffff:
 
 
 cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot):
+    cdef fs_block *b = fs_block_at(&heap.h, offset)
+    if b == NULL or not FS_CELL <= b.kind <= FS_GATE:
+        fail(FS_CORRUPT, heap)
     cdef Ref ref = Ref.__new__(Ref)
     ref.heap = heap
     ref.h = &heap.h
@@ -378,7 +381,7 @@ cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot):
 cdef Ref adopt_ref(Heap heap, uint64_t offset, uint64_t slot):
     """A handle on an object that the slot refers to already."""
     cdef Ref ref = wrap_ref(heap, offset, slot)
-    cdef uint64_t gate = ref.o.gate
+    cdef uint64_t gate = fs_load_relaxed(&ref.o.gate)
     if gate:
         if fs_kind_at(&heap.h, gate, FS_GATE, sizeof(fs_cell)) == NULL:
             fail(FS_CORRUPT, heap)

@@ -21,7 +21,7 @@ from libc.string cimport memcpy
 from fastshm._c cimport *
 from fastshm._codec cimport (
     Packed, Py_EnterRecursiveCall, Py_LeaveRecursiveCall,
-    PyUnicode_DATA, PyUnicode_New, decode_key, decode_value, key_of, value_of, word_value,
+    PyUnicode_DATA, PyUnicode_New, damaged, decode_key, decode_value, key_of, value_of, word_value,
 )
 from fastshm._containers cimport (
     FS_ANY, PATIENCE, TRIES, Pins, again, fs_identify_by, made, new_pins, reap, whoami,
@@ -251,7 +251,7 @@ cdef class Dict(Handle):
 
     cdef int bind(self) except -1:
         self.t = <fs_table *>self.ref.o
-        if self.t.o.block.kind != FS_TABLE:
+        if fs_kind_at(self.ref.h, self.ref.offset, FS_TABLE, sizeof(fs_table)) == NULL:
             fail(FS_CORRUPT, self.ref.heap)
         self.seed = self.t.seed
         self.p.view.version = 1
@@ -284,9 +284,9 @@ cdef class Dict(Handle):
                     return decode_value(kind, length, word, NULL, 0, None, self.ref.heap)
             elif kind == FS_V_ASCII_BLOB:
                 out = PyUnicode_New(size, 127)
-                fs_copy_racy(<void *>PyUnicode_DATA(out), p.seen.data, size)
+                r = fs_copy_ascii(<void *>PyUnicode_DATA(out), p.seen.data, size)
                 if fs_peek_valid(t, p, 1):
-                    return out
+                    return out if r else damaged()
             elif kind == FS_V_PICKLE_BLOB:
                 version, number, head = p.view.version, p.place.number, p.place.head
                 if self.cache is not None:
@@ -439,11 +439,12 @@ cdef class Dict(Handle):
             check_open(self.ref)
         version = fs_read_begin(&self.t.o.lock)
         used = fs_load_relaxed(&self.t.used)
-        if not version & 1 and fs_read_valid(&self.t.o.lock, version):
-            return used
-        self.enter(&me, &r)
-        used = self.t.used
-        fs_table_leave(&me, self.t, r)
+        if version & 1 or not fs_read_valid(&self.t.o.lock, version):
+            self.enter(&me, &r)
+            used = fs_load_relaxed(&self.t.used)
+            fs_table_leave(&me, self.t, r)
+        if used > self.ref.h.size:
+            fail(FS_CORRUPT, self.ref.heap)
         return used
 
     cdef int enter(self, fs_self *me, int *entered) except -1:

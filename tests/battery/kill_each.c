@@ -230,7 +230,7 @@ static void write_slice(void) {
     for (int i = 0; i < 20; i++)
         items[i] = 9;
     int entered = fs_array_enter(&me, array());
-    wish(fs_array_write(&me, array(), 2, 3, 20, items));
+    wish(fs_array_write(&me, array(), 8, 2, 3, 20, items));
     fs_array_leave(&me, &array()->o, entered);
 }
 static void cell_add(void) {
