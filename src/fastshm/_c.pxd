@@ -9,7 +9,7 @@ cdef extern from "segment.h" nogil:
         FS_OVERFLOW, FS_CHANGED, FS_SYSTEM, FS_PRIVATE_NOMEM
         FS_WHY_NONE, FS_WHY_OWNER, FS_WHY_MODE, FS_WHY_KIND, FS_WHY_SHORT, FS_WHY_MAGIC, FS_WHY_STAMP, FS_WHY_SIZE
         FS_WHY_PAGES
-        FS_CELL, FS_ARRAY, FS_MUTEX, FS_TABLE, FS_VECTOR, FS_GATE
+        FS_CELL, FS_ARRAY, FS_MUTEX, FS_TABLE, FS_VECTOR, FS_GATE, FS_LAST_OBJECT
         FS_SEMAPHORE, FS_EVENT, FS_BOUNDED, FS_WAITERS, FS_BARRIER
         FS_HOLD_ABANDONED, FS_HOLD_QUIET, FS_HOLD_COUNT, FS_LOCK_OWNER
         FS_ARRAY_DATA, FS_FIRST, FS_MAGIC, FS_HANDLES_INLINE, FS_HANDLES_CHUNK
@@ -114,7 +114,9 @@ cdef extern from "segment.h" nogil:
     int fs_ref_to(const fs_self *me, uint64_t offset, uint64_t *slot)
     uint64_t fs_offset(const fs_heap *heap, const void *p)
 
+    fs_block *fs_block_at(fs_heap *heap, uint64_t offset)
     void *fs_kind_at(fs_heap *heap, uint64_t offset, uint32_t kind, uint64_t length)
+    uint64_t fs_room(const fs_heap *heap, const fs_block *b)
     int fs_heap_enter(const fs_self *me)
     void fs_heap_leave(const fs_self *me)
     int fs_slots_reserve(const fs_self *me, uint64_t count)
@@ -237,7 +239,8 @@ cdef extern from "array.h" nogil:
     void fs_item_write(void *p, uint32_t size, uint64_t word)
     int fs_array_enter(const fs_self *me, fs_array *a)
     void fs_array_leave(const fs_self *me, fs_object *o, int entered)
-    int fs_array_write(const fs_self *me, fs_array *a, uint64_t first, uint64_t step, uint64_t count, const void *source)
+    int fs_array_write(const fs_self *me, fs_array *a, uint64_t size, uint64_t first, uint64_t step, uint64_t count,
+                       const void *source)
 
 cdef extern from "vector.h" nogil:
     enum:
@@ -306,9 +309,11 @@ cdef extern from "vector.h" nogil:
 
     int fs_owning(uint64_t kind)
     int fs_needs_pin(uint32_t kind)
+    fs_bundle *fs_bundle_at(fs_heap *heap, uint64_t offset, uint64_t *count)
     void fs_copy_racy(void *to, const void *source, size_t n)
     int fs_vector_peek(fs_heap *heap, fs_vector *v, int64_t i, fs_glance *g, fs_seen *out)
     bint fs_vector_peek_valid(const fs_vector *v, int64_t i, const fs_glance *g)
+    int fs_copy_ascii(void *to, const void *source, size_t n)
     int fs_vector_change(const fs_self *me, fs_vector *v, int what, int64_t i, const fs_value *vals, uint64_t count,
                          uint64_t stamp)
     int fs_vector_rearrange(const fs_self *me, fs_vector *v, const int64_t *plan, uint64_t count, const fs_value *vals,

@@ -96,6 +96,9 @@ cdef inline object value_of(object value, fs_value *v, Heap heap):
     return encode_value(value, v, heap)
 
 
+cdef object damaged()
+
+
 cdef inline object word_value(uint32_t kind, uint32_t length, uint64_t value):
     """The object for a kind below FS_V_OWNING but FS_V_UTF8 and FS_V_BYTES."""
     cdef double real
@@ -103,12 +106,14 @@ cdef inline object word_value(uint32_t kind, uint32_t length, uint64_t value):
     if kind == FS_V_INT:
         return <int64_t>value
     if kind == FS_V_ASCII:
-        text = PyUnicode_New(length & 15, 127)
-        memcpy(<void *>PyUnicode_DATA(text), &value, length & 15 if length < 8 else 8)
+        if length > 8 or value & <uint64_t>0x8080808080808080:
+            return damaged()
+        text = PyUnicode_New(length, 127)
+        memcpy(<void *>PyUnicode_DATA(text), &value, length)
         return text
     if kind == FS_V_FLOAT:
         memcpy(&real, &value, 8)
         return real
     if kind == FS_V_BOOL:
         return value != 0
-    return None
+    return None if kind == FS_V_NONE else damaged()

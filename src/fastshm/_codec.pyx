@@ -288,6 +288,13 @@ cdef object damaged():
     raise CorruptedError("a key or value in shared memory is damaged")
 
 
+cdef object text_of(const char *p, uint64_t size):
+    try:
+        return PyUnicode_DecodeUTF8(p, size, "surrogatepass")
+    except UnicodeDecodeError:
+        return damaged()
+
+
 cdef list split_members(const unsigned char *p, uint64_t size):
     cdef list out = []
     cdef uint32_t n
@@ -312,7 +319,7 @@ cdef object decode_form(const unsigned char *p, uint64_t size, int form):
     cdef int64_t word
     cdef double parts[2]
     if form == FS_K_STR:
-        return PyUnicode_DecodeUTF8(<const char *>p, size, "surrogatepass")
+        return text_of(<const char *>p, size)
     if form == FS_K_INT and size == 8:
         memcpy(&word, p, 8)
         return word
@@ -350,6 +357,8 @@ cdef object decode_key(const unsigned char *p, uint64_t total, uint32_t length, 
         may_load(heap)
         return loads(PyBytes_FromStringAndSize(<const char *>p + length, total - length))
     key = decode_form(p, length, form)
+    if type(key) is not int:
+        return damaged()
     if display == FS_D_BOOL:
         return bool(key)
     return -0.0 if display == FS_D_MINUS_ZERO else float(key)
@@ -458,13 +467,12 @@ cdef object decode_value(uint32_t kind, uint32_t length, uint64_t value, const u
     cdef Ref ref
     if kind == FS_V_ASCII_BLOB:
         text = PyUnicode_New(size, 127)
-        memcpy(<void *>PyUnicode_DATA(text), data, size)
-        return text
+        return text if fs_copy_ascii(<void *>PyUnicode_DATA(text), data, size) else damaged()
     if kind == FS_V_PICKLE_BLOB:
         may_load(heap)
         return loads(PyBytes_FromStringAndSize(<const char *>data, size))
     if kind == FS_V_UTF8_BLOB:
-        return PyUnicode_DecodeUTF8(<const char *>data, size, "surrogatepass")
+        return text_of(<const char *>data, size)
     if kind == FS_V_BYTES_BLOB:
         return PyBytes_FromStringAndSize(<const char *>data, size)
     if kind == FS_V_PICKLE_BUNDLE:
@@ -480,7 +488,7 @@ cdef object decode_value(uint32_t kind, uint32_t length, uint64_t value, const u
     if length > 8:
         damaged()
     if kind == FS_V_UTF8:
-        return PyUnicode_DecodeUTF8(<const char *>&value, length, "surrogatepass")
+        return text_of(<const char *>&value, length)
     if kind == FS_V_BYTES:
         return PyBytes_FromStringAndSize(<const char *>&value, length)
     if kind == FS_V_ABSENT or kind > FS_V_LAST:

@@ -54,7 +54,8 @@ cdef class Pins:
 
     cdef list adopt(self, uint32_t kind, uint64_t i):
         """Handles on what slot i refers to: an object, or a bundle's objects."""
-        cdef uint64_t offset = (<uint64_t *>(self.ref.h.base + self.offsets[i]))[0], slot = self.numbers[i], n, *place
+        cdef uint64_t offset = fs_load_relaxed(<uint64_t *>(self.ref.h.base + self.offsets[i])), slot = self.numbers[i]
+        cdef uint64_t n, count, *place
         cdef list out = []
         cdef fs_bundle *u
         cdef fs_self me
@@ -63,22 +64,23 @@ cdef class Pins:
             self.numbers[i] = FS_ANY
             out.append(adopt_ref(self.ref.heap, offset, slot))
             return out
-        u = <fs_bundle *>(self.ref.h.base + offset)
-        if u.count > <uint64_t>u.block.size * 8:
+        u = fs_bundle_at(self.ref.h, offset, &count)
+        if u == NULL:
             fail(FS_CORRUPT, self.ref.heap)
         whoami(self.ref, &me)
         me.wait = 1
-        for n in range(u.count):
+        for n in range(count):
+            offset = fs_load_relaxed(&u.refs[n])
             slot = reserve_slot(self.ref.heap)
             place = fs_slot_word(self.ref.h, slot)
             r = FS_INTERRUPTED
             while r == FS_INTERRUPTED:
                 with nogil:
-                    r = fs_ref_to(&me, u.refs[n], place)
+                    r = fs_ref_to(&me, offset, place)
             if r != FS_OK:
                 release_slot(self.ref.heap, slot)
                 fail(r, self.ref.heap)
-            out.append(adopt_ref(self.ref.heap, u.refs[n], slot))
+            out.append(adopt_ref(self.ref.heap, offset, slot))
         return out
 
     def __dealloc__(self):

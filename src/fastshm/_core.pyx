@@ -483,8 +483,11 @@ cdef uint64_t reserve_slot(Heap heap) except? 0xffffffffffffffff:
 
 cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot):
     """The handle on an object that the slot refers to already. When it cannot be made, the slot is given back."""
+    cdef fs_block *b = fs_block_at(&heap.h, offset)
     cdef Ref ref
     try:
+        if b == NULL or not FS_CELL <= b.kind <= FS_LAST_OBJECT:
+            fail(FS_CORRUPT, heap)
         ref = Ref.__new__(Ref)
     except BaseException:
         release_slot(heap, slot)
@@ -502,7 +505,7 @@ cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot):
 cdef Ref adopt_ref(Heap heap, uint64_t offset, uint64_t slot):
     """The same, closed when its gate is."""
     cdef Ref ref = wrap_ref(heap, offset, slot)
-    cdef uint64_t gate = ref.o.gate
+    cdef uint64_t gate = fs_load_relaxed(&ref.o.gate)
     if gate:
         if fs_kind_at(&heap.h, gate, FS_GATE, sizeof(fs_cell)) == NULL:
             fail(FS_CORRUPT, heap)

@@ -23,7 +23,7 @@ from fastshm._c cimport *
 from fastshm._calls cimport again, fs_identify_by, whoami
 from fastshm._codec cimport (
     Packed, Py_EnterRecursiveCall, Py_LeaveRecursiveCall,
-    PyUnicode_DATA, PyUnicode_New, decode_key, decode_value, key_of, value_of, word_value,
+    PyUnicode_DATA, PyUnicode_New, damaged, decode_key, decode_value, key_of, value_of, word_value,
 )
 from fastshm._containers cimport (
     FS_ANY, PATIENCE, TRIES, Pins, forget, made, make_plain, new_pins, reap, taken, wait_for_heap,
@@ -260,7 +260,7 @@ cdef class Dict(Handle):
 
     cdef int bind(self) except -1:
         self.t = <fs_table *>self.ref.o
-        if self.t.o.block.kind != FS_TABLE:
+        if fs_kind_at(self.ref.h, self.ref.offset, FS_TABLE, sizeof(fs_table)) == NULL:
             fail(FS_CORRUPT, self.ref.heap)
         self.seed = self.t.seed
         self.p.view.version = 1
@@ -293,9 +293,9 @@ cdef class Dict(Handle):
                     return decode_value(kind, length, word, NULL, 0, None, self.ref.heap)
             elif kind == FS_V_ASCII_BLOB:
                 out = PyUnicode_New(size, 127)
-                fs_copy_racy(<void *>PyUnicode_DATA(out), p.seen.data, size)
+                r = fs_copy_ascii(<void *>PyUnicode_DATA(out), p.seen.data, size)
                 if fs_peek_valid(t, p, 1):
-                    return out
+                    return out if r else damaged()
             elif kind == FS_V_PICKLE_BLOB:
                 if not self.ref.heap.allow_pickle or self.ref.heap.undecided:
                     break  # what was seen counts only once it is known to be whole
@@ -448,11 +448,12 @@ cdef class Dict(Handle):
         cdef int r
         if self.ref.switch.closed[0]:
             check_open(self.ref)
-        if fs_table_count(self.t, &used) == FS_OK:
-            return used
-        self.enter(&me, &r)
-        used = self.t.used
-        fs_table_leave(&me, self.t, r)
+        if fs_table_count(self.t, &used) != FS_OK:
+            self.enter(&me, &r)
+            used = fs_load_relaxed(&self.t.used)
+            fs_table_leave(&me, self.t, r)
+        if used > self.ref.h.size:
+            fail(FS_CORRUPT, self.ref.heap)
         return used
 
     cdef int enter(self, fs_self *me, int *entered) except -1:

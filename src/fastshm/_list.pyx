@@ -101,7 +101,7 @@ cdef class List(Handle):
 
     cdef int bind(self) except -1:
         self.v = <fs_vector *>self.ref.o
-        if self.v.o.block.kind != FS_VECTOR:
+        if fs_kind_at(self.ref.h, self.ref.offset, FS_VECTOR, sizeof(fs_vector)) == NULL:
             fail(FS_CORRUPT, self.ref.heap)
         return 0
 
@@ -115,7 +115,7 @@ cdef class List(Handle):
             (<ListIterator>self.fresh).snapshot()
         version = fs_read_begin(&self.v.o.lock)
         n = fs_load_relaxed(&self.v.n)
-        if not version & 1 and fs_read_valid(&self.v.o.lock, version):
+        if not version & 1 and n <= self.ref.h.size and fs_read_valid(&self.v.o.lock, version):
             return n
         return self.measure()
 

@@ -173,7 +173,7 @@ cdef class Cell(Handle):
     """One typed value in one cache line, with its lock."""
     cdef fs_cell *c
     cdef int form
-    cdef uint32_t size
+    cdef uint32_t size, code
 
     def __cinit__(self):
         self.c = <fs_cell *>self.ref.o
@@ -195,7 +195,8 @@ cdef class Cell(Handle):
 
     cdef int bind(self) except -1:
         self.c = <fs_cell *>self.ref.o
-        cdef object known = FORMS.get(chr(self.c.typecode & 127)) if self.c.o.block.kind == FS_CELL else None
+        self.code = fs_load_u32(&self.c.typecode)
+        cdef object known = FORMS.get(chr(self.code)) if self.code < 128 and self.c.o.block.kind == FS_CELL else None
         if known is None:
             fail(FS_CORRUPT, self.ref.heap)
         self.form, self.size = known
@@ -203,7 +204,7 @@ cdef class Cell(Handle):
 
     @property
     def typecode(self):
-        return chr(self.c.typecode)
+        return chr(self.code)
 
     @property
     def value(self):
@@ -383,6 +384,7 @@ cdef class Items(Handle):
     cdef readonly int form
     cdef readonly uint32_t itemsize
     cdef uint64_t count
+    cdef uint32_t code
 
     def __cinit__(self):
         self.a = <fs_array *>self.ref.o
@@ -404,25 +406,28 @@ cdef class Items(Handle):
         return make_handle(cls, ref)
 
     cdef int bind(self) except -1:
-        cdef fs_array *a = <fs_array *>self.ref.o
+        cdef fs_array *a = <fs_array *>fs_kind_at(self.ref.h, self.ref.offset, FS_ARRAY, FS_ARRAY_DATA)
         cdef object known
-        if a.o.block.kind != FS_ARRAY or a.itemsize == 0:
+        cdef uint64_t count, size
+        cdef uint32_t code
+        if a == NULL:
             fail(FS_CORRUPT, self.ref.heap)
-        if a.o.block.size < 2 or a.count > (<uint64_t>a.o.block.size * 64 - FS_ARRAY_DATA) // a.itemsize:
+        count, size, code = fs_load_relaxed(&a.count), fs_load_u32(&a.itemsize), fs_load_u32(&a.typecode)
+        if size == 0 or count > (fs_room(self.ref.h, &a.o.block) - FS_ARRAY_DATA) // size or code > 127:
             fail(FS_CORRUPT, self.ref.heap)
-        known = FORMS.get(chr(a.typecode & 127)) if a.typecode else (BYTES_ONLY, a.itemsize)
-        if known is None or known[1] != a.itemsize:
+        known = FORMS.get(chr(code)) if code else (BYTES_ONLY, size)
+        if known is None or known[1] != size:
             fail(FS_CORRUPT, self.ref.heap)
-        self.form = known[0]
-        self.itemsize = a.itemsize
-        self.count = a.count
+        self.form, self.code = known[0], code
+        self.itemsize = <uint32_t>size
+        self.count = count
         self.a = a
         self.p = <char *>a + FS_ARRAY_DATA
         return 0
 
     @property
     def typecode(self):
-        return chr((<fs_array *>self.ref.o).typecode)
+        return chr(self.code)
 
     def __len__(self):
         return self.count
@@ -542,14 +547,14 @@ cdef class Items(Handle):
         cdef fs_array *a = self.a
         cdef const void *source = PyBytes_AS_STRING(raw)
         cdef int entered = array_enter(self, &me), r
-        r = fs_array_write(&me, a, first, step, n, source)
+        r = fs_array_write(&me, a, self.itemsize, first, step, n, source)
         fs_array_leave(&me, &self.a.o, entered)
         while r == FS_BUSY or r == FS_INTERRUPTED:
             retry(r, &me)
             entered = array_enter(self, &me)
             me.wait = 1
             with nogil:
-                r = fs_array_write(&me, a, first, step, n, source)
+                r = fs_array_write(&me, a, self.itemsize, first, step, n, source)
             fs_array_leave(&me, &self.a.o, entered)
         if r != FS_OK:
             fail(r, self.ref.heap)

@@ -11,6 +11,7 @@
  *   undo_n   meaning                          a death here leaves
  *   0        nothing under way                the state as it is
  *   n > 0    n words may have been changed    the state before the first of them
+ *   > 64     damage                           FS_CORRUPT for whoever enters the heap
  *
  * Free blocks lie in segregated bins (exact up to 15 grains, then 8 per power of two) with a bitmap, merged with free neighbours
  * at once: TLSF (Masmano et al., 2004), good fit in O(1). Blocks of up to 8 grains pass through short last-in-first-out quick
@@ -22,36 +23,42 @@
 
 #include "lock.h"
 
+#define FS_UNDO_DAMAGED (FS_UNDO_WORDS + 1ull)
+
 /* --- undo ---------------------------------------------------------------------------------------------------------------- */
 
 static inline void fs_set(fs_heap *heap, void *word, uint64_t value) {
     fs_super *s = heap->super;
-    uint64_t n = s->undo_n, *p = word;
-    if (fs_unlikely(n >= FS_UNDO_WORDS))
-        abort(); /* a transaction larger than the log is an error in this file */
+    uint64_t n = fs_load_relaxed(&s->undo_n), *p = word;
+    if (fs_unlikely(n >= FS_UNDO_WORDS)) { /* none of ours is as long: somebody has damaged the log in the middle of it */
+        fs_store_relaxed(&s->undo_n, FS_UNDO_DAMAGED);
+        return;
+    }
     s->undo[n].at = fs_offset(heap, p);
     s->undo[n].was = *p;
     fs_crash_order();
-    s->undo_n = n + 1;
+    fs_store_relaxed(&s->undo_n, n + 1);
     fs_crash_order();
-    *p = value;
+    fs_store_relaxed(p, value); /* others may be looking at the word: it is one store */
 }
 
 static inline void fs_commit(fs_heap *heap) {
     fs_crash_order();
-    heap->super->undo_n = 0;
+    if (fs_likely(fs_load_relaxed(&heap->super->undo_n) <= FS_UNDO_WORDS))
+        fs_store_relaxed(&heap->super->undo_n, 0);
     fs_crash_order();
 }
 
 FS_COLD static int fs_rollback(fs_heap *heap) {
     fs_super *s = heap->super;
-    if (s->undo_n > FS_UNDO_WORDS)
+    uint64_t n = fs_load_relaxed(&s->undo_n);
+    if (n > FS_UNDO_WORDS)
         return FS_CORRUPT;
-    for (uint64_t i = s->undo_n; i-- > 0;) {
-        uint64_t at = s->undo[i].at;
+    for (uint64_t i = n; i-- > 0;) {
+        uint64_t at = fs_load_relaxed(&s->undo[i].at);
         if (at % 8 || at < 64 || at > heap->size - 8 || (at >= FS_FIRST && !fs_at(heap, at, 8)))
             return FS_CORRUPT;
-        *(uint64_t *)(heap->base + at) = s->undo[i].was;
+        fs_store_relaxed((uint64_t *)(heap->base + at), s->undo[i].was);
     }
     fs_commit(heap);
     return FS_OK;
@@ -60,7 +67,7 @@ FS_COLD static int fs_rollback(fs_heap *heap) {
 FS_COLD static int fs_heap_mend(fs_heap *heap, uint32_t id) {
     fs_lock *l = &heap->super->heap;
     fs_self me = {heap, id, 0};
-    if (!fs_load_acquire(&heap->super->undo_n))
+    if (!fs_load_acquire(&heap->super->undo_n) || fs_is_mine(&me, l))
         return 1;
     if (fs_lock_try(heap, l, id) < 0)
         return 0;
@@ -76,6 +83,8 @@ static inline int fs_heap_enter(const fs_self *me) {
         if (fs_likely(!me->heap->super->undo_n))
             return FS_OK;
     } else {
+        if (fs_unlikely(fs_is_mine(me, l))) /* nobody enters it twice: the word is damaged, and we would wait for ourselves */
+            return FS_CORRUPT;
         int r = fs_lock_wait(me->heap, l, me->id, me->wait ? -1 : 0);
         if (r < 0)
             return r;
@@ -156,8 +165,9 @@ static int fs_bin_remove(fs_heap *heap, fs_free *f) {
     return FS_OK;
 }
 
-static inline fs_block *fs_after(fs_heap *heap, fs_block *b) {
-    uint64_t end = fs_offset(heap, b) + (uint64_t)b->size * FS_GRAIN;
+/* What lies behind `grains` grains from b on, NULL at the end. */
+static inline fs_block *fs_after(fs_heap *heap, const fs_block *b, uint64_t grains) {
+    uint64_t end = fs_offset(heap, b) + grains * FS_GRAIN;
     return end == heap->super->committed ? NULL : fs_block_at(heap, end);
 }
 
@@ -166,33 +176,32 @@ static inline fs_block *fs_after(fs_heap *heap, fs_block *b) {
 /* A block that is in nobody's list, made part of the bins, merged with its free neighbours. Its payload is dead. */
 static int fs_merge(fs_heap *heap, fs_block *b) {
     fs_super *s = heap->super;
-    uint64_t at = fs_offset(heap, b), grains = b->size;
-    uint32_t previous = b->previous;
+    uint64_t at = fs_offset(heap, b), grains = fs_load_relaxed(&b->size);
+    uint32_t previous = fs_load_relaxed(&b->previous);
     fs_block *after = NULL;
     if (at + grains * FS_GRAIN != s->committed) {
-        if (!(after = fs_after(heap, b)))
+        if (!(after = fs_after(heap, b, grains)))
             return FS_CORRUPT;
-        if (after->kind == FS_FREE) {
+        if (fs_load_relaxed(&after->kind) == FS_FREE) {
             if (fs_bin_remove(heap, (fs_free *)after) != FS_OK)
                 return FS_CORRUPT;
-            grains += after->size;
-            fs_block *further = fs_after(heap, after);
-            if (!further && fs_offset(heap, after) + (uint64_t)after->size * FS_GRAIN != s->committed)
+            grains += fs_load_relaxed(&after->size);
+            after = fs_after(heap, b, grains);
+            if (!after && at + grains * FS_GRAIN != s->committed)
                 return FS_CORRUPT;
-            after = further;
         }
     }
     if (previous) {
         if ((uint64_t)previous * FS_GRAIN > at - FS_FIRST)
             return FS_CORRUPT;
         fs_block *p = fs_block_at(heap, at - (uint64_t)previous * FS_GRAIN);
-        if (!p || p->size != previous)
+        if (!p || fs_load_relaxed(&p->size) != previous)
             return FS_CORRUPT;
-        if (p->kind == FS_FREE) {
+        if (fs_load_relaxed(&p->kind) == FS_FREE) {
             if (fs_bin_remove(heap, (fs_free *)p) != FS_OK)
                 return FS_CORRUPT;
-            grains += p->size;
-            previous = p->previous;
+            grains += previous;
+            previous = fs_load_relaxed(&p->previous);
             b = p;
         }
     }
@@ -207,7 +216,7 @@ static int fs_merge(fs_heap *heap, fs_block *b) {
 
 static int fs_give(fs_heap *heap, fs_block *b) {
     fs_super *s = heap->super;
-    uint32_t g = b->size;
+    uint32_t g = fs_load_relaxed(&b->size);
     if (g < FS_QUICK_SIZES && s->quick_n[g] < FS_QUICK_MOST) {
         fs_set(heap, &b->kind, fs_pair(FS_QUICK, 0));
         fs_set(heap, &((fs_free *)b)->next, s->quick[g]);
@@ -231,6 +240,8 @@ FS_COLD static int fs_flush_quick(fs_heap *heap) {
             if (r != FS_OK)
                 return r;
             fs_commit(heap);
+            if (fs_unlikely(s->undo_n))
+                return FS_CORRUPT; /* damaged in the middle: nothing was taken off the list */
         }
     return FS_OK;
 }
@@ -239,7 +250,9 @@ FS_COLD static int fs_flush_quick(fs_heap *heap) {
 FS_COLD static int fs_extend(fs_heap *heap, uint64_t grains) {
     fs_super *s = heap->super;
     uint64_t old = s->committed, chunk = old / 8;
-    if (old > heap->size || grains > (heap->size - old) / FS_GRAIN)
+    if (old < FS_FIRST || old % FS_GRAIN || old > heap->size || (old > FS_FIRST && !fs_at(heap, old - FS_GRAIN, FS_GRAIN)))
+        return FS_CORRUPT;
+    if (grains > (heap->size - old) / FS_GRAIN)
         return FS_NOMEM;
     chunk = chunk < 65536 ? 65536 : chunk > (32 << 20) ? 32 << 20 : chunk;
     chunk &= ~(uint64_t)4095;
@@ -262,8 +275,8 @@ FS_COLD static int fs_extend(fs_heap *heap, uint64_t grains) {
     b->refs = 0;
     fs_set(heap, &s->committed, old + chunk);
     fs_set(heap, &s->last_size, chunk / FS_GRAIN);
-    if (heap->limit < old + chunk)
-        heap->limit = old + chunk;
+    if (fs_load_relaxed(&heap->limit) < old + chunk)
+        fs_store_relaxed(&heap->limit, old + chunk);
     r = fs_merge(heap, b);
     if (r == FS_OK)
         fs_commit(heap);
@@ -286,7 +299,9 @@ static int fs_resize(fs_heap *heap, fs_block *b, uint64_t span, uint64_t grains)
         fs_set(heap, &s->last_size, last);
     if (!rest)
         return FS_OK;
-    fs_block *r = (fs_block *)((char *)b + grains * FS_GRAIN);
+    fs_block *r = fs_at(heap, at + grains * FS_GRAIN, FS_GRAIN);
+    if (!r)
+        return FS_CORRUPT;
     r->size = (uint32_t)rest;
     r->previous = (uint32_t)grains;
     r->kind = FS_FREE;
@@ -308,14 +323,16 @@ static int fs_take_from_bins(fs_heap *heap, uint64_t grains, fs_block **out) {
         if (bin >= FS_BINS || !(f = fs_free_at(heap, s->bin[bin], FS_FREE)))
             return FS_CORRUPT;
     }
-    if (!f || f->block.size < grains) {
+    uint64_t span = f ? fs_load_relaxed(&f->block.size) : 0;
+    if (span < grains) {
         uint64_t at = s->bin[own];
         f = NULL;
         for (int tries = 0; at && tries < 16; tries++) {
             fs_free *g = fs_free_at(heap, at, FS_FREE);
             if (!g)
                 return FS_CORRUPT;
-            if (g->block.size >= grains) {
+            span = fs_load_relaxed(&g->block.size);
+            if (span >= grains) {
                 f = g;
                 break;
             }
@@ -324,12 +341,12 @@ static int fs_take_from_bins(fs_heap *heap, uint64_t grains, fs_block **out) {
         if (!f)
             return FS_NOMEM;
     }
-    if (fs_bin_remove(heap, f) != FS_OK)
+    if (!fs_at(heap, fs_offset(heap, f), span * FS_GRAIN) || fs_bin_remove(heap, f) != FS_OK)
         return FS_CORRUPT;
     fs_set(heap, &f->next, 0);
     fs_set(heap, &f->previous, 0);
     *out = &f->block;
-    return fs_resize(heap, &f->block, f->block.size, grains);
+    return fs_resize(heap, &f->block, span, grains);
 }
 
 /* A block of at least `bytes` payload, in no list and of no kind yet. Payload may be written at once. Call it first in a
@@ -341,7 +358,7 @@ static int fs_take(fs_heap *heap, uint64_t bytes, fs_block **out) {
         return FS_NOMEM;
     if (grains < FS_QUICK_SIZES && s->quick[grains]) {
         fs_free *f = fs_free_at(heap, s->quick[grains], FS_QUICK);
-        if (!f || f->block.size != grains)
+        if (!f || f->block.size != grains || !fs_at(heap, fs_offset(heap, f), grains * FS_GRAIN))
             return FS_CORRUPT;
         fs_set(heap, &s->quick[grains], f->next);
         fs_set(heap, &s->quick_n[grains], s->quick_n[grains] - 1);
@@ -382,30 +399,31 @@ static int fs_alloc_to(const fs_self *me, uint64_t bytes, uint32_t kind, uint64_
 /* Makes an allocated block longer where it lies. FS_MISSING when what follows is in use. */
 FS_UNUSED static int fs_lengthen(const fs_self *me, fs_block *b, uint64_t bytes) {
     fs_heap *heap = me->heap;
-    uint64_t grains = (bytes + FS_HEADER + FS_GRAIN - 1) / FS_GRAIN, more;
+    uint64_t grains = (bytes + FS_HEADER + FS_GRAIN - 1) / FS_GRAIN, size, more;
     if (bytes > heap->size || grains > UINT32_MAX)
         return FS_NOMEM;
     int r = fs_heap_enter(me);
     if (r < 0)
         return r;
-    if (grains <= b->size) {
+    size = fs_load_relaxed(&b->size);
+    if (grains <= size) {
         fs_heap_leave(me);
         return FS_OK;
     }
-    more = grains - b->size;
-    fs_block *after = fs_after(heap, b);
-    uint64_t found = after && after->kind == FS_FREE ? after->size : 0;
-    int last = fs_offset(heap, b) + (b->size + found) * FS_GRAIN == heap->super->committed;
+    more = grains - size;
+    fs_block *after = fs_after(heap, b, size);
+    uint64_t found = after && fs_load_relaxed(&after->kind) == FS_FREE ? fs_load_relaxed(&after->size) : 0;
+    int last = fs_offset(heap, b) + (size + found) * FS_GRAIN == heap->super->committed;
     if (found < more && last && (r = fs_extend(heap, more - found)) == FS_OK) {
-        after = fs_after(heap, b);
-        found = after && after->kind == FS_FREE ? after->size : 0;
+        after = fs_after(heap, b, size);
+        found = after && fs_load_relaxed(&after->kind) == FS_FREE ? fs_load_relaxed(&after->size) : 0;
     }
     if (r == FS_OK && found < more)
         r = FS_MISSING;
     if (r == FS_OK)
         r = fs_bin_remove(heap, (fs_free *)after);
     if (r == FS_OK)
-        r = fs_resize(heap, b, b->size + found, grains);
+        r = fs_resize(heap, b, size + found, grains);
     if (r != FS_OK)
         return fs_heap_fail(me, r);
     fs_commit(heap);
@@ -429,7 +447,7 @@ static inline int fs_is_leaf(const fs_block *b) {
     case FS_BARRIER:
         return !((const fs_object *)b)->gate;
     case FS_ARRAY:
-        return !((const fs_object *)b)->gate && !((const fs_array *)b)->stage;
+        return b->size >= FS_ARRAY_DATA / FS_GRAIN && !((const fs_object *)b)->gate && !((const fs_array *)b)->stage;
     default:
         return 0;
     }
@@ -494,7 +512,7 @@ static int fs_ref_to(const fs_self *me, uint64_t offset, uint64_t *slot) {
 
 /* Empties an owning slot. What thereby dies and owns others is put on the dying list: fs_reap() frees it. */
 static int fs_drop(const fs_self *me, uint64_t *slot) {
-    if (!fs_load_acquire(&me->heap->super->undo_n) && !*slot) /* in this order: a dead process's 0 may be about to be put back */
+    if (!fs_load_acquire(&me->heap->super->undo_n) && !fs_load_relaxed(slot)) /* in this order: a dead process's 0 may be about to be put back */
         return FS_OK;
     int r = fs_heap_enter(me);
     if (r < 0)

@@ -52,23 +52,24 @@ static int fs_array_settle(const fs_self *me, fs_array *a) {
     if (fs_likely(!a->stage && !a->stage_state))
         return FS_OK;
     if (a->stage_state == FS_COMMITTED) {
-        uint64_t size = a->itemsize, count = a->stage_length, step = a->stage_step;
-        fs_block *b = fs_block_at(me->heap, a->stage);
-        uint64_t most = (uint64_t)a->o.block.size * FS_GRAIN - FS_ARRAY_DATA;
-        if (!b || !size || a->count > most / size || count > a->count ||
-            count > ((uint64_t)b->size * FS_GRAIN - FS_HEADER) / size)
+        uint64_t size = fs_load_relaxed(&a->itemsize), count = fs_load_relaxed(&a->stage_length);
+        uint64_t step = fs_load_relaxed(&a->stage_step), at = fs_load_relaxed(&a->stage_at), all = fs_load_relaxed(&a->count);
+        fs_block *b = fs_kind_at(me->heap, a->stage, FS_RAW, 0);
+        uint64_t most = fs_room(me->heap, &a->o.block);
+        if (!b || !size || most < FS_ARRAY_DATA || all > (most - FS_ARRAY_DATA) / size || count > all ||
+            count > (fs_room(me->heap, b) - FS_HEADER) / size)
             return FS_CORRUPT;
-        uint64_t room = a->count * size;
-        if (count && (a->stage_at > room - size || (step && (count - 1) > (room - size - a->stage_at) / step)))
+        uint64_t room = all * size;
+        if (count && (at > room - size || (step && (count - 1) > (room - size - at) / step)))
             return FS_CORRUPT;
         fs_write_begin(&a->o.lock);
-        char *to = fs_array_data(a) + a->stage_at;
+        char *to = fs_array_data(a) + at;
         const char *from = (const char *)b + FS_HEADER;
         if (step == size)
-            memcpy(to, from, count * size);
+            fs_copy_racy(to, from, count * size);
         else
             for (uint64_t i = 0; i < count; i++)
-                memcpy(to + i * step, from + i * size, size);
+                fs_copy_racy(to + i * step, from + i * size, size);
         fs_crash_order();
         a->stage_state = 0;
         fs_crash_order();
@@ -100,11 +101,12 @@ static inline int fs_array_enter(const fs_self *me, fs_array *a) {
     return entered;
 }
 
-/* `count` items from `source` (contiguous), to item `first`, `step` items apart, as one change. The lock is held. */
-FS_UNUSED static int fs_array_write(const fs_self *me, fs_array *a, uint64_t first, uint64_t step, uint64_t count,
+/* `count` items of `size` bytes from `source` (contiguous), to item `first`, `step` items apart, as one change. The lock is held. */
+FS_UNUSED static int fs_array_write(const fs_self *me, fs_array *a, uint64_t size, uint64_t first, uint64_t step, uint64_t count,
                                     const void *source) {
     fs_block *b;
-    uint64_t size = a->itemsize;
+    if (a->itemsize != size)
+        return FS_CORRUPT;
     if (!count)
         return FS_OK;
     int r = fs_alloc_to(me, count * size, FS_RAW, &a->stage, &b);

@@ -84,8 +84,6 @@ typedef struct {
 
 #define FS_BROKEN(w, text) ((w)->broken = (text), FS_CORRUPT)
 
-static inline uint64_t fs_room(const fs_block *b) { return (uint64_t)fs_load_relaxed(&b->size) * FS_GRAIN; }
-
 static int fs_push(uint64_t **array, uint64_t *n, uint64_t *room, uint64_t word) {
     if (fs_unlikely(*n == *room)) {
         uint64_t more = *room * 2 + 64, *a = realloc(*array, more * 8);
@@ -100,54 +98,6 @@ static int fs_push(uint64_t **array, uint64_t *n, uint64_t *room, uint64_t word)
 
 /* --- blocks and lists ---------------------------------------------------------------------------------------------------- */
 
-/* The least a block of a kind needs, 0 for a kind that there is not. */
-static uint64_t fs_kind_size(uint32_t kind) {
-    switch (kind) {
-    case FS_FREE:
-    case FS_QUICK:
-    case FS_RAW:
-        return FS_HEADER;
-    case FS_BLOB:
-        return sizeof(fs_blob);
-    case FS_BUNDLE:
-        return sizeof(fs_bundle);
-    case FS_ENTRIES:
-        return sizeof(fs_entries);
-    case FS_SLOTS:
-        return sizeof(fs_slots);
-    case FS_UNDO_LOG:
-        return sizeof(fs_undo_log);
-    case FS_PROCESS:
-        return sizeof(fs_process);
-    case FS_HANDLES:
-        return sizeof(fs_handles);
-    case FS_TICKET:
-        return sizeof(fs_ticket);
-    case FS_CELL:
-    case FS_GATE:
-        return sizeof(fs_cell);
-    case FS_MUTEX:
-        return sizeof(fs_object);
-    case FS_ARRAY:
-        return FS_ARRAY_DATA;
-    case FS_TABLE:
-        return sizeof(fs_table);
-    case FS_VECTOR:
-        return sizeof(fs_vector);
-    case FS_SEMAPHORE:
-    case FS_EVENT:
-        return sizeof(fs_semaphore);
-    case FS_BOUNDED:
-        return sizeof(fs_bounded);
-    case FS_WAITERS:
-        return sizeof(fs_waiters);
-    case FS_BARRIER:
-        return sizeof(fs_barrier);
-    default:
-        return 0;
-    }
-}
-
 static int fs_can_die(uint32_t kind) {
     return kind >= FS_BUNDLE && kind <= FS_LAST_OBJECT && kind != FS_PROCESS && kind != FS_GATE && fs_kind_size(kind);
 }
@@ -157,11 +107,17 @@ static int fs_check_super(fs_walk *w) {
     if (s->magic != FS_MAGIC || s->stamp != FS_STAMP || s->size != w->heap->size)
         return FS_BROKEN(w, "H1: the superblock's magic, stamp or size is wrong");
     if (w->end < FS_FIRST || w->end > s->size || w->end % FS_GRAIN ||
-        (w->end > w->heap->limit && fs_refresh_limit(w->heap) != FS_OK))
+        (w->end > FS_FIRST && !fs_at(w->heap, w->end - FS_GRAIN, FS_GRAIN)))
         return FS_BROKEN(w, "H1: the superblock's committed size is wrong");
     if (s->undo_n)
         return FS_BROKEN(w, "H1: the undo log is not empty");
     return FS_OK;
+}
+
+/* Where the block behind the one at `at` starts, which the chain was once found to end with. Damage meanwhile ends the walk. */
+static inline uint64_t fs_block_next(const fs_walk *w, uint64_t at) {
+    uint64_t room = fs_room(w->heap, (fs_block *)(w->heap->base + at));
+    return room && room < w->end - at ? at + room : w->end;
 }
 
 /* The chain: every byte belongs to exactly one block. */
@@ -170,7 +126,8 @@ static int fs_check_chain(fs_walk *w) {
     int was_free = 0;
     while (at < w->end) {
         fs_block *b = fs_block_at(w->heap, at);
-        if (!b || fs_room(b) > w->end - at)
+        uint64_t room = b ? (uint64_t)fs_load_relaxed(&b->size) * FS_GRAIN : 0;
+        if (!room || room > w->end - at)
             return FS_BROKEN(w, "H2: a block's size is wrong");
         if (b->previous != previous)
             return FS_BROKEN(w, "H2: a block's previous size is not that of the block in front");
@@ -188,13 +145,13 @@ static int fs_check_chain(fs_walk *w) {
         was_free = state == FS_IS_FREE;
         w->state[at / FS_GRAIN] = state;
         if (state <= FS_IS_QUICK) {
-            w->census->bytes_free += fs_room(b);
+            w->census->bytes_free += room;
         } else {
-            w->census->bytes_used += fs_room(b);
+            w->census->bytes_used += room;
             w->census->blocks++;
         }
-        previous = b->size;
-        at += fs_room(b);
+        previous = room / FS_GRAIN;
+        at += room;
     }
     return w->super->last_size == previous ? FS_OK : FS_BROKEN(w, "H2: the last block's size is not in the superblock");
 }
@@ -243,7 +200,7 @@ static int fs_check_lists(fs_walk *w) {
             return FS_BROKEN(w, "H7: the dying list holds what is not a dying block, or one twice");
         at = *fs_dying_link((fs_block *)(w->heap->base + at));
     }
-    for (uint64_t at = FS_FIRST; at < w->end; at += fs_room((fs_block *)(w->heap->base + at))) {
+    for (uint64_t at = FS_FIRST; at < w->end; at = fs_block_next(w, at)) {
         uint8_t state = w->state[at / FS_GRAIN];
         if (state == FS_IS_FREE)
             return FS_BROKEN(w, "H5: a free block is in no bin");
@@ -285,7 +242,7 @@ static inline int fs_own(fs_walk *w, uint64_t at, int doubt) {
 
 /* A word as it is once the committed list is stored. */
 static inline uint64_t fs_word(const fs_walk *w, const uint64_t *p) {
-    uint64_t word = fs_load_relaxed(p);
+    uint64_t word = fs_load_acquire(p); /* pairs with the stores of kinds and counts: what they cover is filled */
     if (fs_unlikely(w->list != NULL))
         for (uint64_t i = 0; i < w->list->n; i++)
             if (w->list->redo[i].at == fs_offset(w->heap, p))
@@ -310,7 +267,7 @@ typedef struct {
 
 static int fs_own_entries(fs_walk *w, fs_entries *e, uint64_t n, const fs_lax *lax) {
     int r = FS_OK;
-    if (n > (fs_room(&e->block) - sizeof(fs_entries)) / sizeof(fs_entry))
+    if (n > (fs_room(w->heap, &e->block) - sizeof(fs_entries)) / sizeof(fs_entry))
         return FS_BROKEN(w, "T2: more entries than the block has room for");
     for (uint64_t i = 0; i < n && r == FS_OK; i++) {
         fs_entry h;
@@ -337,7 +294,7 @@ static int fs_own_entries(fs_walk *w, fs_entries *e, uint64_t n, const fs_lax *l
 
 static int fs_own_slots(fs_walk *w, fs_slots *s, uint64_t from, uint64_t to, uint64_t hole, int partly) {
     int r = FS_OK;
-    if (from > to || to > (fs_room(&s->block) - sizeof(fs_slots)) / sizeof(fs_slot))
+    if (from > to || to > (fs_room(w->heap, &s->block) - sizeof(fs_slots)) / sizeof(fs_slot))
         return FS_BROKEN(w, "V2: more slots than the block has room for");
     for (uint64_t i = from; i < to && r == FS_OK; i++) {
         if (i == hole || !fs_owning(fs_word(w, &s->slot[i].about) & 255))
@@ -351,7 +308,7 @@ static int fs_own_slots(fs_walk *w, fs_slots *s, uint64_t from, uint64_t to, uin
 
 static int fs_own_undo(fs_walk *w, fs_undo_log *log, uint64_t n) {
     int r = FS_OK;
-    if (n > (fs_room(&log->block) - sizeof(fs_undo_log)) / sizeof(fs_undo_entry))
+    if (n > (fs_room(w->heap, &log->block) - sizeof(fs_undo_log)) / sizeof(fs_undo_entry))
         return FS_BROKEN(w, "R4: more undo entries than the block has room for");
     for (uint64_t i = 0; i < n && r == FS_OK; i++) {
         fs_undo_entry *u = &log->undo[i];
@@ -365,7 +322,7 @@ static int fs_own_undo(fs_walk *w, fs_undo_log *log, uint64_t n) {
 /* What a block that owns by its own n owns: a dying one, or one in own[] or drop[]. */
 static int fs_own_content(fs_walk *w, fs_block *b, uint32_t kind) {
     static const fs_lax partly = {1, UINT64_MAX, 0, 0};
-    if (fs_room(b) < fs_kind_size(kind))
+    if (fs_room(w->heap, b) < fs_kind_size(kind))
         return FS_BROKEN(w, "H3: a block is too small for its kind");
     switch (kind) {
     case FS_ENTRIES:
@@ -373,7 +330,7 @@ static int fs_own_content(fs_walk *w, fs_block *b, uint32_t kind) {
     case FS_SLOTS:
         return fs_own_slots(w, (fs_slots *)b, 0, fs_word(w, &((fs_slots *)b)->n), UINT64_MAX, 1);
     case FS_UNDO_LOG:
-        return fs_own_undo(w, (fs_undo_log *)b, fs_load_relaxed(&((fs_undo_log *)b)->n));
+        return fs_own_undo(w, (fs_undo_log *)b, fs_load_acquire(&((fs_undo_log *)b)->n));
     default:
         return FS_OK;
     }
@@ -451,8 +408,8 @@ static int fs_own_table(fs_walk *w, fs_table *o, fs_table *t, int still) {
     if (code == FS_OK && r->batch) {
         fs_undo_log *log = (fs_undo_log *)fs_used_at(w, r->batch);
         if (r->state == FS_BATCH && log && fs_kind_word(w, &log->block) == FS_UNDO_LOG) {
-            uint64_t n = fs_load_relaxed(&log->n);
-            if (n && n <= (fs_room(&log->block) - sizeof(fs_undo_log)) / sizeof(fs_undo_entry)) {
+            uint64_t n = fs_load_acquire(&log->n);
+            if (n && n <= (fs_room(w->heap, &log->block) - sizeof(fs_undo_log)) / sizeof(fs_undo_entry)) {
                 fs_undo_entry *u = &log->undo[n - 1];
                 lax.top = fs_load_relaxed(&u->entry);
                 lax.fresh = r->own[0];
@@ -466,7 +423,7 @@ static int fs_own_table(fs_walk *w, fs_table *o, fs_table *t, int still) {
     if (code == FS_OK && t->entries) {
         fs_entries *e = (fs_entries *)fs_used_at(w, t->entries);
         code = fs_own(w, t->entries, 0);
-        if (code == FS_OK && e && fs_room(&e->block) >= sizeof(fs_entries))
+        if (code == FS_OK && e && fs_room(w->heap, &e->block) >= sizeof(fs_entries))
             code = fs_own_entries(w, e, fs_word(w, &e->n), &lax);
     }
     return code;
@@ -481,7 +438,7 @@ static int fs_own_vector(fs_walk *w, fs_vector *o, fs_vector *v) {
         return code;
     fs_slots *s = (fs_slots *)fs_used_at(w, v->slots);
     code = fs_own(w, v->slots, 0);
-    if (code != FS_OK || !s || fs_room(&s->block) < sizeof(fs_slots))
+    if (code != FS_OK || !s || fs_room(w->heap, &s->block) < sizeof(fs_slots))
         return code;
     if (o->o.block.kind & FS_DYING && !v->capacity) /* the reaper has told the block itself what it owns */
         return fs_own_slots(w, s, 0, s->n, UINT64_MAX, 1);
@@ -521,8 +478,8 @@ static int fs_check_value(fs_walk *w, uint32_t kind, uint32_t length, uint64_t v
     return right ? FS_OK : FS_BROKEN(w, "T7: a value's block is of another kind");
 }
 
-/* Key and value of a live entry. */
-static int fs_check_entry(fs_walk *w, const fs_table *t, const fs_entry *e) {
+/* Key and value of a live entry, copied. */
+static int fs_check_entry(fs_walk *w, uint64_t seed, const fs_entry *e) {
     uint8_t form = e->form & ~FS_KEY_IN_BLOB;
     uint64_t words[4] = {0}, hash;
     if (e->seq & 1)
@@ -531,14 +488,15 @@ static int fs_check_entry(fs_walk *w, const fs_table *t, const fs_entry *e) {
         return FS_BROKEN(w, "T6: a key's form is unknown");
     if (e->form & FS_KEY_IN_BLOB) {
         fs_blob *b = (fs_blob *)fs_used_at(w, e->key.blob);
-        if (!b || b->block.kind != FS_BLOB || b->length > fs_room(&b->block) - sizeof(fs_blob) ||
-            b->length < e->key_length || (b->length == e->key_length && e->key_length <= FS_KEY_INLINE))
+        uint64_t length = b ? fs_load_relaxed(&b->length) : 0;
+        if (!b || b->block.kind != FS_BLOB || length > fs_room(w->heap, &b->block) - sizeof(fs_blob) ||
+            length < e->key_length || (length == e->key_length && e->key_length <= FS_KEY_INLINE))
             return FS_BROKEN(w, "T6: a key's block is damaged");
         if (e->key_length <= FS_KEY_INLINE) {
             memcpy(words, b->bytes, e->key_length);
-            hash = fs_hash_words(words, e->key_length, form, t->seed);
+            hash = fs_hash_words(words, e->key_length, form, seed);
         } else {
-            hash = fs_hash_bytes(b->bytes, e->key_length, form, t->seed);
+            hash = fs_hash_bytes(b->bytes, e->key_length, form, seed);
         }
     } else {
         if (e->key_length > FS_KEY_INLINE)
@@ -546,24 +504,34 @@ static int fs_check_entry(fs_walk *w, const fs_table *t, const fs_entry *e) {
         memcpy(words, e->key.words, e->key_length);
         if (memcmp(words, e->key.words, sizeof words))
             return FS_BROKEN(w, "T6: an inline key is not padded with zeros");
-        hash = fs_hash_words(words, e->key_length, form, t->seed);
+        hash = fs_hash_words(words, e->key_length, form, seed);
     }
     if (hash != e->hash)
         return FS_BROKEN(w, "T6: a key's hash is wrong");
     return fs_check_value(w, e->kind, e->length, e->value);
 }
 
-static const unsigned char *fs_key_bytes(const fs_walk *w, const fs_entry *e) {
-    return e->form & FS_KEY_IN_BLOB ? ((const fs_blob *)(w->heap->base + e->key.blob))->bytes
-                                    : (const unsigned char *)e->key.words;
+static int fs_same_key(const fs_walk *w, const fs_entry *x, const fs_entry *y) {
+    const fs_entry *both[2] = {x, y};
+    const unsigned char *bytes[2];
+    uint32_t length = fs_load_relaxed(&x->key_length);
+    if (y->hash != x->hash || (x->form ^ y->form) & ~FS_KEY_IN_BLOB || length != fs_load_relaxed(&y->key_length))
+        return 0;
+    for (int i = 0; i < 2; i++) {
+        fs_blob *b = both[i]->form & FS_KEY_IN_BLOB ? fs_at(w->heap, fs_load_relaxed(&both[i]->key.blob), sizeof(fs_blob) + length) : NULL;
+        bytes[i] = b ? b->bytes : (const unsigned char *)both[i]->key.words;
+        if (!b && length > FS_KEY_INLINE)
+            return 0;
+    }
+    return !memcmp(bytes[0], bytes[1], length);
 }
 
 /* Index and entries, one to one. */
-static int fs_check_index(fs_walk *w, const fs_table *t, const fs_entries *e, const uint64_t *index, uint64_t live,
+static int fs_check_index(fs_walk *w, const fs_table *t, const fs_entries *e, uint64_t n, const uint64_t *index, uint64_t live,
                           uint8_t *seen) {
     uint64_t mask = t->mask, fill = 0, named = 0, empty = 0;
     for (uint64_t i = 0; i <= mask; i++) {
-        uint64_t s = index[i];
+        uint64_t s = fs_load_relaxed(&index[i]);
         if (s == FS_EMPTY) {
             empty = i;
             continue;
@@ -572,7 +540,7 @@ static int fs_check_index(fs_walk *w, const fs_table *t, const fs_entries *e, co
         if (s == FS_DELETED)
             continue;
         uint64_t number = (uint32_t)s - 2ull;
-        if ((uint32_t)s < 2 || number >= e->n || !e->entry[number].kind || seen[number / 8] >> number % 8 & 1)
+        if ((uint32_t)s < 2 || number >= n || !e->entry[number].kind || seen[number / 8] >> number % 8 & 1)
             return FS_BROKEN(w, "T4: an index slot names no live entry, or one that has a slot already");
         seen[number / 8] |= (uint8_t)(1 << number % 8);
         named++;
@@ -583,32 +551,31 @@ static int fs_check_index(fs_walk *w, const fs_table *t, const fs_entries *e, co
         return FS_BROKEN(w, "T3: the count of index slots in use is wrong");
     /* once around, from an empty slot on; `empty` is the last one passed */
     for (uint64_t k = 1, start = empty; k <= mask; k++) {
-        uint64_t i = (start + k) & mask, s = index[i];
+        uint64_t i = (start + k) & mask, s = fs_load_relaxed(&index[i]);
         if (s == FS_EMPTY)
             empty = i;
-        if ((uint32_t)s < 2)
+        if ((uint32_t)s - 2ull >= n)
             continue;
         if (k + 16 <= mask && (uint32_t)index[(i + 16) & mask] >= 2)
             __builtin_prefetch(&e->entry[(uint32_t)index[(i + 16) & mask] - 2]);
         const fs_entry *x = &e->entry[(uint32_t)s - 2];
         uint64_t steps = (i - x->hash) & mask;
-        if (s >> 32 != x->hash >> 32)
+        if (s >> 32 != fs_load_relaxed(&x->hash) >> 32)
             return FS_BROKEN(w, "T5: an index slot's tag is not that of its entry");
         if (steps >= ((i - empty) & mask))
             return FS_BROKEN(w, "T5: an entry cannot be reached from its hash");
         for (uint64_t j = steps; j; j--) {
-            uint64_t other = index[(i - j) & mask];
-            if (other >> 32 != s >> 32 || (uint32_t)other < 2)
+            uint64_t other = fs_load_relaxed(&index[(i - j) & mask]);
+            if (other >> 32 != s >> 32 || (uint32_t)other - 2ull >= n)
                 continue;
-            const fs_entry *y = &e->entry[(uint32_t)other - 2];
-            if (y->hash == x->hash && !((x->form ^ y->form) & ~FS_KEY_IN_BLOB) && x->key_length == y->key_length &&
-                !memcmp(fs_key_bytes(w, x), fs_key_bytes(w, y), x->key_length))
+            if (fs_same_key(w, x, &e->entry[(uint32_t)other - 2]))
                 return FS_BROKEN(w, "T8: two entries have the same key");
         }
     }
     return FS_OK;
 }
 
+/* Of a copy. */
 static int fs_check_table(fs_walk *w, const fs_table *t) {
     if (!t->entries) {
         if (t->index || t->mask || t->capacity || t->used || t->fill || t->others)
@@ -619,49 +586,52 @@ static int fs_check_table(fs_walk *w, const fs_table *t) {
     fs_block *b = fs_kind_at(w->heap, t->index, FS_RAW, FS_HEADER);
     if (!e || !b)
         return FS_BROKEN(w, "T1: a table's blocks are of another kind");
-    if (t->mask & (t->mask + 1) || t->mask < 7 || t->mask > UINT32_MAX || (t->mask + 1) * 8 > fs_room(b) - FS_HEADER)
+    if (t->mask & (t->mask + 1) || t->mask < 7 || t->mask > UINT32_MAX || (t->mask + 1) * 8 > fs_room(w->heap, b) - FS_HEADER)
         return FS_BROKEN(w, "T2: a table's mask is wrong");
-    if (t->capacity > (t->mask + 1) * 2 / 3 || t->capacity * sizeof(fs_entry) > fs_room(&e->block) - sizeof(fs_entries))
+    if (t->capacity > (t->mask + 1) * 2 / 3 || t->capacity * sizeof(fs_entry) > fs_room(w->heap, &e->block) - sizeof(fs_entries))
         return FS_BROKEN(w, "T2: a table's capacity is wrong");
-    if (e->n > t->capacity || t->fill > t->capacity)
+    uint64_t n = fs_load_relaxed(&e->n);
+    if (n > t->capacity || t->fill > t->capacity)
         return FS_BROKEN(w, "T3: a table holds more than its capacity");
     uint64_t live = 0, others = 0;
-    for (uint64_t i = 0; i < e->n; i++) {
-        const fs_entry *x = &e->entry[i];
-        if (!x->kind)
+    for (uint64_t i = 0; i < n; i++) {
+        fs_entry x;
+        fs_entry_copy(&x, &e->entry[i]);
+        if (!x.kind)
             continue;
-        int r = fs_check_entry(w, t, x);
+        int r = fs_check_entry(w, t->seed, &x);
         if (r != FS_OK)
             return r;
         live++;
-        others += (x->form & ~FS_KEY_IN_BLOB) == FS_K_OTHER;
+        others += (x.form & ~FS_KEY_IN_BLOB) == FS_K_OTHER;
     }
-    if (e->n && !e->entry[e->n - 1].kind)
+    if (n && !e->entry[n - 1].kind)
         return FS_BROKEN(w, "T3: a table's last entry is not alive");
     if (live != t->used)
         return FS_BROKEN(w, "T3: the count of live entries is wrong");
     if (others != t->others)
         return FS_BROKEN(w, "T3: the count of keys that only Python compares is wrong");
-    uint8_t *seen = calloc(e->n / 8 + 1, 1);
+    uint8_t *seen = calloc(n / 8 + 1, 1);
     if (!seen)
         return FS_PRIVATE_NOMEM;
-    int r = fs_check_index(w, t, e, (const uint64_t *)((const char *)b + FS_HEADER), live, seen);
+    int r = fs_check_index(w, t, e, n, (const uint64_t *)((const char *)b + FS_HEADER), live, seen);
     free(seen);
     return r;
 }
 
+/* Of a copy. */
 static int fs_check_vector(fs_walk *w, const fs_vector *v) {
     if (!v->slots)
         return v->n || v->start || v->capacity ? FS_BROKEN(w, "V1: a vector without slots has items") : FS_OK;
     fs_slots *s = fs_kind_at(w->heap, v->slots, FS_SLOTS, sizeof(fs_slots));
     if (!s)
         return FS_BROKEN(w, "V1: a vector's slots are a block of another kind");
-    if (!v->capacity || v->capacity > (fs_room(&s->block) - sizeof(fs_slots)) / sizeof(fs_slot))
+    if (!v->capacity || v->capacity > (fs_room(w->heap, &s->block) - sizeof(fs_slots)) / sizeof(fs_slot))
         return FS_BROKEN(w, "V2: a vector's capacity is wrong");
     if (v->start > v->capacity || v->n > v->capacity - v->start)
         return FS_BROKEN(w, "V1: more items than capacity");
     for (uint64_t i = v->start; i < v->start + v->n; i++) {
-        uint64_t about = s->slot[i].about;
+        uint64_t about = fs_load_relaxed(&s->slot[i].about);
         if (about >> 16 || fs_check_value(w, about & 255, about >> 8 & 255, s->slot[i].value) != FS_OK)
             return FS_BROKEN(w, "V3: an item is damaged");
     }
@@ -698,7 +668,7 @@ static int fs_hold_still(fs_walk *w, fs_object *o) {
 /* What two looks at something in motion must agree in. */
 static uint64_t fs_log_length(const fs_walk *w, const fs_redo *r) {
     fs_undo_log *log = (fs_undo_log *)fs_used_at(w, r->batch);
-    return log && fs_room(&log->block) >= sizeof(fs_undo_log) ? fs_load_relaxed(&log->n) : 0;
+    return log && fs_room(w->heap, &log->block) >= sizeof(fs_undo_log) ? fs_load_acquire(&log->n) : 0;
 }
 
 static int fs_same_table(const fs_table *a, const fs_table *b) {
@@ -718,7 +688,6 @@ static int fs_check_container(fs_walk *w, fs_object *o, int is_table) {
         fs_vector v;
     } first, later, ahead;
     uint64_t bytes = is_table ? sizeof(fs_table) : sizeof(fs_vector), log;
-    fs_redo *redo = is_table ? &((fs_table *)o)->redo : &((fs_vector *)o)->redo;
     fs_redo *copy = is_table ? &first.t.redo : &first.v.redo;
     int still = fs_hold_still(w, o), r;
     if (still < 0)
@@ -748,11 +717,11 @@ static int fs_check_container(fs_walk *w, fs_object *o, int is_table) {
     w->list = NULL;
     for (uint64_t i = 0; i < w->owned_n && r == FS_OK; i++)
         r = fs_count(w, w->owned[i] & ~(uint64_t)1, (uint32_t)(w->owned[i] & 1));
-    if (still && fs_is_whole(redo) && !(o->block.kind & FS_DYING)) {
+    if (still && fs_is_whole(copy) && !(o->block.kind & FS_DYING)) {
         if (r == FS_OK)
-            r = fs_check_idle(w, redo);
+            r = fs_check_idle(w, copy);
         if (r == FS_OK)
-            r = is_table ? fs_check_table(w, (fs_table *)o) : fs_check_vector(w, (fs_vector *)o);
+            r = is_table ? fs_check_table(w, &first.t) : fs_check_vector(w, &first.v);
         if (still == 1)
             fs_settle(&o->lock);
     }
@@ -762,7 +731,7 @@ static int fs_check_container(fs_walk *w, fs_object *o, int is_table) {
 }
 
 static int fs_check_array(fs_walk *w, fs_array *a) {
-    uint64_t room = fs_room(&a->o.block) - FS_ARRAY_DATA, size = fs_load_relaxed(&a->itemsize);
+    uint64_t room = fs_room(w->heap, &a->o.block) - FS_ARRAY_DATA, size = fs_load_relaxed(&a->itemsize);
     uint64_t count = fs_load_relaxed(&a->count);
     uint32_t code = fs_load_relaxed(&a->typecode);
     if (code && (code > 127 || !strchr("bBhHiIlLqQfdc?uw", (int)code)))
@@ -778,14 +747,15 @@ static int fs_check_array(fs_walk *w, fs_array *a) {
     if (still <= 0)
         return still;
     uint64_t state = a->stage_state, stage = a->stage;
+    fs_block *b = fs_kind_at(w->heap, stage, FS_RAW, FS_HEADER);
     if (state && state != FS_COMMITTED)
         r = FS_BROKEN(w, "A3: an array's stage has an unknown state");
     else if (state && !stage)
         r = FS_BROKEN(w, "A3: an array's stage counts but has no block");
-    else if (stage && !fs_kind_at(w->heap, stage, FS_RAW, FS_HEADER))
+    else if (stage && !b)
         r = FS_BROKEN(w, "A3: an array's stage is a block of another kind");
     else if (state && (!size || a->stage_length > count ||
-                       a->stage_length > (fs_room(fs_block_at(w->heap, stage)) - FS_HEADER) / size))
+                       a->stage_length > (fs_room(w->heap, b) - FS_HEADER) / size))
         r = FS_BROKEN(w, "A3: an array's stage is longer than its block");
     else if (state && a->stage_length &&
              (a->stage_at > count * size - size ||
@@ -959,7 +929,7 @@ static int fs_check_object(fs_walk *w, fs_object *o, uint32_t kind, int dying) {
 static int fs_check_block(fs_walk *w, fs_block *b) {
     uint32_t whole = fs_load_acquire(&b->kind), kind = whole & ~(uint32_t)FS_DYING;
     int dying = (whole & FS_DYING) != 0, r = FS_OK;
-    uint64_t room = fs_room(b);
+    uint64_t room = fs_room(w->heap, b);
     if (!fs_kind_size(kind) || room < fs_kind_size(kind))
         return FS_BROKEN(w, "H3: a block is too small for its kind");
     switch (kind) {
@@ -968,10 +938,10 @@ static int fs_check_block(fs_walk *w, fs_block *b) {
         return FS_OK;
     case FS_BUNDLE: {
         fs_bundle *u = (fs_bundle *)b;
-        if (u->count > (room - sizeof(fs_bundle)) / 8 ||
-            (!dying && u->length > room - sizeof(fs_bundle) - u->count * 8))
+        uint64_t count = fs_load_relaxed(&u->count);
+        if (count > (room - sizeof(fs_bundle)) / 8 || (!dying && u->length > room - sizeof(fs_bundle) - count * 8))
             return FS_BROKEN(w, "B1: a bundle is longer than its block");
-        for (uint64_t i = 0; i < u->count && r == FS_OK; i++)
+        for (uint64_t i = 0; i < count && r == FS_OK; i++)
             r = fs_count_if(w, u->refs[i]);
         return r;
     }
@@ -1031,7 +1001,7 @@ static int fs_check_processes(fs_walk *w) {
 }
 
 static int fs_check_counts(fs_walk *w) {
-    for (uint64_t at = FS_FIRST; at < w->end;) {
+    for (uint64_t at = FS_FIRST; at < w->end; at = fs_block_next(w, at)) {
         fs_block *b = (fs_block *)(w->heap->base + at);
         uint64_t i = at / FS_GRAIN;
         if (w->state[i] == FS_IS_USED) {
@@ -1043,7 +1013,6 @@ static int fs_check_counts(fs_walk *w) {
             if (refs + (uint64_t)w->doubt[i] < w->count[i])
                 return FS_BROKEN(w, "H9: a block counts fewer references than there are");
         }
-        at += fs_room(b);
     }
     return FS_OK;
 }
@@ -1076,12 +1045,9 @@ static int fs_check_inside(fs_walk *w) {
     if ((r = fs_check_chain(w)) != FS_OK || (r = fs_check_lists(w)) != FS_OK)
         return r;
     r = fs_count_if(w, w->super->processes);
-    for (uint64_t at = FS_FIRST; at < w->end && r == FS_OK;) {
-        fs_block *b = (fs_block *)(w->heap->base + at);
+    for (uint64_t at = FS_FIRST; at < w->end && r == FS_OK; at = fs_block_next(w, at))
         if (w->state[at / FS_GRAIN] >= FS_IS_USED)
-            r = fs_check_block(w, b);
-        at += fs_room(b);
-    }
+            r = fs_check_block(w, (fs_block *)(w->heap->base + at));
     if (r == FS_OK)
         r = fs_check_processes(w);
     if (r == FS_OK)

@@ -120,11 +120,11 @@ FS_COLD static int fs_alive(fs_heap *heap, uint32_t id) {
 FS_COLD static int fs_refresh_limit(fs_heap *heap) {
     uint64_t committed = fs_load_acquire(&heap->super->committed);
     struct stat st;
-    if (committed <= heap->limit)
+    if (committed <= fs_load_relaxed(&heap->limit))
         return FS_CORRUPT;
     if (committed > heap->size || committed % FS_GRAIN || fstat(fs_own_fd(heap, &heap->fd), &st) == -1 || (uint64_t)st.st_blocks * 512 < committed)
         return FS_CORRUPT;
-    heap->limit = committed;
+    fs_store_relaxed(&heap->limit, committed); /* threads of ours do this at once; it never shrinks, but for a moment between two */
     return FS_OK;
 }
 
@@ -132,8 +132,11 @@ FS_COLD static int fs_refresh_limit(fs_heap *heap) {
 static inline void *fs_at(fs_heap *heap, uint64_t offset, uint64_t length) {
     if (fs_unlikely(offset < FS_FIRST || offset % 8))
         return NULL;
-    if (fs_unlikely(offset > heap->limit || length > heap->limit - offset)) {
-        if (fs_refresh_limit(heap) != FS_OK || offset > heap->limit || length > heap->limit - offset)
+    uint64_t limit = fs_load_relaxed(&heap->limit);
+    if (fs_unlikely(offset > limit || length > limit - offset)) {
+        fs_refresh_limit(heap); /* when another thread was faster, it has nothing to do */
+        limit = fs_load_relaxed(&heap->limit);
+        if (offset > limit || length > limit - offset)
             return NULL;
     }
     return heap->base + offset;
@@ -141,20 +144,92 @@ static inline void *fs_at(fs_heap *heap, uint64_t offset, uint64_t length) {
 
 static inline uint64_t fs_offset(const fs_heap *heap, const void *p) { return (uint64_t)((const char *)p - heap->base); }
 
-/* The block that starts at offset, whole. */
-static inline fs_block *fs_block_at(fs_heap *heap, uint64_t offset) {
+/* The block that starts at offset, whole, and not shorter than `length`. What is read of it a second time may be another: sizes,
+ * counts and offsets are loaded once, checked, and used as they were checked. */
+static inline fs_block *fs_whole_at(fs_heap *heap, uint64_t offset, uint64_t length) {
     fs_block *b = offset % FS_GRAIN ? NULL : fs_at(heap, offset, FS_GRAIN);
-    if (fs_unlikely(!b || !b->size || !fs_at(heap, offset, (uint64_t)fs_load_relaxed(&b->size) * FS_GRAIN)))
+    if (fs_unlikely(!b))
         return NULL;
-    return b;
+    uint64_t room = (uint64_t)fs_load_relaxed(&b->size) * FS_GRAIN;
+    return fs_unlikely(!room || room < length || !fs_at(heap, offset, room)) ? NULL : b;
 }
+
+static inline fs_block *fs_block_at(fs_heap *heap, uint64_t offset) { return fs_whole_at(heap, offset, 0); }
 
 /* A block of one kind, at least `length` bytes long. */
 static inline void *fs_kind_at(fs_heap *heap, uint64_t offset, uint32_t kind, uint64_t length) {
-    fs_block *b = fs_block_at(heap, offset);
-    if (fs_unlikely(!b || fs_load_relaxed(&b->kind) != kind || (uint64_t)b->size * FS_GRAIN < length))
-        return NULL;
-    return b;
+    fs_block *b = fs_whole_at(heap, offset, length);
+    return fs_unlikely(!b || fs_load_relaxed(&b->kind) != kind) ? NULL : b;
+}
+
+/* How many bytes a block has, as far as there are pages: from where it starts, so many may be touched. */
+static inline uint64_t fs_room(const fs_heap *heap, const fs_block *b) {
+    uint64_t room = (uint64_t)fs_load_relaxed(&b->size) * FS_GRAIN, left = fs_load_relaxed(&heap->limit) - fs_offset(heap, b);
+    return room < left ? room : left;
+}
+
+/* The least a block of a kind needs, 0 for a kind that there is not. */
+FS_UNUSED static uint64_t fs_kind_size(uint32_t kind) {
+    switch (kind) {
+    case FS_FREE:
+    case FS_QUICK:
+    case FS_RAW:
+        return FS_HEADER;
+    case FS_BLOB:
+        return sizeof(fs_blob);
+    case FS_BUNDLE:
+        return sizeof(fs_bundle);
+    case FS_ENTRIES:
+        return sizeof(fs_entries);
+    case FS_SLOTS:
+        return sizeof(fs_slots);
+    case FS_UNDO_LOG:
+        return sizeof(fs_undo_log);
+    case FS_PROCESS:
+        return sizeof(fs_process);
+    case FS_HANDLES:
+        return sizeof(fs_handles);
+    case FS_TICKET:
+        return sizeof(fs_ticket);
+    case FS_CELL:
+    case FS_GATE:
+        return sizeof(fs_cell);
+    case FS_MUTEX:
+        return sizeof(fs_object);
+    case FS_ARRAY:
+        return FS_ARRAY_DATA;
+    case FS_TABLE:
+        return sizeof(fs_table);
+    case FS_VECTOR:
+        return sizeof(fs_vector);
+    case FS_SEMAPHORE:
+    case FS_EVENT:
+        return sizeof(fs_semaphore);
+    case FS_BOUNDED:
+        return sizeof(fs_bounded);
+    case FS_WAITERS:
+        return sizeof(fs_waiters);
+    case FS_BARRIER:
+        return sizeof(fs_barrier);
+    default:
+        return 0;
+    }
+}
+
+/* Does a walk along links go round? Asked with each place in turn: at the latest after three rounds, yes (R. P. Brent, 1980). */
+typedef struct {
+    uint64_t mark, steps, power;
+} fs_trail;
+
+static inline int fs_goes_round(fs_trail *t, uint64_t at) {
+    if (at == t->mark)
+        return 1;
+    if (t->steps++ == t->power) {
+        t->mark = at;
+        t->power = 2 * t->power + 1;
+        t->steps = 0;
+    }
+    return 0;
 }
 
 static inline uint64_t fs_pair(uint32_t first, uint32_t second) {

@@ -142,8 +142,8 @@ static inline int fs_enter(const fs_self *me, fs_lock *l) {
     uint32_t w = fs_load_relaxed(&l->word);
     if (fs_likely(!w && fs_cas_u32(&l->word, 0, me->id)))
         return FS_OK;
-    if ((w & FS_LOCK_OWNER) == me->id)
-        return FS_NESTED;
+    if ((w & FS_LOCK_OWNER) == me->id) /* without a section of the user's, we have not taken it: the word is damaged */
+        return fs_likely(l->hold & FS_HOLD_COUNT) ? FS_NESTED : FS_TAKEN_OVER;
     return fs_lock_wait(me->heap, l, me->id, me->wait ? -1 : 0);
 }
 

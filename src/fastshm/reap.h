@@ -33,58 +33,61 @@ static int fs_reaper_enter(const fs_self *me, int wait) {
 /* Empties what a dying block owns. */
 static int fs_empty_block(const fs_self *me, fs_block *b) {
     fs_heap *heap = me->heap;
-    uint64_t room = (uint64_t)b->size * FS_GRAIN;
+    uint64_t room = fs_room(heap, b), n;
+    uint32_t kind = fs_load_relaxed(&b->kind) & ~(uint32_t)FS_DYING;
     int r = FS_OK;
-    switch (b->kind & ~(uint32_t)FS_DYING) {
+    if (room < fs_kind_size(kind))
+        return FS_CORRUPT;
+    switch (kind) {
     case FS_BUNDLE: {
         fs_bundle *u = (fs_bundle *)b;
-        if (u->count > (room - sizeof(fs_bundle)) / 8)
+        if ((n = fs_load_relaxed(&u->count)) > (room - sizeof(fs_bundle)) / 8)
             return FS_CORRUPT;
-        for (uint64_t i = 0; i < u->count && r == FS_OK; i++)
+        for (uint64_t i = 0; i < n && r == FS_OK; i++)
             r = fs_drop(me, &u->refs[i]);
         return r;
     }
     case FS_ENTRIES: {
         fs_entries *e = (fs_entries *)b;
-        if (e->n > (room - sizeof(fs_entries)) / sizeof(fs_entry))
+        if ((n = fs_load_relaxed(&e->n)) > (room - sizeof(fs_entries)) / sizeof(fs_entry))
             return FS_CORRUPT;
-        while (e->n && r == FS_OK) {
-            fs_entry *x = &e->entry[e->n - 1];
+        for (; n && r == FS_OK; n--) {
+            fs_entry *x = &e->entry[n - 1];
             if (x->kind && x->form & FS_KEY_IN_BLOB)
                 r = fs_drop(me, &x->key.blob);
             if (r == FS_OK && fs_owning(x->kind))
                 r = fs_drop(me, &x->value);
             fs_crash_order();
             if (r == FS_OK)
-                e->n--;
+                e->n = n - 1;
         }
         return r;
     }
     case FS_SLOTS: {
         fs_slots *s = (fs_slots *)b;
-        if (s->n > (room - sizeof(fs_slots)) / sizeof(fs_slot))
+        if ((n = fs_load_relaxed(&s->n)) > (room - sizeof(fs_slots)) / sizeof(fs_slot))
             return FS_CORRUPT;
-        while (s->n && r == FS_OK) {
-            fs_slot *x = &s->slot[s->n - 1];
+        for (; n && r == FS_OK; n--) {
+            fs_slot *x = &s->slot[n - 1];
             if (fs_owning(fs_about_kind(x->about)))
                 r = fs_drop(me, &x->value);
             fs_crash_order();
             if (r == FS_OK)
-                s->n--;
+                s->n = n - 1;
         }
         return r;
     }
     case FS_UNDO_LOG: {
         fs_undo_log *l = (fs_undo_log *)b;
-        if (l->n > (room - sizeof(fs_undo_log)) / sizeof(fs_undo_entry))
+        if ((n = fs_load_relaxed(&l->n)) > (room - sizeof(fs_undo_log)) / sizeof(fs_undo_entry))
             return FS_CORRUPT;
-        while (l->n && r == FS_OK) {
-            fs_undo_entry *u = &l->undo[l->n - 1];
+        for (; n && r == FS_OK; n--) {
+            fs_undo_entry *u = &l->undo[n - 1];
             if (fs_owning(u->about & 255))
                 r = fs_drop(me, &u->value);
             fs_crash_order();
             if (r == FS_OK)
-                l->n--;
+                l->n = n - 1;
         }
         return r;
     }
@@ -117,8 +120,8 @@ static int fs_empty_block(const fs_self *me, fs_block *b) {
         r = fs_vector_settle(me, v);
         v->o.lock.version = link;
         if (r == FS_OK && v->slots && v->capacity) {
-            if ((r = fs_span_make(heap, v, &s)) != FS_OK)
-                return r;
+            if ((r = fs_span_make(heap, v, &s)) != FS_OK || !s.slots)
+                return FS_CORRUPT;
             for (uint64_t i = 0; i < s.start; i++)
                 s.slots->slot[i].about = 0;
             s.slots->n = s.start + s.n;
@@ -218,9 +221,10 @@ static int fs_process_remove(const fs_self *me, uint64_t offset) {
     if ((r = fs_heap_enter(me)) < 0)
         return r;
     uint64_t *link = &heap->super->processes;
+    fs_trail trail = {0};
     while (*link && *link != offset) {
         fs_process *q = fs_kind_at(heap, *link, FS_PROCESS, sizeof(fs_process));
-        if (!q)
+        if (!q || fs_goes_round(&trail, fs_offset(heap, q)))
             return fs_heap_fail(me, FS_CORRUPT);
         link = &q->next;
     }
@@ -243,9 +247,10 @@ FS_COLD static int fs_bury(const fs_self *me) {
     if (r < 0)
         return r;
     uint64_t at = fs_load_acquire(&heap->super->processes);
+    fs_trail trail = {0};
     while (at && r >= 0) {
         fs_process *p = fs_kind_at(heap, at, FS_PROCESS, sizeof(fs_process));
-        if (!p) {
+        if (!p || fs_goes_round(&trail, at)) {
             r = FS_CORRUPT;
             break;
         }
@@ -282,13 +287,14 @@ FS_COLD static int fs_part(const fs_self *me) {
 
 /* Before a user gives the lock back, or after taking it over: readers may look again, so nothing may be half done. */
 FS_UNUSED static int fs_object_settle(const fs_self *me, fs_object *o) {
+    uint64_t room = fs_room(me->heap, &o->block);
     switch (o->block.kind) {
     case FS_ARRAY:
-        return fs_array_settle(me, (fs_array *)o);
+        return room < FS_ARRAY_DATA ? FS_CORRUPT : fs_array_settle(me, (fs_array *)o);
     case FS_TABLE:
-        return fs_table_settle(me, (fs_table *)o);
+        return room < sizeof(fs_table) ? FS_CORRUPT : fs_table_settle(me, (fs_table *)o);
     case FS_VECTOR:
-        return fs_vector_settle(me, (fs_vector *)o);
+        return room < sizeof(fs_vector) ? FS_CORRUPT : fs_vector_settle(me, (fs_vector *)o);
     default:
         return FS_OK;
     }

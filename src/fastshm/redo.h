@@ -19,18 +19,25 @@
 #include "alloc.h"
 
 static inline void fs_redo_add(fs_heap *heap, fs_redo *r, void *word, uint64_t value) {
-    r->redo[r->n].at = fs_offset(heap, word);
-    r->redo[r->n].word = value;
-    r->n++;
+    uint64_t n = fs_load_relaxed(&r->n);
+    if (fs_unlikely(n >= FS_REDO_WORDS)) { /* damage: such a list is never stored */
+        r->n = FS_REDO_WORDS + 1;
+        return;
+    }
+    r->redo[n].at = fs_offset(heap, word);
+    r->redo[n].word = value;
+    r->n = n + 1;
 }
 
-/* Before anything else of a change is written. */
+/* Before anything else of a change is written. The list is empty already, unless it is damaged. */
 static inline void fs_redo_prepare(fs_redo *r) {
+    r->n = 0;
     r->state = FS_PREPARING;
     fs_crash_order();
 }
 
 static int fs_redo_settle(const fs_self *me, fs_redo *r) {
+    uint64_t n;
     int code;
     switch (r->state) {
     case FS_IDLE:
@@ -44,9 +51,10 @@ static int fs_redo_settle(const fs_self *me, fs_redo *r) {
         r->n = 0;
         break;
     case FS_COMMITTED:
-        if (r->n > FS_REDO_WORDS)
+        n = fs_load_relaxed(&r->n);
+        if (n > FS_REDO_WORDS)
             return FS_CORRUPT;
-        for (uint64_t i = 0; i < r->n; i++) {
+        for (uint64_t i = 0; i < n; i++) {
             uint64_t *word = fs_at(me->heap, r->redo[i].at, 8);
             if (!word)
                 return FS_CORRUPT;
@@ -110,7 +118,7 @@ static int fs_value_make(const fs_self *me, const fs_value *v, uint64_t *slot, u
         memset(u->refs, 0, v->ref_count * 8);
         memcpy((char *)(u->refs + v->ref_count), v->data, v->size);
         fs_crash_order();
-        b->kind = FS_BUNDLE;
+        fs_store_release(&b->kind, FS_BUNDLE);
         fs_crash_order();
         for (uint64_t i = 0; i < v->ref_count && r == FS_OK; i++)
             r = fs_ref_to(me, v->refs[i], &u->refs[i]);
@@ -143,7 +151,7 @@ static inline int fs_value_look(fs_heap *heap, fs_seen *out) {
     fs_blob *b = (fs_blob *)fs_block_at(heap, out->value);
     if (!b)
         return FS_CORRUPT;
-    room = (uint64_t)fs_load_relaxed(&b->block.size) * FS_GRAIN;
+    room = fs_room(heap, &b->block);
     if (out->kind == FS_V_PICKLE_BUNDLE) {
         uint64_t count = fs_load_relaxed(&((fs_bundle *)b)->count);
         if (count > room / 8)
@@ -155,13 +163,22 @@ static inline int fs_value_look(fs_heap *heap, fs_seen *out) {
         return FS_OK;
     }
     out->size = fs_load_relaxed(&b->length);
-    if (skip > room || out->size > room - skip || !fs_at(heap, out->value, room))
+    if (skip > room || out->size > room - skip)
         return FS_CORRUPT;
     out->data = (const unsigned char *)b + skip;
     return FS_OK;
 }
 
 typedef int (*fs_maker)(void *out, const fs_seen *seen);
+
+/* The bundle at `offset`, which a slot of ours refers to, and how many references it has; NULL when damaged. */
+FS_UNUSED static fs_bundle *fs_bundle_at(fs_heap *heap, uint64_t offset, uint64_t *count) {
+    fs_bundle *b = fs_kind_at(heap, offset, FS_BUNDLE, sizeof(fs_bundle));
+    if (!b)
+        return NULL;
+    *count = fs_load_relaxed(&b->count);
+    return *count <= (fs_room(heap, &b->block) - sizeof(fs_bundle)) / 8 ? b : NULL;
+}
 
 static inline int fs_needs_pin(uint32_t kind) { return kind == FS_V_OBJECT || kind == FS_V_PICKLE_BUNDLE; }
 

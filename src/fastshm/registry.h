@@ -86,7 +86,7 @@ static int fs_slots_reserve(const fs_self *me, uint64_t count) {
             return r;
         memset((char *)b + FS_HEADER, 0, sizeof(fs_handles) - FS_HEADER);
         fs_crash_order();
-        b->kind = FS_HANDLES;
+        fs_store_release(&b->kind, FS_HANDLES);
         chunks[heap->chunk_count++] = fs_offset(heap, b);
         fs_slots_learn(heap, FS_HANDLES_INLINE + n * FS_HANDLES_CHUNK, FS_HANDLES_CHUNK);
     }
@@ -208,7 +208,7 @@ static int fs_object_new(const fs_self *me, uint64_t bytes, uint32_t kind, uint6
     fs_object *o = (fs_object *)b;
     o->serial = fs_fetch_add(&heap->super->serial, 1) + 1;
     fs_crash_order();
-    b->kind = kind;
+    fs_store_release(&b->kind, kind);
     fs_crash_order();
     *out = o;
     return FS_OK;
@@ -289,12 +289,13 @@ typedef struct {
 static int fs_process_copy(const fs_self *me, uint64_t from, uint64_t to) {
     fs_heap *heap = me->heap;
     uint64_t source = from, target = to;
+    fs_trail trail = {0};
     for (int first = 1; source; first = 0) {
         unsigned count = first ? FS_HANDLES_INLINE : FS_HANDLES_CHUNK;
         size_t slots = first ? offsetof(fs_process, slot) : offsetof(fs_handles, slot);
         size_t more = first ? offsetof(fs_process, more) : offsetof(fs_handles, more);
         char *s = fs_at(heap, source, slots + 8 * count), *t = fs_at(heap, target, slots + 8 * count);
-        if (!s || !t)
+        if (!s || !t || fs_goes_round(&trail, source))
             return FS_CORRUPT;
         for (unsigned i = 0; i < count; i++) {
             uint64_t object = ((uint64_t *)(s + slots))[i], *copy = &((uint64_t *)(t + slots))[i];
@@ -313,7 +314,7 @@ static int fs_process_copy(const fs_self *me, uint64_t from, uint64_t to) {
                 return r;
             memset((char *)b + FS_HEADER, 0, sizeof(fs_handles) - FS_HEADER);
             fs_crash_order();
-            b->kind = FS_HANDLES;
+            fs_store_release(&b->kind, FS_HANDLES);
             target = fs_offset(heap, b);
         }
     }

@@ -136,10 +136,11 @@ FS_UNUSED static int fs_view_make(fs_heap *heap, fs_table *t, fs_view *v) {
         return FS_OK;
     if (mask & (mask + 1) || mask > heap->size / 8 || capacity > mask)
         return FS_CORRUPT;
-    v->index = fs_at(heap, x + FS_HEADER, (mask + 1) * 8);
-    fs_entries *entries = fs_at(heap, e, sizeof(fs_entries) + capacity * sizeof(fs_entry));
-    if (!v->index || !entries || e % FS_GRAIN)
+    char *index = fs_kind_at(heap, x, FS_RAW, FS_HEADER + (mask + 1) * 8);
+    fs_entries *entries = fs_kind_at(heap, e, FS_ENTRIES, sizeof(fs_entries) + capacity * sizeof(fs_entry));
+    if (!index || !entries)
         return FS_CORRUPT;
+    v->index = (uint64_t *)(index + FS_HEADER);
     v->entries = entries;
     v->mask = mask;
     v->capacity = capacity;
@@ -269,6 +270,7 @@ static uint64_t fs_slot_of(const fs_view *v, uint64_t number, uint64_t hash) {
 FS_COLD static int fs_batch_rollback(const fs_self *me, fs_table *t) {
     fs_redo *r = &t->redo;
     fs_view v;
+    uint64_t n;
     int code;
     if (fs_view_make(me->heap, t, &v) != FS_OK || !v.entries)
         return FS_CORRUPT;
@@ -278,17 +280,19 @@ FS_COLD static int fs_batch_rollback(const fs_self *me, fs_table *t) {
             return code;
     } else if (r->batch) {
         fs_undo_log *log = fs_kind_at(me->heap, r->batch, FS_UNDO_LOG, sizeof(fs_undo_log));
-        if (!log || sizeof(fs_undo_log) + log->n * sizeof(fs_undo_entry) > (uint64_t)log->block.size * FS_GRAIN)
+        n = log ? fs_load_relaxed(&log->n) : 0;
+        if (!log || n > (fs_room(me->heap, &log->block) - sizeof(fs_undo_log)) / sizeof(fs_undo_entry))
             return FS_CORRUPT;
-        while (log->n) {
-            fs_undo_entry *u = &log->undo[log->n - 1];
-            if (u->entry >= v.capacity)
+        for (uint64_t left = n; left > 0; left--) {
+            fs_undo_entry *u = &log->undo[left - 1];
+            uint64_t number = fs_load_relaxed(&u->entry);
+            if (number >= v.capacity)
                 return FS_CORRUPT;
-            fs_entry *e = &v.entries->entry[u->entry];
+            fs_entry *e = &v.entries->entry[number];
             /* own[0] is the last item's new value, and goes before any other item is looked at */
             if (r->own[0]) {
                 if (e->value == r->own[0])
-                    e->value = 0;
+                    fs_store_relaxed(&e->value, 0);
                 fs_crash_order();
                 if ((code = fs_drop(me, &r->own[0])) != FS_OK)
                     return code;
@@ -301,30 +305,31 @@ FS_COLD static int fs_batch_rollback(const fs_self *me, fs_table *t) {
             if (!fs_owning(u->about & 255))
                 fs_head_set(e, u->about & 255, u->about >> 8 & 255);
             fs_crash_order();
-            e->value = u->value;
+            fs_store_release(&e->value, u->value);
             fs_crash_order();
             fs_head_set(e, u->about & 255, u->about >> 8 & 255);
             fs_crash_order();
-            log->n--;
+            fs_store_release(&log->n, left - 1);
             fs_crash_order();
         }
         if ((code = fs_drop(me, &r->batch)) != FS_OK)
             return code;
     }
-    if (r->before[0] > v.entries->n || v.entries->n > v.capacity)
+    n = fs_load_relaxed(&v.entries->n);
+    if (r->before[0] > n || n > v.capacity)
         return FS_CORRUPT;
-    while (v.entries->n > r->before[0]) {
-        uint64_t number = v.entries->n - 1;
+    for (; n > r->before[0]; n--) {
+        uint64_t number = n - 1;
         fs_entry *e = &v.entries->entry[number];
         uint64_t slot = fs_slot_of(&v, number, e->hash);
         if (slot != UINT64_MAX)
-            v.index[slot] = FS_EMPTY;
+            fs_store_relaxed(&v.index[slot], FS_EMPTY);
         if (e->form & FS_KEY_IN_BLOB && e->key.blob && (code = fs_drop(me, &e->key.blob)) != FS_OK)
             return code;
         if (fs_owning(e->kind) && e->value && (code = fs_drop(me, &e->value)) != FS_OK)
             return code;
         fs_crash_order();
-        v.entries->n = number;
+        fs_store_release(&v.entries->n, number);
         fs_crash_order();
     }
     t->used = r->before[1];
@@ -452,9 +457,9 @@ static int fs_table_move(const fs_self *me, fs_table *t, const fs_view *v, uint6
     fs_heap *heap = me->heap;
     fs_redo *r = &t->redo;
     fs_block *b;
-    uint64_t n = v->entries ? v->entries->n : 0, spare = t->used < 4096 ? t->used / 2 : t->used / 4, m = 0;
-    uint64_t want = t->used + (more > spare ? more : spare);
-    if (n > v->capacity || t->used > n)
+    uint64_t n = v->entries ? fs_load_relaxed(&v->entries->n) : 0, used = fs_load_relaxed(&t->used), m = 0;
+    uint64_t spare = used < 4096 ? used / 2 : used / 4, want = used + (more > spare ? more : spare);
+    if (n > v->capacity || used > n)
         return FS_CORRUPT;
     if (want > UINT32_MAX / 2)
         return FS_NOMEM;
@@ -469,12 +474,12 @@ static int fs_table_move(const fs_self *me, fs_table *t, const fs_view *v, uint6
     if (code == FS_OK) {
         fs_entries *e = (fs_entries *)b;
         memset(e->pad, 0, sizeof e->pad);
-        for (uint64_t i = 0; i < n && m <= t->used; i++)
+        for (uint64_t i = 0; i < n && m <= used; i++)
             if (v->entries->entry[i].kind)
                 e->entry[m++] = v->entries->entry[i]; /* capacity > used */
         e->n = m;
         e->link = 0;
-        if (m != t->used)
+        if (m != used)
             code = FS_CORRUPT;
         if (code == FS_OK) {
             fs_index_fill(index, size, e->entry, m);
@@ -576,17 +581,17 @@ static int fs_entry_fill(const fs_self *me, fs_redo *r, fs_entry *e, const fs_ke
 static int fs_table_insert(const fs_self *me, fs_table *t, fs_view *v, fs_place *p, const fs_key *k, const fs_value *val) {
     fs_heap *heap = me->heap;
     fs_redo *r = &t->redo;
+    uint64_t n = v->entries ? fs_load_relaxed(&v->entries->n) : 0;
     int code;
-    if (!v->entries || v->entries->n >= v->capacity || t->fill >= v->capacity) {
+    if (!v->entries || n >= v->capacity || t->fill >= v->capacity) {
         code = fs_table_grow(me, t, 1);
         if (code == FS_OK)
             code = fs_view_make(heap, t, v);
         if (code != FS_OK)
             return code;
-        if (fs_find(heap, v, k, p) != FS_MISSING)
+        if (fs_find(heap, v, k, p) != FS_MISSING || !v->entries || (n = fs_load_relaxed(&v->entries->n)) >= v->capacity)
             return FS_CORRUPT;
     }
-    uint64_t n = v->entries->n;
     fs_entry *e = &v->entries->entry[n];
     code = fs_entry_fill(me, r, e, k, val);
     if (code != FS_OK) {
@@ -607,7 +612,7 @@ static int fs_table_delete(const fs_self *me, fs_table *t, fs_view *v, const fs_
     fs_heap *heap = me->heap;
     fs_redo *r = &t->redo;
     fs_entry *e = p->entry;
-    uint64_t n = v->entries->n, next = v->index[(p->slot + 1) & v->mask];
+    uint64_t n = fs_load_relaxed(&v->entries->n), next = v->index[(p->slot + 1) & v->mask];
     if (!t->used || n > v->capacity || p->number >= n)
         return FS_CORRUPT;
     fs_redo_prepare(r);
@@ -803,9 +808,9 @@ FS_UNUSED static int fs_table_empty(const fs_self *me, fs_table *t) {
 /* The number of the last live entry, with the lock held; UINT64_MAX when there is none. */
 static inline uint64_t fs_table_last(const fs_view *v) {
     if (v->entries)
-        for (uint64_t n = v->entries->n <= v->capacity ? v->entries->n : v->capacity; n-- > 0;)
-            if (v->entries->entry[n].kind)
-                return n;
+        for (uint64_t n = fs_load_relaxed(&v->entries->n), i = n <= v->capacity ? n : v->capacity; i-- > 0;)
+            if (v->entries->entry[i].kind)
+                return i;
     return UINT64_MAX;
 }
 
@@ -814,6 +819,7 @@ static inline uint64_t fs_table_last(const fs_view *v) {
 static int fs_batch_log(const fs_self *me, fs_table *t, uint64_t room, fs_entry *e, uint64_t number) {
     fs_redo *r = &t->redo;
     fs_undo_log *log;
+    uint64_t n = 0;
     if (!r->batch) {
         fs_block *b;
         int code = fs_alloc_to(me, sizeof(fs_undo_log) - FS_HEADER + room * sizeof(fs_undo_entry), FS_RAW, &r->batch, &b);
@@ -822,18 +828,18 @@ static int fs_batch_log(const fs_self *me, fs_table *t, uint64_t room, fs_entry 
         log = (fs_undo_log *)b;
         log->link = log->n = 0;
         fs_crash_order();
-        b->kind = FS_UNDO_LOG;
+        fs_store_release(&b->kind, FS_UNDO_LOG);
     } else {
         log = fs_kind_at(me->heap, r->batch, FS_UNDO_LOG, sizeof(fs_undo_log));
-        if (!log || sizeof(fs_undo_log) + (log->n + 1) * sizeof(fs_undo_entry) > (uint64_t)log->block.size * FS_GRAIN)
+        if (!log || (n = fs_load_relaxed(&log->n)) >= (fs_room(me->heap, &log->block) - sizeof(fs_undo_log)) / sizeof(fs_undo_entry))
             return FS_CORRUPT;
     }
-    fs_undo_entry *u = &log->undo[log->n];
-    u->entry = number;
-    u->about = (uint64_t)e->kind | (uint64_t)e->length << 8;
-    u->value = e->value;
+    fs_undo_entry *u = &log->undo[n];
+    fs_store_relaxed(&u->entry, number); /* the checker may be looking, up to log->n */
+    fs_store_relaxed(&u->about, (uint64_t)e->kind | (uint64_t)e->length << 8);
+    fs_store_relaxed(&u->value, e->value);
     fs_crash_order();
-    log->n++;
+    fs_store_release(&log->n, n + 1);
     fs_crash_order();
     return FS_OK;
 }
@@ -868,7 +874,7 @@ static int fs_batch_put(const fs_self *me, fs_table *t, const fs_view *v, const 
     }
     if (code != FS_MISSING)
         return code;
-    uint64_t n = v->entries->n;
+    uint64_t n = fs_load_relaxed(&v->entries->n);
     if (n >= v->capacity || t->fill >= v->capacity)
         return FS_CORRUPT;
     fs_entry *e = &v->entries->entry[n];
@@ -887,7 +893,7 @@ static int fs_batch_put(const fs_self *me, fs_table *t, const fs_view *v, const 
         fs_store_relaxed(&e->key.words[i], in_blob ? 0 : k->words[i]);
     fs_store_release(&e->head, h.head);
     fs_crash_order();
-    v->entries->n = n + 1; /* from here on a rollback looks at it */
+    fs_store_release(&v->entries->n, n + 1); /* from here on a rollback looks at it */
     fs_crash_order();
     if (in_blob) {
         fs_value bytes = {FS_V_BYTES_BLOB, 0, 0, k->bytes, k->total, NULL, 0};
@@ -927,6 +933,8 @@ FS_UNUSED static int fs_table_update(const fs_self *me, fs_table *t, const fs_ke
                 code = fs_table_grow(me, t, fresh + 1);
                 if (code == FS_OK)
                     code = fs_view_make(me->heap, t, &v);
+                if (code == FS_OK && !v.entries)
+                    code = FS_CORRUPT;
             }
         }
         if (code == FS_OK) {
@@ -990,6 +998,12 @@ static inline int fs_key_look(fs_heap *heap, const fs_entry *e, const unsigned c
     return r == FS_OK && s.size < e->key_length ? FS_CORRUPT : r;
 }
 
+/* Word by word, each loaded once. */
+static inline void fs_entry_copy(fs_entry *to, const fs_entry *from) {
+    for (size_t i = 0; i < sizeof *to / 8; i++)
+        ((uint64_t *)to)[i] = fs_load_relaxed((const uint64_t *)from + i);
+}
+
 /* Live entries from number `first` on, with the lock held; of one form of key, unless that is 0. `slots` are the offsets of `pin_room`
  * empty handle slots. When more are needed, FS_RANGE with out->pins set, and nothing was pinned. Values are left out unless `values`. */
 FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first,
@@ -1001,43 +1015,53 @@ FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int value
     out->count = out->pins = 0;
     if (r != FS_OK || !v.entries)
         return r;
-    if (v.entries->n > v.capacity)
+    uint64_t size = 0, pinned = 0, n = fs_load_relaxed(&v.entries->n), made = 0;
+    if (n > v.capacity)
         return FS_CORRUPT;
-    uint64_t size = 0, pinned = 0;
     for (int pass = 0; pass < 2; pass++) {
         unsigned char *to = out->buffer;
-        for (uint64_t i = first; i < v.entries->n; i++) {
-            fs_entry *e = &v.entries->entry[i];
-            if (!e->kind || (form && (e->form & ~FS_KEY_IN_BLOB) != form))
+        uint64_t left = size;
+        for (uint64_t i = first; i < n; i++) {
+            fs_entry e;
+            fs_entry_copy(&e, &v.entries->entry[i]);
+            if (!e.kind || (form && (e.form & ~FS_KEY_IN_BLOB) != form))
                 continue;
             const unsigned char *key;
             uint64_t total;
-            fs_seen s = {e->kind, e->length, e->value, NULL, 0};
-            if ((r = fs_key_look(heap, e, &key, &total)) != FS_OK)
+            fs_seen s = {e.kind, e.length, e.value, NULL, 0};
+            if ((r = fs_key_look(heap, &e, &key, &total)) != FS_OK)
                 goto fail;
             if (values && (r = fs_value_look(heap, &s)) != FS_OK)
                 goto fail;
             uint64_t bytes = fs_owning(s.kind) && values ? s.size : 0;
+            uint64_t whole = (sizeof(fs_record) + total + bytes + 7) & ~(uint64_t)7;
             if (pass == 0) {
-                size += (sizeof(fs_record) + total + bytes + 7) & ~(uint64_t)7;
+                size += whole;
                 out->count++;
                 out->pins += values && fs_needs_pin(s.kind);
                 continue;
             }
+            uint64_t pin = values && fs_needs_pin(s.kind);
+            if (whole > left || pin > pin_room - pinned) {
+                r = FS_CORRUPT; /* changed between the passes, by nobody who has the lock */
+                goto fail;
+            }
             fs_record *record = (fs_record *)to;
-            record->entry = *e;
+            record->entry = e;
+            made++;
             record->key_total = total;
             record->value_size = bytes;
             record->pin = 0;
             memcpy(to + sizeof(fs_record), key, total);
             if (bytes)
                 memcpy(to + sizeof(fs_record) + total, s.data, bytes);
-            if (values && fs_needs_pin(s.kind)) {
+            if (pin) {
                 if ((r = fs_ref_to(me, s.value, (uint64_t *)(heap->base + slots[pinned]))) != FS_OK)
                     goto fail;
                 record->pin = pinned++;
             }
-            to += (sizeof(fs_record) + total + bytes + 7) & ~(uint64_t)7;
+            to += whole;
+            left -= whole;
         }
         if (pass == 0) {
             if (out->pins > pin_room)
@@ -1048,6 +1072,7 @@ FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int value
                 return FS_PRIVATE_NOMEM;
         }
     }
+    out->count = made;
     return FS_OK;
 fail:
     /* the pins taken so far stay in their slots; the caller empties them */

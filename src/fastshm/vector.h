@@ -32,10 +32,15 @@ static int fs_span_make(fs_heap *heap, fs_vector *v, fs_span *s) {
     s->slots = NULL;
     if (!at)
         return s->n || s->start || s->capacity ? FS_CORRUPT : FS_OK;
-    if (s->capacity > heap->size / sizeof(fs_slot) || s->start > s->capacity || s->n > s->capacity - s->start || at % FS_GRAIN)
+    if (s->capacity > heap->size / sizeof(fs_slot) || s->start > s->capacity || s->n > s->capacity - s->start)
         return FS_CORRUPT;
-    s->slots = fs_at(heap, at, sizeof(fs_slots) + s->capacity * sizeof(fs_slot));
+    s->slots = fs_kind_at(heap, at, FS_SLOTS, sizeof(fs_slots) + s->capacity * sizeof(fs_slot));
     return s->slots ? FS_OK : FS_CORRUPT;
+}
+
+static inline void fs_slot_copy(fs_slot *to, const fs_slot *from) { /* others may be looking, also the checker */
+    fs_store_relaxed(&to->about, from->about);
+    fs_store_relaxed(&to->value, from->value);
 }
 
 static inline uint32_t fs_about_kind(uint64_t about) { return about & 255; }
@@ -85,14 +90,16 @@ static inline int fs_vector_peek_valid(const fs_vector *v, int64_t i, const fs_g
 static int fs_vector_settle(const fs_self *me, fs_vector *v) {
     fs_redo *r = &v->redo;
     fs_span s;
+    uint64_t state = fs_load_relaxed(&r->state), from, to;
     int code;
-    switch (r->state) {
+    switch (state) {
     case FS_IDLE:
         return FS_OK;
     case FS_FILL:
-        if (fs_span_make(me->heap, v, &s) != FS_OK || !s.slots || r->before[0] > s.capacity - s.start - s.n)
+        from = fs_load_relaxed(&r->before[0]);
+        if (fs_span_make(me->heap, v, &s) != FS_OK || !s.slots || from > s.capacity - s.start - s.n)
             return FS_CORRUPT;
-        for (uint64_t i = 0; i < r->before[0]; i++) {
+        for (uint64_t i = 0; i < from; i++) {
             fs_slot *slot = &s.slots->slot[s.start + s.n + i];
             if (fs_owning(fs_about_kind(slot->about)) && slot->value && (code = fs_drop(me, &slot->value)) != FS_OK)
                 return code;
@@ -102,18 +109,20 @@ static int fs_vector_settle(const fs_self *me, fs_vector *v) {
     case FS_SHIFT_UP:
     case FS_SHIFT_DOWN:
         fs_write_begin(&v->o.lock);
-        if (fs_span_make(me->heap, v, &s) != FS_OK || !s.slots || r->before[0] >= s.capacity || r->before[1] >= s.capacity)
+        from = fs_load_relaxed(&r->before[0]);
+        to = fs_load_relaxed(&r->before[1]);
+        if (fs_span_make(me->heap, v, &s) != FS_OK || !s.slots || from >= s.capacity || to >= s.capacity)
             return FS_CORRUPT;
-        if (r->state == FS_SHIFT_UP) {
-            for (uint64_t i = r->before[0]; i > r->before[1]; i--) {
-                s.slots->slot[i] = s.slots->slot[i - 1];
+        if (state == FS_SHIFT_UP) {
+            for (uint64_t i = from; i > to; i--) {
+                fs_slot_copy(&s.slots->slot[i], &s.slots->slot[i - 1]);
                 fs_crash_order();
                 r->before[0] = i - 1;
                 fs_crash_order();
             }
         } else {
-            for (uint64_t i = r->before[0]; i < r->before[1]; i++) {
-                s.slots->slot[i] = s.slots->slot[i + 1];
+            for (uint64_t i = from; i < to; i++) {
+                fs_slot_copy(&s.slots->slot[i], &s.slots->slot[i + 1]);
                 fs_crash_order();
                 r->before[0] = i + 1;
                 fs_crash_order();
@@ -192,7 +201,7 @@ FS_COLD static int fs_vector_grow(const fs_self *me, fs_vector *v, fs_span *s, u
         return code;
     }
     if (s->n)
-        memcpy(new->slot, s->slots->slot + s->start, s->n * sizeof(fs_slot));
+        fs_copy_racy(new->slot, s->slots->slot + s->start, s->n * sizeof(fs_slot));
     fs_write_begin(&v->o.lock);
     if (s->slots) {
         fs_redo_add(heap, r, &s->slots->block.kind, fs_pair(FS_RAW, 1));
@@ -360,10 +369,14 @@ static int fs_vector_replan(const fs_self *me, fs_vector *v, fs_span *s, const i
     if (count) {
         if ((code = fs_slots_alloc(me, r, count, &new)) != FS_OK)
             goto fail;
-        new->block.kind = FS_SLOTS;
+        fs_store_release(&new->block.kind, FS_SLOTS);
         for (uint64_t k = 0; k < count; k++) {
             uint64_t about, value, word;
             if (plan[k] >= 0) {
+                if ((uint64_t)plan[k] >= s->n) { /* the plan was made of what had this stamp and, then, more items */
+                    code = FS_CORRUPT;
+                    goto fail;
+                }
                 const fs_slot *old = &s->slots->slot[s->start + (uint64_t)plan[k]];
                 about = old->about;
                 value = old->value;
@@ -372,10 +385,10 @@ static int fs_vector_replan(const fs_self *me, fs_vector *v, fs_span *s, const i
                 value = vals[-1 - plan[k]].value;
             }
             int owning = fs_owning(fs_about_kind(about));
-            new->slot[k].about = about;
-            new->slot[k].value = owning ? 0 : value;
+            fs_store_relaxed(&new->slot[k].about, about); /* the checker may be looking, up to new->n */
+            fs_store_relaxed(&new->slot[k].value, owning ? 0 : value);
             fs_crash_order();
-            new->n = k + 1;
+            fs_store_release(&new->n, k + 1);
             fs_crash_order();
             if (owning) {
                 code = plan[k] >= 0 ? fs_ref_to(me, value, &new->slot[k].value)
@@ -391,7 +404,7 @@ static int fs_vector_replan(const fs_self *me, fs_vector *v, fs_span *s, const i
         fs_redo_add(heap, r, &s->slots->n, s->start + s->n);
         /* slots in front of the start are zero (fs_vector_delete), or were left by another start */
         for (uint64_t i = 0; i < s->start; i++)
-            s->slots->slot[i].about = 0;
+            fs_store_relaxed(&s->slots->slot[i].about, 0);
     }
     fs_redo_add(heap, r, &v->slots, count ? r->own[1] : 0);
     fs_redo_add(heap, r, &v->start, 0);
@@ -428,20 +441,25 @@ static int fs_vector_snapshot(const fs_self *me, const fs_span *s, int64_t first
     out->pins = 0;
     for (int pass = 0; pass < 2 && count; pass++) {
         unsigned char *to = out->buffer;
+        uint64_t left = size;
         for (uint64_t k = 0; k < count; k++) {
             const fs_slot *slot = &s->slots->slot[s->start + (uint64_t)(first + (int64_t)k * step)];
             fs_seen seen;
             if ((r = fs_slot_look(heap, slot, &seen)) != FS_OK)
                 goto fail;
             int pin = fs_needs_pin(seen.kind);
-            uint64_t bytes = fs_owning(seen.kind) ? seen.size : 0;
+            uint64_t bytes = fs_owning(seen.kind) ? seen.size : 0, whole = sizeof(fs_item) + ((bytes + 7) & ~(uint64_t)7);
             if (pass == 0) {
-                size += sizeof(fs_item) + ((bytes + 7) & ~(uint64_t)7);
+                size += whole;
                 out->pins += (uint64_t)pin;
                 continue;
             }
+            if (whole > left || (uint64_t)pin > pin_room - pinned) {
+                r = FS_CORRUPT; /* changed between the passes, by nobody who has the lock */
+                goto fail;
+            }
             fs_item *item = (fs_item *)to;
-            item->about = slot->about;
+            item->about = seen.kind | (uint64_t)seen.length << 8;
             item->value = seen.value;
             item->size = bytes;
             item->pin = 0;
@@ -452,7 +470,8 @@ static int fs_vector_snapshot(const fs_self *me, const fs_span *s, int64_t first
                     goto fail;
                 item->pin = pinned++;
             }
-            to += sizeof(fs_item) + ((bytes + 7) & ~(uint64_t)7);
+            to += whole;
+            left -= whole;
         }
         if (pass == 0) {
             if (out->pins > pin_room)

@@ -304,7 +304,7 @@ static void write_slice(void) {
     for (int i = 0; i < 20; i++)
         items[i] = 9;
     int entered = fs_array_enter(&me, array());
-    int r = fs_array_write(&me, array(), 2, 3, 20, items);
+    int r = fs_array_write(&me, array(), 8, 2, 3, 20, items);
     fs_array_leave(&me, &array()->o, entered);
     wish(r);
 }

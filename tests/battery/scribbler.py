@@ -1,0 +1,335 @@
+"""Damages a living segment at random while others use it; says "TRIED tried, FAILED failed: what came of it".
+
+    python tests/battery/scribbler.py SEED ROUNDS
+
+Each round has a segment of its own, a process that writes into it and two that use what lies in it. Every other round the
+writer keeps to its victims: then what lies beside them, the bystanders, must be as it was, to the last item.
+
+An operation may give an answer (what the damaged bytes say), or raise CorruptedError, or what the operation raises by itself
+for what it finds (a key that is not there any more). It may not raise anything else, take a second, or end its process. Bytes
+that were a pickle are pickle's business: what its loading raises is counted apart.
+
+Not written: the number of somebody living as a lock's owner, because a lock that the living hold is waited for.
+"""
+
+from __future__ import annotations
+
+import collections
+import faulthandler
+import mmap
+import os
+import pickle
+import random
+import resource
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import Any
+
+STRIKES = 120
+SECONDS = 0.35
+HANG = 1.0
+OWNERS = 0x3FFFFFFF
+FIRST, GRAIN = 4096, 64
+
+
+class DamagedPickle(Exception):
+    """What loading a pickle has raised."""
+
+
+def loads(data: bytes, plain: Callable[[bytes], object] = pickle.loads) -> object:
+    try:
+        return plain(data)
+    except Exception as error:
+        raise DamagedPickle(repr(error)) from None
+
+
+pickle.loads = loads  # type: ignore[assignment]  # before fastshm takes it
+
+import fastshm  # noqa: E402
+from fastshm.heap import CorruptedError  # noqa: E402
+
+Ends = tuple[type[BaseException], ...]
+
+
+class Things:
+    """The victims and the bystanders of one round."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.d = fastshm.dict({f"k{n}": self.value(n) for n in range(40)})
+        self.l = fastshm.list([self.value(n) for n in range(40)])
+        self.v, self.a = fastshm.Value("q", 5), fastshm.Array("q", 50)
+        self.lock, self.rlock = fastshm.Lock(), fastshm.RLock()
+        self.d["live"], self.d["pair"] = self.l, (self.l, [1, 2])
+        self.l.append(self.d)
+        self.still = {f"{n}": n for n in range(100)}
+        self.words = [n * n for n in range(100)]
+        self.beside = fastshm.dict(self.still), fastshm.list(self.words), fastshm.Array("q", self.words), fastshm.Value("q", -7)
+        self.victims = [self.d, self.l, self.v, self.a, self.lock, self.rlock]
+        self.chance = chance
+
+    @staticmethod
+    def value(n: int) -> object:
+        texts = "a longer text " * (n % 9), "ümläut " * (n % 5)
+        return [n, float(n), "text", *texts, b"bytes" * n, None, (n, {"a": [n]}), n % 2 == 0][n % 9]
+
+    def operations(self) -> dict[str, tuple[Callable[[], object], Ends]]:
+        """By name: what is done, and what it may raise for what it finds."""
+        d, items, v, a = self.d, self.l, self.v, self.a
+        key = f"k{self.chance.randrange(50)}"
+        n, value = self.chance.randrange(45), self.value(self.chance.randrange(90))
+        gone: Ends = (ReferenceError,)  # a handle in a value, whose object is another by now
+        return {
+            "d[k]": (lambda: d[key], (KeyError, *gone)),
+            "d[k] = v": (lambda: d.__setitem__(key, value), ()),
+            "del d[k]": (lambda: d.__delitem__(key), (KeyError,)),
+            "d.get": (lambda: d.get(key), gone),
+            "k in d": (lambda: key in d, ()),
+            "d.pop": (lambda: d.pop(key), (KeyError, *gone)),
+            "d.popitem": (lambda: d.popitem(), (KeyError, RuntimeError, *gone)),
+            "d.update": (lambda: d.update({f"k{m}": self.value(m) for m in range(n, n + 9)}), ()),
+            "d.setdefault": (lambda: d.setdefault(key, 1), gone),
+            "d.increment": (lambda: d.increment(key), (TypeError, *gone)),
+            "d.copy": (lambda: d.copy(), (TypeError, *gone)),
+            "d.keys": (lambda: d.keys(), ()),
+            "for k in d": (lambda: list(iter(d)), (RuntimeError,)),
+            "len(d)": (lambda: len(d), ()),
+            "l[i]": (lambda: items[n], (IndexError, *gone)),
+            "l[i] = v": (lambda: items.__setitem__(n, value), (IndexError,)),
+            "l.append": (lambda: items.append(value) if n % 2 else items.append(d), ()),
+            "l.insert": (lambda: items.insert(n, value), ()),
+            "l.pop": (lambda: items.pop(), (IndexError, *gone)),
+            "del l[i]": (lambda: items.__delitem__(n), (IndexError,)),
+            "l[:]": (lambda: items[:], gone),
+            "l.extend": (lambda: items.extend([value] * 5), ()),
+            "l[i:j] = v": (lambda: items.__setitem__(slice(n, n + 3), [value, 1]), ()),
+            "l.reverse": (lambda: items.reverse(), ()),
+            "len(l)": (lambda: len(items), ()),
+            "v.value": (lambda: v.value, ()),
+            "v.fetch_add": (lambda: v.fetch_add(1), ()),
+            "v = 1": (lambda: setattr(v, "value", 1), ()),
+            "a[i]": (lambda: a[n], ()),
+            "a[:]": (lambda: a[:], ()),
+            "a[i:j] = v": (lambda: a.__setitem__(slice(3, 9), [1] * 6), ()),
+            "a.add": (lambda: a.add(n, 1), ()),
+            "with lock": (lambda: self.inside(self.lock), (ValueError,)),
+            "with rlock": (lambda: self.inside(self.rlock), (AssertionError,)),
+            "with v.get_lock()": (lambda: self.inside(v.get_lock()), (AssertionError,)),
+            "with d.get_lock()": (lambda: self.inside(d.get_lock()), (AssertionError, KeyError)),
+            "make and drop": (lambda: fastshm.dict({key: "x" * 40 * n}), ()),
+            "pickle": (lambda: pickle.loads(pickle.dumps(items)), (ReferenceError,)),
+            "check": (lambda: fastshm.heap.check(), ()),
+        }
+
+    def inside(self, lock: Any) -> None:
+        with lock:
+            self.v.value = 3
+
+    def beside_is_right(self) -> bool:
+        d, items, array, value = self.beside
+        key, n = self.chance.choice(list(self.still)), self.chance.randrange(100)
+        same = (d[key], items[n], array[n], value.value) == (self.still[key], self.words[n], self.words[n], -7)
+        return same and (n > 5 or (d.copy() == self.still and items[:] == self.words and array[:] == self.words))
+
+
+# --- the writer ---------------------------------------------------------------------------------------------------------------
+
+
+class Writer:
+    """Writes into the segment's file, through a mapping of its own."""
+
+    def __init__(self, things: Things, narrow: bool, chance: random.Random) -> None:
+        name = things.d._address[0]
+        fd = os.open(f"/dev/shm/{name}", os.O_RDWR)
+        self.chance = chance
+        committed = struct.unpack("Q", os.pread(fd, 8, 64))[0]
+        self.m = mmap.mmap(fd, committed)
+        self.end = committed
+        self.locks = {128, 144} | {h._address[1] + 24 for h in [*things.victims, *things.beside]}
+        shut = [part for handle in things.beside for part in self.parts(handle._address[1])]
+        self.shut = {at for at, size in shut}
+        if narrow:
+            ranges = [part for handle in things.victims for part in self.parts(handle._address[1])]
+        else:
+            ranges = [(0, 1500), *((at - 16, 16 + min(size, 2000)) for at, size in self.blocks())]
+        self.places = [at for begin, size in ranges for at in range(begin, begin + size, 8)]
+        self.offsets = [at - 16 for at, _ in self.blocks() if at not in self.shut]
+
+    def word(self, at: int) -> int:
+        return int(struct.unpack_from("Q", self.m, at)[0])
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """Where each block's payload begins, and its bytes."""
+        found, at = [], FIRST
+        while at < self.end and (size := (self.word(at) & 0xFFFFFFFF) * GRAIN):
+            found.append((at + 16, size - 16))
+            at += size
+        return found
+
+    def parts(self, offset: int) -> list[tuple[int, int]]:
+        """The payload of an object's block and, for containers, of its arrays."""
+        kind = self.word(offset + 8) & 0xFFFFFFFF
+        offsets = [offset] + [self.word(offset + at) for at in {19: (48, 56), 20: (48,)}.get(kind, ())]
+        return [(at + 16, (self.word(at) & 0xFFFFFFFF) * GRAIN - 16) for at in offsets if at]
+
+    def strike(self) -> None:
+        chance, at = self.chance, self.chance.choice(self.places)
+        old = self.word(at)
+        other = self.word(chance.choice(self.places))
+        new = chance.choice(
+            [
+                chance.getrandbits(64), old ^ 1 << chance.randrange(64), chance.randrange(256), 0, (1 << 64) - 1, 1 << 63,
+                old + chance.randrange(-8, 9), chance.choice(self.offsets), other if other - 16 not in self.shut else 0,
+                old & ~0xFFFFFFFF | chance.randrange(64), old & 0xFFFFFFFF | chance.randrange(64) << 32, chance.getrandbits(40),
+            ]
+        ) % (1 << 64)  # fmt: skip
+        if at in self.locks and new & OWNERS < 10_000:
+            new |= 0x20000000  # nobody's number
+        struct.pack_into("Q", self.m, at, new)
+
+    def write(self) -> None:
+        begin = time.monotonic()
+        for n in range(STRIKES):
+            self.strike()
+            time.sleep(max(0.0, begin + (n + 1) * SECONDS / STRIKES - time.monotonic()))
+
+
+# --- its victims' users -------------------------------------------------------------------------------------------------------
+
+
+def use(things: Things, narrow: bool, progress: Any, report: int) -> None:
+    """Operations until the time is up. The counts of what came of them go to `report`."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+    resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 30), used + (2 << 30)))  # a damaged pickle may ask for any amount
+    came: collections.Counter[str] = collections.Counter()
+    wrong: list[str] = []
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        name, (operation, ends) = things.chance.choice(list(things.operations().items()))
+        progress[:24] = name.encode()[:24].ljust(24)
+        try:
+            operation()
+            came["answers"] += 1
+        except CorruptedError:
+            came["CorruptedError"] += 1
+        except DamagedPickle:
+            came["of pickle"] += 1
+        except ends:
+            came["its own errors"] += 1
+        except BaseException as error:
+            wrong.append(f"{name}: {error!r}")
+        try:
+            if narrow and not things.beside_is_right():
+                wrong.append(f"a bystander after {name}")
+        except CorruptedError:
+            came["CorruptedError"] += 1
+        except BaseException as error:
+            wrong.append(f"a bystander after {name}: {error!r}")
+        progress[24:32] = struct.pack("Q", sum(came.values()) + len(wrong))
+    os.write(report, pickle.dumps((came, wrong[:20], len(wrong))))
+    os._exit(0)
+
+
+def watched(pids: list[int], progress: list[Any]) -> list[str]:
+    """Waits for the users. What one of them has died of, or was doing when it did nothing more for a second."""
+    left, still, seen, found = dict(enumerate(pids)), [0.0] * len(pids), [b""] * len(pids), []
+    last = time.monotonic()
+    while left:
+        time.sleep(0.01)
+        now = time.monotonic()
+        step, last = min(now - last, 0.05), now  # a processor that is busy elsewhere is nobody's hang
+        for n, pid in list(left.items()):
+            what = progress[n][:24].decode().strip()
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                del left[n]
+                if status:
+                    found.append(f"{what}: ended with status {status}")
+                continue
+            still[n] = still[n] + step if progress[n][24:32] == seen[n] else 0.0
+            seen[n] = progress[n][24:32]
+            if still[n] > HANG:
+                os.kill(pid, signal.SIGABRT)  # faulthandler tells where
+                os.waitpid(pid, 0)
+                del left[n]
+                found.append(f"{what}: nothing for a second")
+    return found
+
+
+def round_of(seed: int, number: int) -> tuple[collections.Counter[str], list[str], int]:
+    """In a process of its own."""
+    chance = random.Random(f"{seed} {number}")
+    narrow = number % 2 == 1
+    things = Things(chance)
+    came: collections.Counter[str] = collections.Counter()
+    wrong: list[str] = []
+    progress = [mmap.mmap(-1, 4096) for _ in range(2)]
+    pipes = [os.pipe() for _ in range(2)]
+    pids = []
+    for n in range(2):
+        pid = os.fork()
+        if not pid:
+            things.chance = random.Random(f"{seed} {number} {n}")
+            use(things, narrow, progress[n], pipes[n][1])
+        os.close(pipes[n][1])
+        pids.append(pid)
+    pid = os.fork()
+    if not pid:
+        Writer(things, narrow, chance).write()
+        os._exit(0)
+    wrong += watched(pids, progress)
+    if os.waitpid(pid, 0)[1]:
+        wrong.append("the writer has died")
+    failed = len(wrong)
+    for read, _ in pipes:
+        with open(read, "rb") as pipe:
+            data = pipe.read()
+        if data:
+            counts, some, many = pickle.loads(data)
+            came += counts
+            wrong += some
+            failed += many
+    came["strikes"] = STRIKES
+    return came, wrong, failed
+
+
+def main() -> int:
+    seed, rounds = int(sys.argv[1]), int(sys.argv[2])
+    first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    faulthandler.enable()
+    came: collections.Counter[str] = collections.Counter()
+    failed = 0
+    for number in range(first, first + rounds):
+        read, write = os.pipe()
+        pid = os.fork()
+        if not pid:
+            os.close(read)
+            with open(write, "wb") as pipe:
+                pipe.write(pickle.dumps(round_of(seed, number)))
+            name = fastshm.heap.default().name
+            os.unlink(f"/dev/shm/{name}")  # whether it could still be left in order is not asked
+            resource_tracker.unregister(f"/{name}", "shared_memory")
+            os._exit(0)
+        os.close(write)
+        with open(read, "rb") as pipe:
+            data = pipe.read()
+        if os.waitpid(pid, 0)[1] or not data:
+            wrong, many = ["the round's own process has died"], 1
+        else:
+            counts, wrong, many = pickle.loads(data)
+            came += counts
+        failed += many
+        for text in wrong:
+            print(f"seed {seed} round {number}: {text}", flush=True)
+    note = ", ".join(f"{came[what]:,} {what}" for what in sorted(came))
+    tried = sum(came.values()) - came["strikes"]
+    print(f"{tried} tried, {failed} failed: {note}")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,406 @@
+/* threads.c: threads at one mapping: everything that shares memory, at once, for a sanitizer to watch.
+ *
+ *   gcc -std=gnu11 -O1 -g -fsanitize=thread -Isrc/fastshm tests/battery/threads.c -o threads -lpthread
+ *   ./threads SEED OPERATIONS [THREADS]
+ *
+ * Each thread does so many operations, drawn from `operations`, on the same few objects, as processes would; at the end all
+ * invariants are asked for, and what was counted must be there. An operation joins by one line.
+ */
+#include "check.h"
+#include "identity.h"
+#include "segment.h"
+
+#include <sys/wait.h>
+
+#define MOST_THREADS 8
+#define SLOTS 3 /* handle slots of a thread's own */
+
+static fs_heap heap;
+static uint64_t table_at, vector_at, array_at, cell_at, mutex_at, inner_at;
+static uint64_t seed, operations_each, counted; /* counted: additions to the cell and to "n" in the table */
+static uint32_t failures;
+
+static void fail(const char *what, int r) {
+    fprintf(stderr, "%s: %d\n", what, r);
+    __atomic_fetch_add(&failures, 1, __ATOMIC_RELAXED);
+}
+
+typedef struct {
+    fs_self me;
+    uint64_t state;
+    int number;
+} worker;
+
+static uint64_t chance(worker *w) { /* splitmix64 */
+    uint64_t z = w->state += 0x9e3779b97f4a7c15;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+}
+
+static fs_table *table(void) { return (fs_table *)(heap.base + table_at); }
+static fs_vector *vector(void) { return (fs_vector *)(heap.base + vector_at); }
+static fs_array *array(void) { return (fs_array *)(heap.base + array_at); }
+static fs_cell *cell(void) { return (fs_cell *)(heap.base + cell_at); }
+static fs_object *mutex(void) { return (fs_object *)(heap.base + mutex_at); }
+
+static uint64_t *slot_of(const worker *w, int n) { return fs_slot_word(&heap, 8 + (uint64_t)(SLOTS * w->number + n)); }
+static uint64_t pin_of(const worker *w, int n) { return fs_offset(&heap, slot_of(w, n)); }
+
+static void expect(const char *what, int r, int other) {
+    if (r != FS_OK && r != other)
+        fail(what, r);
+}
+
+static int repeated(int r) { return r == FS_BUSY || r == FS_INTERRUPTED; } /* waiting, or the heap held by the living */
+
+static fs_value number(uint64_t n) { return (fs_value){FS_V_INT, 0, n, NULL, 0, NULL, 0}; }
+
+static fs_value some(worker *w) {
+    static const char letters[400] = "letters";
+    static __thread uint64_t refs[2];
+    uint64_t r = chance(w);
+    switch (r % 5) {
+    case 0:
+        return (fs_value){FS_V_ASCII_BLOB, 0, 0, letters, r >> 8 & 255, NULL, 0};
+    case 1:
+        return (fs_value){FS_V_OBJECT, 0, inner_at, NULL, 0, NULL, 0};
+    case 2:
+        refs[0] = inner_at;
+        refs[1] = cell_at;
+        return (fs_value){FS_V_PICKLE_BUNDLE, 0, 0, letters, 20, refs, 2};
+    default:
+        return number(r);
+    }
+}
+
+static fs_key key_named(const char *name, char *kept) {
+    fs_key k = {0};
+    strcpy(kept, name);
+    k.bytes = (const unsigned char *)kept;
+    k.length = (uint32_t)strlen(kept);
+    k.total = k.length;
+    k.form = FS_K_STR;
+    fs_key_prepare(&k, table()->seed);
+    return k;
+}
+
+static fs_key key(worker *w, char *kept) {
+    char name[64];
+    unsigned n = chance(w) % 60;
+    snprintf(name, sizeof name, n % 7 ? "k%u" : "a key that is too long to lie in its entry %u", n);
+    return key_named(name, kept);
+}
+
+/* --- operations ---------------------------------------------------------------------------------------------------------- */
+
+static void t_put(worker *w) {
+    char kept[64];
+    fs_key k = key(w, kept);
+    fs_value v = some(w);
+    int r;
+    while (repeated(r = fs_table_put(&w->me, table(), &k, &v, FS_PUT, UINT64_MAX, NULL, NULL)))
+        ;
+    expect("put", r, FS_OK);
+}
+static void t_add(worker *w) {
+    char kept[64];
+    fs_key k = key_named("n", kept);
+    fs_value one = number(1);
+    uint64_t result;
+    int r;
+    while (repeated(r = fs_table_put(&w->me, table(), &k, &one, FS_ADD, UINT64_MAX, NULL, &result)))
+        ;
+    expect("add", r, FS_OK);
+    __atomic_fetch_add(&counted, 1, __ATOMIC_RELAXED);
+}
+static void t_peek(worker *w) {
+    char kept[64], bytes[512];
+    fs_key k = key(w, kept);
+    fs_peek p;
+    p.view.version = 1;
+    for (int i = 0; i < 4; i++) {
+        int r = fs_peek_at(&heap, table(), &k, &p);
+        if (r == FS_OK && fs_owning(p.seen.kind) && !fs_needs_pin(p.seen.kind) && p.seen.size <= sizeof bytes)
+            fs_copy_racy(bytes, p.seen.data, p.seen.size);
+        if ((r == FS_OK || r == FS_MISSING) && fs_peek_valid(table(), &p, r == FS_OK))
+            return;
+    }
+}
+static void t_read(worker *w) {
+    char kept[64];
+    fs_key k = key(w, kept);
+    fs_witness seen;
+    fs_copy c;
+    uint64_t pin = pin_of(w, 0);
+    int r;
+    while (repeated(r = fs_table_read(&w->me, table(), &k, &pin, &c, &seen)))
+        ;
+    expect("read", r, FS_MISSING);
+    if (r == FS_OK)
+        free(c.data);
+    while (repeated(fs_drop(&w->me, slot_of(w, 0))))
+        ;
+}
+static void t_remove(worker *w) {
+    char kept[64];
+    fs_key k = key(w, kept);
+    int r;
+    while (repeated(r = fs_table_remove(&w->me, table(), &k, NULL, UINT64_MAX)))
+        ;
+    expect("remove", r, FS_MISSING);
+}
+static int copied(void *out, const fs_seen *seen) { return fs_copy_out(NULL, seen, NULL, out); }
+static void t_take(worker *w) {
+    char kept[64];
+    fs_key k = key(w, kept);
+    fs_copy c;
+    int r;
+    while (repeated(r = fs_table_take(&w->me, table(), &k, copied, &c)))
+        ;
+    if (r != FS_TYPE)
+        expect("take", r, FS_MISSING);
+    if (r == FS_OK)
+        free(c.data);
+}
+static void t_update(worker *w) {
+    char kept[5][64];
+    fs_key k[5];
+    fs_value v[5];
+    int r;
+    for (int i = 0; i < 5; i++) {
+        k[i] = key(w, kept[i]);
+        v[i] = some(w);
+    }
+    while (repeated(r = fs_table_update(&w->me, table(), k, v, 5, UINT64_MAX)))
+        ;
+    expect("update", r, FS_OK);
+}
+static void t_copy(worker *w) {
+    fs_snapshot s = {0};
+    fs_extent extent;
+    int r;
+    while (repeated(r = fs_table_copy(&w->me, table(), 0, 0, 0, NULL, 0, &s, &extent)))
+        ;
+    expect("copy", r, FS_OK);
+    free(s.buffer);
+}
+static void v_change(worker *w, int what, int64_t i) {
+    fs_value v = some(w);
+    int r;
+    while (repeated(r = fs_vector_change(&w->me, vector(), what, i, &v, 1, FS_ANY_STAMP)))
+        ;
+    expect("vector", r, FS_RANGE);
+}
+static void v_append(worker *w) { v_change(w, FS_EXTEND, 0); }
+static void v_insert(worker *w) { v_change(w, FS_INSERT_ITEM, (int64_t)(chance(w) % 9)); }
+static void v_set(worker *w) { v_change(w, FS_SET_ITEM, (int64_t)(chance(w) % 30)); }
+static void v_delete(worker *w) { v_change(w, FS_DELETE_ITEM, (int64_t)(chance(w) % 9)); }
+static void v_peek(worker *w) {
+    fs_seen s;
+    uint64_t version;
+    char bytes[512];
+    int r = fs_vector_peek(&heap, vector(), (int64_t)(chance(w) % 30), &version, &s);
+    if (r == FS_OK && fs_owning(s.kind) && !fs_needs_pin(s.kind) && s.size <= sizeof bytes)
+        fs_copy_racy(bytes, s.data, s.size);
+    fs_read_valid(&vector()->o.lock, version);
+}
+static void v_copy(worker *w) {
+    fs_items s = {0};
+    uint64_t stamp, pins[SLOTS];
+    int r;
+    for (int i = 0; i < SLOTS; i++)
+        pins[i] = pin_of(w, i);
+    while (repeated(r = fs_vector_copy(&w->me, vector(), 0, 2, 1, pins, SLOTS, &s, &stamp)))
+        ;
+    expect("slice", r, FS_RANGE);
+    free(s.buffer);
+    for (int i = 0; i < SLOTS; i++)
+        while (repeated(fs_drop(&w->me, slot_of(w, i))))
+            ;
+}
+static void v_rearrange(worker *w) {
+    static const int64_t plan[] = {1, 0, -1};
+    fs_value v = some(w);
+    fs_span s;
+    int r = fs_vector_enter(&w->me, vector(), &s);
+    if (r < 0)
+        return;
+    uint64_t stamp = vector()->stamp, n = s.n;
+    fs_vector_leave(&w->me, vector(), r);
+    if (n < 2)
+        return;
+    do
+        r = fs_vector_rearrange(&w->me, vector(), plan, 3, &v, stamp);
+    while (repeated(r));
+    expect("rearrange", r, FS_CHANGED);
+}
+static void a_write(worker *w) {
+    uint64_t items[10];
+    int entered, r;
+    for (int i = 0; i < 10; i++)
+        items[i] = chance(w);
+    while (repeated(entered = fs_array_enter(&w->me, array())))
+        ;
+    while (repeated(r = fs_array_write(&w->me, array(), 8, 0, 2, 10, items)))
+        ;
+    expect("slice of an array", r, FS_OK);
+    fs_array_leave(&w->me, &array()->o, entered);
+}
+static void a_item(worker *w) {
+    char *p = fs_array_data(array()) + chance(w) % 20 * 8;
+    uint64_t version = fs_read_begin(&array()->o.lock);
+    fs_item_read(p, 8);
+    fs_read_valid(&array()->o.lock, version);
+    int entered;
+    while (repeated(entered = fs_array_enter(&w->me, array())))
+        ;
+    fs_item_write(p, 8, fs_item_read(p, 8) + 1);
+    fs_array_leave(&w->me, &array()->o, entered);
+}
+static void c_add(worker *w) {
+    fs_cell *c = cell();
+    int entered;
+    while (repeated(entered = fs_enter(&w->me, &c->o.lock)))
+        ;
+    fs_item_write(&c->value, 8, fs_item_read(&c->value, 8) + 1);
+    fs_array_leave(&w->me, &c->o, entered);
+    __atomic_fetch_add(&counted, 1, __ATOMIC_RELAXED);
+}
+static void c_read(worker *w) {
+    (void)w;
+    uint64_t version = fs_read_begin(&cell()->o.lock);
+    fs_item_read(&cell()->value, 8);
+    fs_read_valid(&cell()->o.lock, version);
+}
+static void section(worker *w) { /* what get_lock() gives, and an operation inside */
+    fs_lock *l = &cell()->o.lock;
+    int entered;
+    while (repeated(entered = fs_enter(&w->me, l)))
+        ;
+    fs_hold_begin(l, entered, 0);
+    c_add(w);
+    fs_hold_end(&w->me, l);
+}
+static void token(worker *w) {
+    static uint64_t guarded; /* by the lock alone */
+    fs_lock *l = &mutex()->lock;
+    while (repeated(fs_lock_wait(&heap, l, w->me.id, -1)))
+        ;
+    guarded++;
+    fs_leave_slow(l);
+}
+static void make_and_drop(worker *w) {
+    fs_object *o;
+    int r;
+    while (repeated(r = fs_object_new(&w->me, 200 + chance(w) % 4000, FS_ARRAY, slot_of(w, 1), &o)))
+        ;
+    expect("make", r, FS_OK);
+    while (repeated(fs_drop(&w->me, slot_of(w, 1))))
+        ;
+}
+static void ticket(worker *w) {
+    uint64_t offset, number;
+    int r;
+    while (repeated(r = fs_ticket_new(&w->me, inner_at, &offset, &number)))
+        ;
+    expect("ticket", r, FS_OK);
+    while (repeated(r = fs_ticket_use(&w->me, offset, number, inner_at, slot_of(w, 2))))
+        ;
+    expect("ticket's use", r, FS_OK);
+    while (repeated(fs_drop(&w->me, slot_of(w, 2))))
+        ;
+}
+static void reap(worker *w) { fs_reap(&w->me); }
+static void bury(worker *w) {
+    if (chance(w) % 16 == 0)
+        fs_bury(&w->me);
+}
+static void check(worker *w) {
+    fs_census census;
+    const char *what = NULL;
+    if (chance(w) % 32 == 0 && fs_check(&w->me, &census, &what) == FS_CORRUPT)
+        fail(what ? what : "check", FS_CORRUPT);
+}
+
+static void (*const operations[])(worker *) = {
+    t_put, t_put, t_add, t_peek, t_peek, t_read, t_remove, t_take, t_update, t_copy, v_append, v_append, v_insert, v_set,
+    v_delete, v_delete, v_peek, v_copy, v_rearrange, a_write, a_item, c_add, c_read, section, token, make_and_drop, ticket,
+    reap, bury, check,
+};
+
+/* --- threads ------------------------------------------------------------------------------------------------------------- */
+
+static void *work(void *argument) {
+    worker *w = argument;
+    if (fs_me(&heap, &w->me) != FS_OK) {
+        fail("identity", 0);
+        return NULL;
+    }
+    w->me.wait = 1;
+    for (uint64_t i = 0; i < operations_each; i++)
+        operations[chance(w) % (sizeof operations / sizeof *operations)](w);
+    return NULL;
+}
+
+static uint64_t made(const fs_self *me, uint64_t slot, uint64_t bytes, uint32_t kind) {
+    fs_object *o;
+    if (fs_object_new(me, bytes, kind, fs_slot_word(&heap, slot), &o) != FS_OK)
+        exit(2);
+    return fs_offset(&heap, o);
+}
+
+int main(int count, char **arguments) {
+    pthread_t threads[MOST_THREADS];
+    worker workers[MOST_THREADS];
+    seed = count > 1 ? strtoull(arguments[1], NULL, 0) : 1;
+    operations_each = count > 2 ? strtoull(arguments[2], NULL, 0) : 10000;
+    int many = count > 3 ? atoi(arguments[3]) : 4;
+    char name[64];
+    snprintf(name, sizeof name, "/dev/shm/fastshm-threads-%d", getpid());
+    int fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd == -1 || ftruncate(fd, 1 << 28) == -1 || fs_identity_start() != FS_OK ||
+        fs_segment_create(&heap, fd, 1 << 28, 0, 0) != FS_OK || fs_heap_register(&heap) != FS_OK)
+        return 2;
+    unlink(name);
+    fs_self me;
+    if (many > MOST_THREADS || fs_me(&heap, &me) != FS_OK)
+        return 2;
+    me.wait = 1;
+    heap.free_count = 0; /* the slots are used by number: 8 for the objects, SLOTS for each thread */
+    table_at = made(&me, 0, sizeof(fs_table), FS_TABLE);
+    vector_at = made(&me, 1, sizeof(fs_vector), FS_VECTOR);
+    array_at = made(&me, 2, FS_ARRAY_DATA + 20 * 8, FS_ARRAY);
+    array()->data = array_at + FS_ARRAY_DATA;
+    array()->count = 20;
+    array()->itemsize = 8;
+    array()->typecode = 'q';
+    cell_at = made(&me, 3, sizeof(fs_cell), FS_CELL);
+    cell()->typecode = 'q';
+    mutex_at = made(&me, 4, sizeof(fs_object), FS_MUTEX);
+    inner_at = made(&me, 5, sizeof(fs_vector), FS_VECTOR);
+    for (int i = 0; i < many; i++) {
+        workers[i] = (worker){.state = seed * 1000 + (uint64_t)i, .number = i};
+        pthread_create(&threads[i], NULL, work, &workers[i]);
+    }
+    for (int i = 0; i < many; i++)
+        pthread_join(threads[i], NULL);
+    char kept[64];
+    fs_key k = key_named("n", kept);
+    fs_copy c = {0};
+    fs_witness seen;
+    int r = fs_table_read(&me, table(), &k, NULL, &c, &seen);
+    if ((r == FS_OK ? c.value : 0) + cell()->value != counted)
+        fail("additions are lost", r);
+    fs_census census;
+    const char *what = NULL;
+    if ((r = fs_check(&me, &census, &what)) != FS_OK)
+        fail(what ? what : "check", r);
+    for (uint64_t slot = 0; slot < 6; slot++)
+        fs_drop(&me, fs_slot_word(&heap, slot));
+    if (fs_reap(&me) != FS_OK || fs_check(&me, &census, &what) != FS_OK || census.tables + census.vectors + census.cells)
+        fail("objects are left when all is dropped", 0);
+    printf("%llu tried, %u failed\n", (unsigned long long)operations_each * (unsigned)many, failures);
+    fs_unmap(&heap);
+    return failures != 0;
+}
