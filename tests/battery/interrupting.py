@@ -359,8 +359,8 @@ def use_in_handlers(trials: Trials, seconds: float) -> None:
         vector.sort(key=str)
         _made = [fastshm.dict(a=INNER), pickle.loads(pickle.dumps(vector))]
 
-    end = time.monotonic() + seconds
     with rival_for_object(value), rival_for_heap(100e-6, 400e-6), storm(handler, 0.002):
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             with trials.trial("work"):
                 work()
