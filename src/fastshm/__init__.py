@@ -5,8 +5,9 @@ A drop-in replacement for multiprocessing's Value, Array, locks and Manager, and
 
 from fastshm import heap
 from fastshm._core import CorruptedError
+from fastshm.collections import Counter
 from fastshm.context import default as _default
-from fastshm.managers import dict, list
+from fastshm.managers import dict, list, live, set
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ __all__ = [
     "BoundedSemaphore",
     "Condition",
     "CorruptedError",
+    "Counter",
     "Event",
     "Lock",
     "Manager",
@@ -41,4 +43,6 @@ __all__ = [
     "dict",
     "heap",
     "list",
+    "live",
+    "set",
 ]

@@ -176,6 +176,8 @@ cdef extern from "check.h" nogil:
 cdef extern from "semaphore.h" nogil:
     const uint32_t FS_MOST_PERMITS
 
+    uint32_t fs_turn_watch(uint32_t *turn, const fs_patience *p)
+    int fs_nap(uint32_t *word, uint32_t seen, fs_patience *p)
     ctypedef struct fs_patience:
         int64_t deadline
         int naps
@@ -295,6 +297,7 @@ cdef extern from "vector.h" nogil:
         fs_object o
         uint64_t n
         uint64_t stamp
+        uint64_t live
 
     ctypedef struct fs_item:
         uint64_t about
@@ -375,6 +378,8 @@ cdef extern from "table.h" nogil:
         uint64_t others
         uint64_t keys_changed
         uint64_t moved
+        uint32_t turn
+        uint32_t live
 
     ctypedef struct fs_record:
         fs_entry entry
@@ -405,6 +410,8 @@ cdef extern from "table.h" nogil:
     int fs_table_read(const fs_self *me, fs_table *t, const fs_key *k, const uint64_t *pin, fs_copy *out, fs_witness *seen)
     int fs_table_remove(const fs_self *me, fs_table *t, const fs_key *k, const fs_witness *seen, uint64_t looked)
     int fs_table_empty(const fs_self *me, fs_table *t)
+    int fs_table_merge(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count, int how,
+                       uint64_t looked)
     int fs_table_update(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count,
                         uint64_t looked)
     int fs_table_copy(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first, const uint64_t *slots,

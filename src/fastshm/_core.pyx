@@ -710,8 +710,16 @@ cdef class Gate(Handle):
         fs_store_release(&(<fs_cell *>self.ref.o).value, 1)
 
 
-cdef Ref gate_ref(object gate):
-    return None if gate is None else (<Gate?>gate).ref
+cdef Ref gate_ref(object beside):
+    """What closes a new object: a gate, or what closes the object beside which it is made."""
+    if beside is None:
+        return None
+    return (<Gate>beside).ref if isinstance(beside, Gate) else (<Handle?>beside).ref.gate
+
+
+cdef Heap heap_of(object beside):
+    """Where a new object is made: where its gate or its neighbour is, else in this process's segment."""
+    return default_heap() if beside is None else (<Handle?>beside).ref.heap
 
 
 # --- locks --------------------------------------------------------------------------------------------------------------------

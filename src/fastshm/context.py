@@ -12,9 +12,9 @@ __all__ = ["Context", "default"]
 class Context:
     """Makes shared objects. They do not depend on a start method, so there is one context for all."""
 
-    def Manager(self) -> managers.SyncManager:
-        """A started manager, which needs no server process."""
-        return managers.Manager()
+    def Manager(self, *, live: bool = False) -> managers.SyncManager:
+        """A started manager, which needs no server process: see fastshm.managers.Manager."""
+        return managers.Manager(live=live)
 
     def Lock(self) -> synchronize.Lock:
         """A non-recursive lock that any process may release."""

@@ -297,6 +297,8 @@ typedef struct {
     uint64_t others;   /* live keys of form FS_K_OTHER */
     uint64_t keys_changed; /* counts inserted and deleted keys */
     uint64_t moved;        /* changes when entry numbers below n may stand for other keys than before */
+    uint32_t turn;         /* of those who wait for a change (wait.h) */
+    uint32_t live;         /* plain dicts and lists that are stored become shared ones */
     fs_redo redo;
 } fs_table;
 
@@ -307,6 +309,7 @@ typedef struct {
     uint64_t n;
     uint64_t capacity;
     uint64_t stamp; /* counts changes */
+    uint64_t live;  /* as that of a table */
     fs_redo redo;
 } fs_vector;
 

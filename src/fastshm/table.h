@@ -22,6 +22,7 @@
 #define FASTSHM_TABLE_H
 
 #include "redo.h"
+#include "wait.h"
 
 #define FS_EMPTY 0ull
 #define FS_DELETED 1ull
@@ -352,11 +353,15 @@ static int fs_table_settle(const fs_self *me, fs_table *t) {
     return fs_redo_settle(me, &t->redo);
 }
 
+/* A change is a plain store, which may still be on its way when `turn` is looked at: who waits finds out when his nap is over. A fence
+ * would cost every change more than that is worth. */
 static inline void fs_table_leave(const fs_self *me, fs_table *t, int entered) {
     if (entered != FS_NESTED) {
         fs_settle(&t->o.lock);
         fs_leave(me, &t->o.lock);
     }
+    if (fs_unlikely(fs_load_relaxed(&t->turn) & FS_TURN_ASLEEP))
+        fs_turn_wake(&t->turn, FS_ALL);
 }
 
 /* The lock, with nothing left over from before. */
@@ -701,14 +706,17 @@ static inline int fs_witness_holds(const fs_witness *w, const fs_table *t, const
     return w->moved == t->moved && w->number == p->number && w->head == p->entry->head && w->value == p->entry->value;
 }
 
-static int fs_table_add(const fs_self *me, fs_table *t, fs_entry *e, const fs_value *val, uint64_t *result) {
-    int64_t sum;
+static inline int fs_sum(const fs_entry *e, const fs_value *val, uint64_t *result) {
     if ((e->kind != FS_V_INT && e->kind != FS_V_BOOL) || val->kind != FS_V_INT)
         return FS_TYPE;
-    if (__builtin_add_overflow((int64_t)e->value, (int64_t)val->value, &sum))
-        return FS_OVERFLOW;
-    fs_value next = {FS_V_INT, 0, (uint64_t)sum, NULL, 0, NULL, 0};
-    *result = (uint64_t)sum;
+    return __builtin_add_overflow((int64_t)e->value, (int64_t)val->value, (int64_t *)result) ? FS_OVERFLOW : FS_OK;
+}
+
+static int fs_table_add(const fs_self *me, fs_table *t, fs_entry *e, const fs_value *val, uint64_t *result) {
+    int r = fs_sum(e, val, result);
+    if (r != FS_OK)
+        return r;
+    fs_value next = {FS_V_INT, 0, *result, NULL, 0, NULL, 0};
     return fs_table_overwrite(me, t, e, &next);
 }
 
@@ -844,11 +852,14 @@ static int fs_batch_log(const fs_self *me, fs_table *t, uint64_t room, fs_entry 
     return FS_OK;
 }
 
-static int fs_batch_put(const fs_self *me, fs_table *t, const fs_view *v, const fs_key *k, const fs_value *val, uint64_t left) {
+static int fs_batch_put(const fs_self *me, fs_table *t, const fs_view *v, const fs_key *k, const fs_value *val, int how,
+                        uint64_t left) {
     fs_redo *r = &t->redo;
     fs_place p;
     uint64_t word = val->value;
     int code = fs_find(me->heap, v, k, &p);
+    if (code == FS_OK && how == FS_ADD && (code = fs_sum(p.entry, val, &word)) != FS_OK)
+        return code;
     if (code == FS_OK) {
         /* An object over itself changes nothing. In the log, it could not be told from an old value that is back already. */
         if (val->kind == FS_V_OBJECT && p.entry->kind == FS_V_OBJECT && p.entry->value == val->value)
@@ -910,9 +921,9 @@ static int fs_batch_put(const fs_self *me, fs_table *t, const fs_view *v, const 
     return FS_OK;
 }
 
-/* All of the items, or none. `looked` as for fs_table_put. */
-FS_UNUSED static int fs_table_update(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count,
-                                     uint64_t looked) {
+/* All of the items, or none: set (FS_PUT), or added to what is there (FS_ADD; each key once). `looked` as for fs_table_put. */
+FS_UNUSED static int fs_table_merge(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count,
+                                    int how, uint64_t looked) {
     int entered = fs_table_enter(me, t);
     if (entered < 0)
         return entered;
@@ -949,7 +960,7 @@ FS_UNUSED static int fs_table_update(const fs_self *me, fs_table *t, const fs_ke
             for (uint64_t i = 0; i < count && code == FS_OK; i++) {
                 if (i + 8 < count)
                     __builtin_prefetch(&v.index[keys[i + 8].hash & v.mask]);
-                code = fs_batch_put(me, t, &v, &keys[i], &values[i], count - i);
+                code = fs_batch_put(me, t, &v, &keys[i], &values[i], how, count - i);
             }
             if (code == FS_OK) {
                 r->drop[0] = r->batch;
@@ -967,6 +978,11 @@ FS_UNUSED static int fs_table_update(const fs_self *me, fs_table *t, const fs_ke
     }
     fs_table_leave(me, t, entered);
     return code;
+}
+
+FS_UNUSED static int fs_table_update(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count,
+                                     uint64_t looked) {
+    return fs_table_merge(me, t, keys, values, count, FS_PUT, looked);
 }
 
 /* --- all of it at one instant -------------------------------------------------------------------------------------------- */

@@ -275,6 +275,11 @@ static void update(void) {
     fs_value v[] = {text('p', 200), number(5), text('q', 90), inner(), text('r', 5)};
     wish(fs_table_update(&me, table(), k, v, 5, UINT64_MAX));
 }
+static void merge(void) {
+    fs_key k[] = {key("int"), key("one more"), key("k3"), key("a second key that is too long to lie in its entry")};
+    fs_value v[] = {number(4), number(5), number(6), number(7)};
+    wish(fs_table_merge(&me, table(), k, v, 4, FS_ADD, UINT64_MAX));
+}
 static void change(int what, int64_t i, fs_value v) { wish(fs_vector_change(&me, vector(), what, i, &v, 1, FS_ANY_STAMP)); }
 static void append_int(void) { change(FS_EXTEND, 0, number(8)); }
 static void append_wide(void) { change(FS_EXTEND, 0, text('z', 100)); }
@@ -468,6 +473,7 @@ static const operation operations[] = {
     {"dict pop", TABLE, fill_table, take_wide},
     {"dict clear", TABLE, fill_table, clear_table},
     {"dict update", TABLE, fill_table, update},
+    {"dict merge of counts", TABLE, fill_to_growth, merge},
     {"dict update with growth", TABLE, fill_to_growth, update},
     {"list append", VECTOR, fill_vector, append_int},
     {"list append, block", VECTOR, fill_vector, append_wide},
