@@ -8,6 +8,7 @@ from fastshm._core import CorruptedError
 from fastshm.collections import Counter
 from fastshm.context import default as _default
 from fastshm.managers import dict, list, live, set
+from fastshm.stores import unlink
 
 __version__ = "0.1.0"
 
@@ -45,4 +46,5 @@ __all__ = [
     "list",
     "live",
     "set",
+    "unlink",
 ]

@@ -47,10 +47,13 @@ cdef extern from "segment.h" nogil:
         uint64_t size
         uint64_t committed
         uint64_t dying
+        uint64_t root
+        uint32_t kept
         fs_lock reaper
         uint64_t tracker_device
         uint64_t tracker_inode
         uint64_t processes
+        uint64_t serial
 
     ctypedef struct fs_switch:
         const uint64_t *closed
@@ -131,6 +134,7 @@ cdef extern from "segment.h" nogil:
     ctypedef struct fs_file:
         pass
     int fs_file_make(const char *path, uint64_t size, fs_file *file)
+    int fs_segment_is_kept(int fd)
     int fs_file_open(const char *path)
     void fs_file_unmake(const char *path, const fs_file *file)
     int fs_segment_create(fs_heap *heap, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode)

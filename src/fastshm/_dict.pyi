@@ -1,7 +1,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, final
 
-from fastshm._core import Handle
+from fastshm._core import Handle, Heap
 
 _D = TypeVar("_D", bound=Dict)
 
@@ -16,7 +16,7 @@ class Snapshot: ...
 
 class Dict(Handle):
     @staticmethod
-    def make(cls: type[_D], beside: Handle | None = None, live: bool = False) -> _D: ...
+    def make(cls: type[_D], beside: Handle | Heap | None = None, live: bool = False) -> _D: ...
     @property
     def live(self) -> bool: ...
     def __getitem__(self, key: Any, /) -> Any: ...

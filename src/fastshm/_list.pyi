@@ -1,7 +1,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar, final
 
-from fastshm._core import Handle
+from fastshm._core import Handle, Heap
 
 _L = TypeVar("_L", bound=List)
 
@@ -13,7 +13,7 @@ class Values: ...
 
 class List(Handle):
     @staticmethod
-    def make(cls: type[_L], beside: Handle | None = None, live: bool = False) -> _L: ...
+    def make(cls: type[_L], beside: Handle | Heap | None = None, live: bool = False) -> _L: ...
     @property
     def live(self) -> bool: ...
     def __len__(self) -> int: ...

@@ -1,7 +1,7 @@
 import sys
 from typing import Any, TypeVar
 
-from fastshm._core import Gate, Handle
+from fastshm._core import Handle
 
 TYPECODES: frozenset[str]
 
@@ -11,7 +11,7 @@ _I = TypeVar("_I", bound=Items)
 class Cell(Handle):
     value: Any
     @staticmethod
-    def make(cls: type[_C], typecode: str, initial: Any, gate: Gate | None = None) -> _C: ...
+    def make(cls: type[_C], typecode: str, initial: Any, gate: Handle | None = None) -> _C: ...
     @property
     def typecode(self) -> str: ...
     def load(self) -> Any: ...
@@ -34,7 +34,7 @@ class Items(Handle):
     form: int
     itemsize: int
     @staticmethod
-    def make(cls: type[_I], typecode: str, count: int, itemsize: int, gate: Gate | None = None) -> _I: ...
+    def make(cls: type[_I], typecode: str, count: int, itemsize: int, gate: Handle | None = None) -> _I: ...
     @property
     def typecode(self) -> str: ...
     def __len__(self) -> int: ...

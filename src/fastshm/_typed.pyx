@@ -16,7 +16,7 @@ from libc.string cimport memcpy
 from fastshm._c cimport *
 from fastshm._calls cimport fs_identify_by
 from fastshm._core cimport (
-    Handle, Ref, check_open, deadline_of, default_heap, enter_object, fail, gate_ref, hold, identify, lock_of, make_handle,
+    Handle, Ref, check_open, deadline_of, enter_object, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle,
     new_ref, retry, unhold,
 )
 
@@ -187,7 +187,7 @@ cdef class Cell(Handle):
         form, size = FORMS[typecode]
         if initial:
             unbox(form, initial[0], &word)
-        cdef Ref ref = new_ref(default_heap(), sizeof(fs_cell), FS_CELL, gate_ref(gate))
+        cdef Ref ref = new_ref(heap_of(gate), sizeof(fs_cell), FS_CELL, gate_ref(gate))
         cdef fs_cell *c = <fs_cell *>ref.o
         c.typecode = ord(typecode)
         fs_item_write(&c.value, size, word)
@@ -397,7 +397,7 @@ cdef class Items(Handle):
             itemsize = FORMS[typecode][1]
         if itemsize == 0 or count > (<uint64_t>1 << 62) // itemsize:
             raise MemoryError("array too large")
-        cdef Ref ref = new_ref(default_heap(), FS_ARRAY_DATA + count * itemsize, FS_ARRAY, gate_ref(gate))
+        cdef Ref ref = new_ref(heap_of(gate), FS_ARRAY_DATA + count * itemsize, FS_ARRAY, gate_ref(gate))
         cdef fs_array *a = <fs_array *>ref.o
         a.data = ref.offset + FS_ARRAY_DATA
         a.count = count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastshm import managers, sharedctypes, synchronize
+from fastshm import managers, sharedctypes, stores, synchronize
 
 __all__ = ["Context", "default"]
 
@@ -12,9 +12,14 @@ __all__ = ["Context", "default"]
 class Context:
     """Makes shared objects. They do not depend on a start method, so there is one context for all."""
 
-    def Manager(self, *, live: bool = False) -> managers.SyncManager:
-        """A started manager, which needs no server process: see fastshm.managers.Manager."""
-        return managers.Manager(live=live)
+    def Manager(self, address: str | None = None, **options: Any) -> managers.SyncManager:
+        """A started manager, which needs no server process: see fastshm.managers.Manager. With an address like "shm://myapp",
+        it is that of a named store: see fastshm.stores.Store."""
+        if address is None:
+            return managers.Manager(**options)
+        store = stores.Store(address, **options)
+        store.start()
+        return store
 
     def Lock(self) -> synchronize.Lock:
         """A non-recursive lock that any process may release."""

@@ -13,7 +13,7 @@
 #include "platform.h"
 
 #define FS_MAGIC 0x6d68737473616601ull /* "\1fastshm" */
-#define FS_FORMAT 2u
+#define FS_FORMAT 3u
 #define FS_STAMP ((uint64_t)FS_FORMAT << 32 | (uint64_t)sizeof(void *) << 16 | FS_BYTE_ORDER)
 
 #define FS_GRAIN 64u /* block sizes and alignment: one cache line */
@@ -348,13 +348,14 @@ typedef struct {
     uint64_t size;
     uint64_t tracker_device, tracker_inode; /* the pipe of the resource tracker that knows this name; 0 for none */
     uint32_t next_id;
-    uint32_t spare;
+    uint32_t kept; /* a store whose name stays when its last user leaves */
     uint64_t line1[2];
 
     /* line 1: read by everybody, written when the segment grows */
     uint64_t committed;
     uint64_t last_size; /* grains of the block that ends at committed, 0 when there is none */
-    uint64_t line2[6];
+    uint64_t root; /* owning: a store's table, by which its objects are found */
+    uint64_t line2[5];
 
     /* line 2 */
     fs_lock heap;  /* allocator, references, processes */

@@ -453,7 +453,7 @@ class BarrierProxy(Proxy, synchronize.Barrier):
 
     _typeid = "Barrier"
 
-    def __init__(self, parties: int, action: Any, timeout: float | None, gate: _core.Gate) -> None:
+    def __init__(self, parties: int, action: Any, timeout: float | None, gate: _core.Handle) -> None:
         _sync.Barrier.__init__(self, parties, gate=gate)
         self._action, self._timeout = action, timeout
 
@@ -517,10 +517,10 @@ _dict.set_deep_copier(lambda d: _plain_all_through(d, {}))
 # --- making them --------------------------------------------------------------------------------------------------------------
 
 
-def _new_dict(gate: _core.Gate | None, args: Any, kwargs: Any, live: bool = False) -> DictProxy:
+def _new_dict(beside: _core.Handle | None, args: Any, kwargs: Any, live: bool = False) -> DictProxy:
     if len(args) > 1:
         raise TypeError(f"dict expected at most 1 argument, got {len(args)}")
-    new = _dict.Dict.make(DictProxy, gate, live)
+    new = _dict.Dict.make(DictProxy, beside, live)
     if live:
         done: builtins.dict[int, Any] = {}
         new.update({key: _live(value, new, done) for key, value in builtins.dict(*args, **kwargs).items()})
@@ -529,15 +529,15 @@ def _new_dict(gate: _core.Gate | None, args: Any, kwargs: Any, live: bool = Fals
     return new
 
 
-def _new_list(gate: _core.Gate | None, sequence: Any, live: bool = False) -> ListProxy:
-    new = _list.List.make(ListProxy, gate, live)
+def _new_list(beside: _core.Handle | None, sequence: Any, live: bool = False) -> ListProxy:
+    new = _list.List.make(ListProxy, beside, live)
     done: builtins.dict[int, Any] = {}
     new.extend([_live(item, new, done) for item in sequence] if live else sequence)
     return new
 
 
-def _new_set(gate: _core.Gate | None, iterable: Any) -> SetProxy:
-    new = SetProxy(_dict.Dict.make(_dict.Dict, gate))
+def _new_set(beside: _core.Handle | None, iterable: Any) -> SetProxy:
+    new = SetProxy(_dict.Dict.make(_dict.Dict, beside))
     new.update(iterable)
     return new
 
@@ -603,8 +603,11 @@ class SyncManager:
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         self._initializer = (initializer, initargs)
-        self._gate = _core.Gate()
+        self._begin()
         self._state = "started"
+
+    def _begin(self) -> None:
+        self._gate = _core.Gate()
 
     def join(self, timeout: float | None = None) -> None:
         if self._server is not None:
@@ -635,7 +638,8 @@ class SyncManager:
     def __reduce__(self) -> Any:
         raise TypeError(f"{type(self).__name__!r} objects do not pickle; their proxies do")
 
-    def _open(self) -> _core.Gate:
+    def _open(self) -> _core.Handle:
+        """Beside what new objects are made."""
         assert self._state == "started" and self._gate is not None, "server not yet started"  # noqa: PT018
         return self._gate
 

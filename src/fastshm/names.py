@@ -18,7 +18,8 @@ from fastshm import _core
 
 FOLDER = "/dev/shm"
 PREFIX = "fastshm-"
-NAME = re.compile(re.escape(PREFIX) + "[0-9a-f]{32}")
+STORE = PREFIX + "store-"  # what a store's own name follows
+NAME = re.compile(re.escape(PREFIX) + "[0-9a-f]{32}|" + re.escape(STORE) + r"[A-Za-z0-9_.-]{1,200}")
 UNFINISHED = 60.0  # seconds after which a segment without a header is taken for one whose maker died
 
 
@@ -84,6 +85,8 @@ def _judged(name: str, remove: bool) -> Verdict | None:
             why = "its making was cut short"
         if not (_core.is_abandoned(fd) if remove else _core.is_unclaimed(fd)):
             return kept("a process uses it")
+        if name.startswith(STORE) and not unfit and _core.is_kept(fd):
+            return kept("it is a store that is kept until it is unlinked")
         return (
             _removed(fd, name, info.st_blocks * 512, why) if remove else Verdict(name, info.st_blocks * 512, True, False, why)
         )
