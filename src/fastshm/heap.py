@@ -162,10 +162,21 @@ def attach(name: str, *, allow_pickle: bool = True) -> Heap:
     That holds however the segment is met, and is not taken back.
     """
     with _opening:
-        heap = _heaps.get(name) or _attach(name)
+        heap = _known(name) or _attach(name)
         if not allow_pickle:
             _refuse_pickles(heap)
         return heap
+
+
+def _known(name: str) -> Heap | None:
+    """The segment of that name that this process has mapped. A store that was unlinked makes room for the next of its name; its
+    handles go on, but do not pickle for others."""
+    heap = _heaps.get(name)
+    if heap is not None and name.startswith(names.STORE) and not names.leads_to(name, heap.file):
+        heap.renamed(f"{name}, unlinked {secrets.token_hex(8)}", b"")
+        _heaps[heap.name] = _heaps.pop(name)
+        return None
+    return heap
 
 
 def _attach(name: str) -> Heap:

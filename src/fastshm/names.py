@@ -102,11 +102,19 @@ def _unfinished_since(fd: int) -> float | None:
     return time.time() - info.st_ctime if os.pread(fd, 8, 0) in (b"", bytes(8)) else None
 
 
+def leads_to(name: str, file: tuple[int, int]) -> bool:
+    """Is that file (device, inode) the one that has the name now?"""
+    try:
+        info = os.lstat(path(name))
+    except FileNotFoundError:
+        return False
+    return (info.st_dev, info.st_ino) == file
+
+
 def remove_if_same(name: str, file: tuple[int, int]) -> bool:
     """Takes the name away, unless it has gone meanwhile or leads to another file than this (device, inode)."""
     try:
-        info = os.lstat(path(name))
-        if (info.st_dev, info.st_ino) == file:
+        if leads_to(name, file):
             os.unlink(path(name))
             return True
     except FileNotFoundError:
