@@ -8,6 +8,7 @@ from fastshm._core import CorruptedError
 from fastshm.collections import Counter
 from fastshm.context import default as _default
 from fastshm.managers import dict, list, live, set
+from fastshm.records import frozen
 from fastshm.stores import unlink
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ __all__ = [
     "Value",
     "__version__",
     "dict",
+    "frozen",
     "heap",
     "list",
     "live",
