@@ -12,6 +12,8 @@ from fastshm._core import CorruptedError
 from fastshm.context import default as _default
 from fastshm.managers import dict as dict
 from fastshm.managers import list as list
+from fastshm.patching import patch as patch
+from fastshm.patching import unpatch as unpatch
 
 __version__ = "0.1.0"
 

@@ -17,15 +17,19 @@ from fastshm import sharedctypes, synchronize
 
 __all__ = ["Empty", "Full", "JoinableQueue", "Queue", "SimpleQueue"]
 
-# The stdlib's own, whatever patching has put in their place since; they are not in the stubs as they are.
-_SimpleQueue: Any = queues.SimpleQueue
-_Queue: Any = queues.Queue
-_JoinableQueue: Any = queues.JoinableQueue
+# The stdlib's own methods, whatever patching has put in their place since; they are not in the stubs.
+_Stdlib: Any = queues
+_queue_init, _queue_state, _queue_set_state, _queue_reset = (
+    getattr(_Stdlib.Queue, name) for name in ("__init__", "__getstate__", "__setstate__", "_reset")
+)
+_simple_init, _simple_state, _simple_set_state = (
+    getattr(_Stdlib.SimpleQueue, name) for name in ("__init__", "__getstate__", "__setstate__")
+)
 
 ATOMIC = select.PIPE_BUF - 4  # bytes of a message that, with its length before it, goes into a pipe whole or not at all
 
 
-class _Locks:
+class Locks:
     """What the stdlib's queues ask their context for."""
 
     Lock = synchronize.Lock
@@ -69,58 +73,80 @@ class _Pipe:
         self.sending.value = 0
 
 
+class _PlainPipe:
+    """That of a queue which was made before the stdlib's classes were patched."""
+
+    def receive(self, reader: Any) -> bytes:
+        message: bytes = reader.recv_bytes()
+        return message
+
+    def send(self, writer: Any, message: Any) -> None:
+        writer.send_bytes(message)
+
+
+_plain = _PlainPipe()
+
+
 def _refuse_torn(mark: Any) -> None:
     if mark.value:
         raise OSError(errno.EIO, "this queue is broken: a process ended in the middle of a message")
 
 
-class SimpleQueue(_SimpleQueue):  # type: ignore[misc]
+def _pipe_of(q: Any) -> _Pipe | _PlainPipe:
+    pipe: _Pipe | _PlainPipe = vars(q).get("_pipe", _plain)
+    return pipe
+
+
+# These methods are put into the stdlib's classes, too: patching.py.
+
+
+class SimpleQueue(_Stdlib.SimpleQueue):  # type: ignore[misc]
     """multiprocessing's SimpleQueue, which outlives those that are killed while they wait at it."""
 
     def __init__(self, *, ctx: Any = None) -> None:
-        _SimpleQueue.__init__(self, ctx=_Locks)
+        _simple_init(self, ctx=Locks)
         self._pipe = _Pipe()
 
     def __getstate__(self) -> Any:
-        return _SimpleQueue.__getstate__(self), self._pipe
+        return _simple_state(self), _pipe_of(self)
 
     def __setstate__(self, state: Any) -> None:
         inherited, self._pipe = state
-        _SimpleQueue.__setstate__(self, inherited)
+        _simple_set_state(self, inherited)
 
     def get(self) -> Any:
         with self._rlock:
-            message = self._pipe.receive(self._reader)
+            message = _pipe_of(self).receive(self._reader)
         return ForkingPickler.loads(message)
 
     def put(self, obj: Any) -> None:
         message = ForkingPickler.dumps(obj)
         with self._wlock:
-            self._pipe.send(self._writer, message)
+            _pipe_of(self).send(self._writer, message)
 
 
-class Queue(_Queue):  # type: ignore[misc]
+class Queue(_Stdlib.Queue):  # type: ignore[misc]
     """multiprocessing's Queue, which outlives those that are killed while they wait at it."""
 
     def __init__(self, maxsize: int = 0, *, ctx: Any = None) -> None:
         self._pipe = _Pipe()
-        _Queue.__init__(self, maxsize, ctx=_Locks)
+        _queue_init(self, maxsize, ctx=Locks)
 
     def __getstate__(self) -> Any:
-        return _Queue.__getstate__(self), self._pipe
+        return _queue_state(self), _pipe_of(self)
 
     def __setstate__(self, state: Any) -> None:
         inherited, self._pipe = state
-        _Queue.__setstate__(self, inherited)
+        _queue_set_state(self, inherited)
 
     def _reset(self, *args: Any, **kwargs: Any) -> None:
-        _Queue._reset(self, *args, **kwargs)
-        pipe, reader, writer = self._pipe, self._reader, self._writer
+        _queue_reset(self, *args, **kwargs)
+        pipe, reader, writer = _pipe_of(self), self._reader, self._writer
         self._recv_bytes = lambda: pipe.receive(reader)
         self._send_bytes = lambda message: pipe.send(writer, message)
 
 
-class JoinableQueue(Queue, _JoinableQueue):  # type: ignore[misc]
+class JoinableQueue(Queue, _Stdlib.JoinableQueue):  # type: ignore[misc]
     """multiprocessing's JoinableQueue, likewise."""
 
     def __init__(self, maxsize: int = 0, *, ctx: Any = None) -> None:
