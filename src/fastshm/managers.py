@@ -10,6 +10,8 @@ import array
 import builtins
 import threading
 from multiprocessing import ProcessError, managers
+from multiprocessing.managers import BaseManager, BaseProxy
+from multiprocessing.managers import SyncManager as _ServedManager
 from typing import Any
 
 from fastshm import _codec, _containers, _core, _dict, _list, _set, _sync, _typed, heap, sharedctypes, synchronize  # noqa: F401  (hooks)
@@ -18,6 +20,8 @@ __all__ = [
     "AcquirerProxy",
     "ArrayProxy",
     "BarrierProxy",
+    "BaseManager",
+    "BaseProxy",
     "BoundedSemaphoreProxy",
     "ConditionProxy",
     "DictProxy",
@@ -592,7 +596,7 @@ class SyncManager:
         self._state = "initial"
         self._live = live
         self._initializer: Any = (None, ())
-        self._server: managers.SyncManager | None = None
+        self._server: _ServedManager | None = None
 
     def start(self, initializer: Any = None, initargs: Any = ()) -> None:
         """Open for service. The initializer runs in the stdlib's server process, if that is ever needed."""
@@ -680,7 +684,7 @@ class SyncManager:
         """The stdlib's own manager, started at its first use."""
         self._open()
         if self._server is None:
-            self._server = managers.SyncManager(*self._server_options, shutdown_timeout=self._shutdown_timeout)
+            self._server = _ServedManager(*self._server_options, shutdown_timeout=self._shutdown_timeout)
             self._server.start(*self._initializer)
         return self._server
 
