@@ -144,6 +144,7 @@ cdef extern from "identity.h" nogil:
     int fs_heap_register(fs_heap *heap)
     int fs_identify(fs_heap *heap, uint32_t *id)
     int fs_me(fs_heap *heap, fs_self *me)
+    bint fs_enter_free(fs_heap *heap, fs_lock *l, fs_self *me)
 
 cdef extern from "reap.h" nogil:
     int fs_reap(const fs_self *me)
