@@ -11,6 +11,7 @@ from fastshm import heap
 from fastshm._core import CorruptedError
 from fastshm.collections import Counter
 from fastshm.context import default as _default
+from fastshm.counter import ShardedCounter
 from fastshm.managers import dict as dict
 from fastshm.managers import list as list
 from fastshm.managers import live
@@ -89,6 +90,7 @@ __all__ = [
     "RawArray",
     "RawValue",
     "Semaphore",
+    "ShardedCounter",
     "SimpleQueue",
     "TimeoutError",
     "Value",

@@ -5,40 +5,35 @@ An operation is inline up to the point where a lock is held by somebody else; th
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.long cimport PyLong_AsUnsignedLongLongMask
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.number cimport PyNumber_AsSsize_t
 from cpython.ref cimport Py_INCREF
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 
 from fastshm._c cimport *
-from fastshm._calls cimport fs_identify_by
+from fastshm._calls cimport check_gate, fs_identify_by, patient, whoami
 from fastshm._core cimport (
     Handle, Ref, check_open, deadline_of, enter_object, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle,
     new_ref, retry, unhold,
 )
+from fastshm._forms cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact, box, operand, unbox, unboxed
 
 fs_identify_by(identify)
 
 cdef extern from "Python.h":
-    int64_t PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
-    double PyFloat_AS_DOUBLE(object number)
-    bint PyLong_CheckExact(object o)
-    bint PyFloat_CheckExact(object o)
     object PyList_New(Py_ssize_t n)
     void PyList_SET_ITEM(object list, Py_ssize_t i, object o)
     object PyFloat_FromDouble(double d)
 
-cdef enum Form:
-    SIGNED, UNSIGNED, DOUBLE, FLOAT, CHAR, WIDE, BOOL, BYTES_ONLY
-
 cdef dict FORMS = {
-    "b": (SIGNED, sizeof(char)), "B": (UNSIGNED, sizeof(char)), "h": (SIGNED, sizeof(short)), "H": (UNSIGNED, sizeof(short)),
-    "i": (SIGNED, sizeof(int)), "I": (UNSIGNED, sizeof(int)), "l": (SIGNED, sizeof(long)), "L": (UNSIGNED, sizeof(long)),
-    "q": (SIGNED, 8), "Q": (UNSIGNED, 8), "f": (FLOAT, 4), "d": (DOUBLE, 8), "c": (CHAR, 1), "?": (BOOL, 1),
-    "u": (WIDE, sizeof(wchar_t)), "w": (WIDE, 4),
+    "b": (FS_SIGNED, sizeof(char)), "h": (FS_SIGNED, sizeof(short)), "i": (FS_SIGNED, sizeof(int)),
+    "l": (FS_SIGNED, sizeof(long)),
+    "B": (FS_UNSIGNED, sizeof(char)), "H": (FS_UNSIGNED, sizeof(short)), "I": (FS_UNSIGNED, sizeof(int)),
+    "L": (FS_UNSIGNED, sizeof(long)), "q": (FS_SIGNED, 8), "Q": (FS_UNSIGNED, 8), "f": (FS_FLOAT, 4), "d": (FS_DOUBLE, 8),
+    "c": (FS_CHAR, 1), "?": (FS_BOOL, 1), "u": (FS_WIDE, sizeof(wchar_t)), "w": (FS_WIDE, 4),
 }
 TYPECODES = frozenset(FORMS)  # ctypes' one-letter codes that have a fast form here
 
@@ -46,134 +41,28 @@ cdef extern from "stddef.h":
     ctypedef Py_UCS4 wchar_t
 
 
-cdef inline object box(int form, uint32_t size, uint64_t word):
-    cdef int shift
-    cdef double d
-    cdef float f
-    cdef uint32_t low
-    if form == SIGNED:
-        shift = 64 - 8 * <int>size
-        return <int64_t>(word << shift) >> shift
-    if form == DOUBLE:
-        memcpy(&d, &word, 8)
-        return d
-    if form == UNSIGNED:
-        return word if size == 8 else word & ((<uint64_t>1 << 8 * size) - 1)
-    if form == FLOAT:
-        low = <uint32_t>word
-        memcpy(&f, &low, 4)
-        return <double>f
-    if form == CHAR:
-        return PyBytes_FromStringAndSize(<char *>&word, 1)
-    if form == BOOL:
-        return (word & 255) != 0
-    return chr(<uint32_t>word)
+cdef object object_of = None
 
 
-cdef int unbox(int form, object value, uint64_t *out) except -1:
-    """The value's bits; what ctypes would refuse is a TypeError, and nothing is written."""
-    cdef double d
-    cdef float f
-    cdef uint32_t low
-    out[0] = 0
-    if form <= UNSIGNED:
-        if isinstance(value, int):
-            out[0] = PyLong_AsUnsignedLongLongMask(value)
-        elif isinstance(value, float) or not hasattr(type(value), "__index__"):
-            raise TypeError(f"'{type(value).__name__}' object cannot be interpreted as an integer")
-        else:
-            out[0] = PyLong_AsUnsignedLongLongMask(value.__index__())
-    elif form == DOUBLE:
-        d = value
-        memcpy(out, &d, 8)
-    elif form == FLOAT:
-        d = value
-        f = <float>d
-        memcpy(&low, &f, 4)
-        out[0] = low
-    elif form == CHAR:
-        if isinstance(value, (bytes, bytearray)) and len(value) == 1:
-            out[0] = <unsigned char>value[0]
-        elif isinstance(value, int) and 0 <= value < 256:
-            out[0] = value
-        else:
-            raise TypeError("one character bytes, bytearray, or an integer in range(256) expected, not " + type(value).__name__)
-    elif form == BOOL:
-        out[0] = 1 if value else 0
-    else:
-        if not isinstance(value, str):
-            raise TypeError(f"unicode string expected instead of {type(value).__name__} instance")
-        if len(value) != 1:
-            raise TypeError("one character unicode string expected")
-        out[0] = ord(value)
-    return 0
+def set_object_hook(hook):
+    """The function that makes the ctypes object on a value's bytes."""
+    global object_of
+    object_of = hook
 
 
-cdef inline int unboxed(int form, object value, uint64_t *out) except -1:
-    """unbox(), with what is met most in front."""
-    cdef int overflow
-    cdef double d
-    if form <= UNSIGNED:
-        if PyLong_CheckExact(value):
-            out[0] = <uint64_t>PyLong_AsLongLongAndOverflow(value, &overflow)
-            if not overflow:
-                return 0
-    elif form == DOUBLE and PyFloat_CheckExact(value):
-        d = PyFloat_AS_DOUBLE(value)
-        memcpy(out, &d, 8)
-        return 0
-    return unbox(form, value, out)
+cdef class Synchronized(Handle):
+    """A value of one simple type, in one cache line, with its lock: see Value. Adds the atomics of C++26.
 
-
-cdef inline uint64_t plus(int form, uint64_t a, uint64_t b, int sign):
-    """Sum of two values' bits; integers wrap as C's unsigned do."""
-    cdef double x, y
-    cdef float f, g
-    cdef uint32_t low
-    cdef uint64_t out = 0
-    if form <= UNSIGNED:
-        return a + b if sign > 0 else a - b
-    if form == DOUBLE:
-        memcpy(&x, &a, 8)
-        memcpy(&y, &b, 8)
-        x = x + sign * y
-        memcpy(&out, &x, 8)
-        return out
-    if form == FLOAT:
-        low = <uint32_t>a
-        memcpy(&f, &low, 4)
-        low = <uint32_t>b
-        memcpy(&g, &low, 4)
-        f = f + sign * g
-        memcpy(&low, &f, 4)
-        return low
-    return a
-
-
-cdef inline int begin(Handle self, fs_object *o, fs_self *me) except -1:
-    """The object's lock for one operation; what it returns goes to end()."""
-    cdef int r
-    if self.ref.switch.closed[0]:
-        check_open(self.ref)
-    if fs_me(self.ref.h, me) == FS_OK:
-        r = fs_enter(me, &o.lock)
-        if r == FS_OK or r == FS_NESTED:
-            return r
-    return enter_object(self.ref, me)
-
-
-cdef inline int end(fs_object *o, fs_self *me, int entered) noexcept:
-    if entered != FS_NESTED:
-        fs_settle(&o.lock)
-        fs_leave(me, &o.lock)
-    return 0
-
-
-cdef class Cell(Handle):
-    """One typed value in one cache line, with its lock."""
+    Each of `load`, `store`, `exchange`, `compare_exchange`, `fetch_add`, `fetch_sub`, `fetch_and`, `fetch_or`, `fetch_xor`,
+    `fetch_max`, `fetch_min` and `add` is one step in the sight of all processes, and waits while somebody else holds the lock.
+    Whoever is killed in one has done it or has not. An operand of the wrong type is a TypeError, and nothing is changed.
+    """
+    # The class of the values themselves, not a base of it: the interpreter calls methods of an object's own class faster.
     cdef fs_cell *c
     cdef int form
     cdef uint32_t size, code
+    cdef dict __dict__
+    cdef object __weakref__
 
     def __cinit__(self):
         self.c = <fs_cell *>self.ref.o
@@ -236,10 +125,10 @@ cdef class Cell(Handle):
         cdef fs_self me
         cdef uint64_t word, old
         unboxed(self.form, new, &word)
-        cdef int entered = begin(self, &self.c.o, &me)
+        cdef int entered = begin(self, &me)
         old = fs_item_read(&self.c.value, self.size)
         fs_item_write(&self.c.value, self.size, word)
-        end(&self.c.o, &me, entered)
+        end(self, &me, entered)
         return cell_boxed(self, old)
 
     def compare_exchange(self, expected, desired, /):
@@ -248,30 +137,93 @@ cdef class Cell(Handle):
         cdef uint64_t was, word
         unboxed(self.form, expected, &was)
         unboxed(self.form, desired, &word)
-        cdef int entered = begin(self, &self.c.o, &me)
-        cdef bint same = truncate(self.size, fs_item_read(&self.c.value, self.size)) == truncate(self.size, was)
+        cdef int entered = begin(self, &me)
+        cdef bint same = fs_item_read(&self.c.value, self.size) == fs_item_bits(self.size, was)
         if same:
             fs_item_write(&self.c.value, self.size, word)
-        end(&self.c.o, &me, entered)
+        end(self, &me, entered)
         return same
 
     def fetch_add(self, n=1, /):
         """Adds n and returns the value before, as one step. Integers wrap around as in C."""
-        cdef uint64_t word
-        cell_numeric(self, n, &word)
-        return cell_boxed(self, cell_change(self, word, 1))
+        return cell_fetch(self, FS_PLUS, n)
 
     def fetch_sub(self, n=1, /):
-        """Subtracts n and returns the value before, as one step."""
-        cdef uint64_t word
-        cell_numeric(self, n, &word)
-        return cell_boxed(self, cell_change(self, word, -1))
+        """Subtracts n and returns the value before, as one step. Integers wrap around as in C."""
+        return cell_fetch(self, FS_MINUS, n)
+
+    def fetch_and(self, n, /):
+        """Keeps the bits that n has, too, and returns the value before, as one step. Integers only."""
+        return cell_fetch(self, FS_AND, n)
+
+    def fetch_or(self, n, /):
+        """Sets the bits of n and returns the value before, as one step. Integers only."""
+        return cell_fetch(self, FS_OR, n)
+
+    def fetch_xor(self, n, /):
+        """Turns the bits of n over and returns the value before, as one step. Integers only."""
+        return cell_fetch(self, FS_XOR, n)
+
+    def fetch_max(self, n, /):
+        """Replaces the value by n where that is greater and returns the value before, as one step.
+
+        Of floats, 0.0 is greater than -0.0, and a NaN is as if it were not there: any number replaces it, and it replaces none.
+        """
+        return cell_fetch(self, FS_MAX, n)
+
+    def fetch_min(self, n, /):
+        """Replaces the value by n where that is less and returns the value before, as one step. Floats: see fetch_max."""
+        return cell_fetch(self, FS_MIN, n)
 
     def add(self, n=1, /):
         """Adds n as one step; the fastest way to count."""
         cdef uint64_t word
-        cell_numeric(self, n, &word)
-        cell_change(self, word, 1)
+        operand(self.form, self.code, FS_PLUS, n, &word)
+        cell_change(self, word, FS_PLUS)
+
+    def wait(self, old, /, timeout=None):
+        """Blocks while the value's bits are those of `old`: True once they are not, False when `timeout` seconds went by.
+
+        Whoever changes the value calls notify_one() or notify_all() afterwards. A change that nobody told of is noticed within
+        milliseconds; one that was taken back before this thread looked may not be. What is done under its lock
+        counts when it is released. RuntimeError when this thread holds the lock and would have to wait.
+        """
+        cdef fs_self me
+        cdef uint64_t was, word = 0
+        unboxed(self.form, old, &was)
+        was = fs_item_bits(self.size, was)
+        cdef fs_patience p = fs_patience(patient(timeout), 0)
+        whoami(self.ref, &me)
+        if fs_cell_look(&me, &self.c.o, 0, self.size, 0, &word) == FS_OK and word != was:
+            return True
+        cdef int r = FS_INTERRUPTED
+        while r == FS_INTERRUPTED:
+            PyErr_CheckSignals()
+            check_gate(self.ref)
+            with nogil:
+                r = fs_cell_wait(&me, self.c, self.size, was, &p)
+        if r == FS_NESTED:
+            raise RuntimeError("this thread holds the value's lock, so nobody else could change it while it waits")
+        if r != FS_OK and r != FS_TIMEOUT:
+            fail(r, self.ref.heap)
+        return r == FS_OK
+
+    def notify_one(self):
+        """Wakes one of those who wait(), if there are any, to look at the value. Costs next to nothing when there are none."""
+        check_open(self.ref)
+        fs_item_notify(&self.c.turn, 1)
+
+    def notify_all(self):
+        """Wakes all of those who wait() to look at the value."""
+        check_open(self.ref)
+        fs_item_notify(&self.c.turn, FS_ALL)
+
+    def get_obj(self):
+        """The ctypes object on the same bytes; what is done through it does not take the lock."""
+        return object_of(self)
+
+    def __repr__(self):
+        return f"<{type(self).__name__} wrapper for {object_of(self)}>"
 
     def get_lock(self):
         """The recursive lock that guards the value."""
@@ -298,51 +250,71 @@ cdef class Cell(Handle):
         PyMem_Free(view.internal)
 
 
-cdef inline object cell_boxed(Cell self, uint64_t word):
+cdef inline int begin(Synchronized self, fs_self *me) except -1:
+    """The value's lock for one operation; what it returns goes to end()."""
+    if not self.ref.switch.closed[0] and fs_enter_free(self.ref.h, &self.c.o.lock, me):
+        return FS_OK
+    return begin_slowly(self, me)
+
+
+cdef int begin_slowly(Synchronized self, fs_self *me) except -1:
+    whoami(self.ref, me)  # this extension's cache is filled by it
+    return enter_object(self.ref, me)
+
+
+cdef inline void end(Synchronized self, fs_self *me, int entered) noexcept:
+    if entered == FS_TAKEN_OVER:
+        fs_settle(&self.c.o.lock)
+    if entered != FS_NESTED:
+        fs_leave(me, &self.c.o.lock)
+
+
+cdef inline object cell_boxed(Synchronized self, uint64_t word):
     return box(self.form, self.size, word)
 
 
-cdef inline uint64_t cell_read(Cell self) except? 0xffffffffffffffff:
-    cdef fs_self me
+cdef inline uint64_t cell_read(Synchronized self) except? 0xffffffffffffffff:
     cdef uint64_t version = fs_read_begin(&self.c.o.lock), word
-    cdef int entered
     if self.ref.switch.closed[0]:
         check_open(self.ref)
     if not version & 1:
         word = fs_item_read(&self.c.value, self.size)
         if fs_read_valid(&self.c.o.lock, version):
             return word
-    entered = begin(self, &self.c.o, &me)
-    word = fs_item_read(&self.c.value, self.size)
-    end(&self.c.o, &me, entered)
+    return cell_read_locked(self)
+
+
+cdef uint64_t cell_read_locked(Synchronized self) except? 0xffffffffffffffff:
+    cdef fs_self me
+    cdef int entered = begin(self, &me)
+    cdef uint64_t word = fs_item_read(&self.c.value, self.size)
+    if entered == FS_OK:
+        fs_settle(&self.c.o.lock)
+    end(self, &me, entered)
     return word
 
 
-cdef inline int cell_write(Cell self, uint64_t word) except -1:
+cdef inline int cell_write(Synchronized self, uint64_t word) except -1:
     cdef fs_self me
-    cdef int entered = begin(self, &self.c.o, &me)
+    cdef int entered = begin(self, &me)
     fs_item_write(&self.c.value, self.size, word)
-    end(&self.c.o, &me, entered)
+    end(self, &me, entered)
     return 0
 
 
-cdef inline uint64_t cell_change(Cell self, uint64_t word, int sign) except? 0xffffffffffffffff:
+cdef inline uint64_t cell_change(Synchronized self, uint64_t word, int what) except? 0xffffffffffffffff:
+    """What the value was."""
     cdef fs_self me
-    cdef int entered = begin(self, &self.c.o, &me)
-    cdef uint64_t old = fs_item_read(&self.c.value, self.size)
-    fs_item_write(&self.c.value, self.size, plus(self.form, old, word, sign))
-    end(&self.c.o, &me, entered)
+    cdef int entered = begin(self, &me)
+    cdef uint64_t old = fs_item_change(&self.c.value, self.form, self.size, what, word)
+    end(self, &me, entered)
     return old
 
 
-cdef inline int cell_numeric(Cell self, object n, uint64_t *word) except -1:
-    if self.form > FLOAT:
-        raise TypeError(f"a {self.typecode!r} value does not add")
-    return unboxed(self.form, n, word)
-
-
-cdef inline uint64_t truncate(uint32_t size, uint64_t word):
-    return word if size == 8 else word & ((<uint64_t>1 << 8 * size) - 1)
+cdef inline object cell_fetch(Synchronized self, int what, object n):
+    cdef uint64_t word
+    operand(self.form, self.code, what, n, &word)
+    return box(self.form, self.size, cell_change(self, word, what))
 
 
 cdef struct Exported:
@@ -415,7 +387,7 @@ cdef class Items(Handle):
         count, size, code = fs_load_relaxed(&a.count), fs_load_u32(&a.itemsize), fs_load_u32(&a.typecode)
         if size == 0 or count > (fs_room(self.ref.h, &a.o.block) - FS_ARRAY_DATA) // size or code > 127:
             fail(FS_CORRUPT, self.ref.heap)
-        known = FORMS.get(chr(code)) if code else (BYTES_ONLY, size)
+        known = FORMS.get(chr(code)) if code else (FS_BYTES_ONLY, size)
         if known is None or known[1] != size:
             fail(FS_CORRUPT, self.ref.heap)
         self.form, self.code = known[0], code
@@ -476,11 +448,11 @@ cdef class Items(Handle):
         cdef Py_ssize_t k
         cdef uint64_t word
         cdef object item
-        if self.form == CHAR:
+        if self.form == FS_CHAR:
             return raw
         cdef object out = PyList_New(n)
         for k in range(n):
-            if self.form == DOUBLE:
+            if self.form == FS_DOUBLE:
                 item = PyFloat_FromDouble((<double *>p)[k])
             else:
                 word = 0
@@ -488,7 +460,7 @@ cdef class Items(Handle):
                 item = box(self.form, size, word)
             Py_INCREF(item)
             PyList_SET_ITEM(out, k, item)
-        return "".join(out) if self.form == WIDE else out
+        return "".join(out) if self.form == FS_WIDE else out
 
     def __setitem__(self, i, value):
         if isinstance(i, slice):
@@ -512,7 +484,7 @@ cdef class Items(Handle):
         cdef uint64_t word
         cdef bytes out
         cdef char *to
-        if self.form == CHAR:
+        if self.form == FS_CHAR:
             if isinstance(values, (bytes, bytearray)):
                 return bytes(values)
             if isinstance(values, str):
@@ -575,22 +547,22 @@ cdef class Items(Handle):
         """Adds n to item i and returns the item before, as one step. Integers wrap around as in C."""
         cdef uint64_t word
         cdef void *p = array_item(self, i)
-        array_numeric(self, n, &word)
-        return box(self.form, self.itemsize, array_change(self, p, word, 1))
+        operand(self.form, self.code, FS_PLUS, n, &word)
+        return box(self.form, self.itemsize, array_change(self, p, word, FS_PLUS))
 
     def fetch_sub(self, i, n=1, /):
         """Subtracts n from item i and returns the item before, as one step."""
         cdef uint64_t word
         cdef void *p = array_item(self, i)
-        array_numeric(self, n, &word)
-        return box(self.form, self.itemsize, array_change(self, p, word, -1))
+        operand(self.form, self.code, FS_MINUS, n, &word)
+        return box(self.form, self.itemsize, array_change(self, p, word, FS_MINUS))
 
     def add(self, i, n=1, /):
         """Adds n to item i as one step."""
         cdef uint64_t word
         cdef void *p = array_item(self, i)
-        array_numeric(self, n, &word)
-        array_change(self, p, word, 1)
+        operand(self.form, self.code, FS_PLUS, n, &word)
+        array_change(self, p, word, FS_PLUS)
 
     def create_memoryview(self):
         """The bytes. The stdlib's reducer of raw ctypes objects calls this."""
@@ -672,16 +644,9 @@ cdef inline int array_write(Items self, void *p, uint64_t word) except -1:
     return 0
 
 
-cdef inline uint64_t array_change(Items self, void *p, uint64_t word, int sign) except? 0xffffffffffffffff:
+cdef inline uint64_t array_change(Items self, void *p, uint64_t word, int what) except? 0xffffffffffffffff:
     cdef fs_self me
     cdef int entered = array_enter(self, &me)
-    cdef uint64_t old = fs_item_read(p, self.itemsize)
-    fs_item_write(p, self.itemsize, plus(self.form, old, word, sign))
+    cdef uint64_t old = fs_item_change(p, self.form, self.itemsize, what, word)
     fs_array_leave(&me, &self.a.o, entered)
     return old
-
-
-cdef inline int array_numeric(Items self, object n, uint64_t *word) except -1:
-    if self.form > FLOAT:
-        raise TypeError(f"{self.typecode!r} items do not add")
-    return unboxed(self.form, n, word)

@@ -1,7 +1,6 @@
 /* array.h: typed cells and arrays under their lock.
  *
- * A cell is one cache line: header, lock and eight bytes of value. An item of up to eight bytes is read and written by one aligned
- * access, so it is never torn and a death never halves it. Wider writes (slices, structures) are staged: the new bytes go to a
+ * A cell is one cache line: header, lock and eight bytes of value. An item of up to eight bytes is one word (item.h). Wider writes (slices, structures) are staged: the new bytes go to a
  * block of their own, `stage_state` commits, and only then are they copied; whoever finds a committed stage copies it again.
  *
  *   stage_state   stage   meaning                                  repair
@@ -15,38 +14,9 @@
 #define FASTSHM_ARRAY_H
 
 #include "alloc.h"
+#include "item.h"
 
 static inline char *fs_array_data(fs_array *a) { return (char *)a + FS_ARRAY_DATA; }
-
-/* One item of 1, 2, 4 or 8 bytes, by one access. */
-static inline uint64_t fs_item_read(const void *p, uint32_t size) {
-    switch (size) {
-    case 1:
-        return fs_load_relaxed((const uint8_t *)p);
-    case 2:
-        return fs_load_relaxed((const uint16_t *)p);
-    case 4:
-        return fs_load_relaxed((const uint32_t *)p);
-    default:
-        return fs_load_relaxed((const uint64_t *)p);
-    }
-}
-
-static inline void fs_item_write(void *p, uint32_t size, uint64_t word) {
-    switch (size) {
-    case 1:
-        fs_store_relaxed((uint8_t *)p, (uint8_t)word);
-        break;
-    case 2:
-        fs_store_relaxed((uint16_t *)p, (uint16_t)word);
-        break;
-    case 4:
-        fs_store_relaxed((uint32_t *)p, (uint32_t)word);
-        break;
-    default:
-        fs_store_relaxed((uint64_t *)p, word);
-    }
-}
 
 static int fs_array_settle(const fs_self *me, fs_array *a) {
     if (fs_likely(!a->stage && !a->stage_state))

@@ -13,6 +13,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from fastshm import _typed, heap, synchronize  # noqa: F401  (heap and synchronize give the core its hooks)
+from fastshm._typed import Synchronized
 
 _stdlib: Any = _sharedctypes  # its types are not in the stubs
 
@@ -119,7 +120,7 @@ def Value(typecode_or_type: Any, *args: Any, lock: Any = True, ctx: Any = None) 
         if code is not None:
             if len(args) > 1:
                 raise TypeError(f"a value of type {typecode_or_type!r} takes one initial value, not {len(args)}")
-            return _typed.Cell.make(Synchronized, code, args)
+            return Synchronized.make(Synchronized, code, args)
     return _with_lock(RawValue(typecode_or_type, *args), lock)
 
 
@@ -179,20 +180,6 @@ def synchronized(obj: Any, lock: Any = None, ctx: Any = None) -> Any:
     return _struct_classes[kind](obj, lock)
 
 
-class Synchronized(_typed.Cell):
-    """A value of one simple type: see Value. Adds the atomics of C11: load, store, exchange, compare_exchange, fetch_add,
-    fetch_sub, and add, which is fetch_add without a result."""
-
-    _object: Any = None
-
-    def get_obj(self) -> Any:
-        """The ctypes object on the same bytes; what is done through it does not take the lock."""
-        return _object_of(self, _types[self.typecode])
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} wrapper for {self.get_obj()}>"
-
-
 class SynchronizedArray(_typed.Items):
     """An array of one simple type: see Array."""
 
@@ -244,7 +231,8 @@ class SynchronizedString(SynchronizedArray):
 
 
 def _object_of(owner: Any, kind: Any) -> Any:
-    known = owner._object and owner._object()
+    known = getattr(owner, "_object", None)
+    known = known and known()
     if known is None:
         known = kind.from_buffer(owner)
         known.__reduce_ex__ = lambda protocol: (_get_obj, (owner,))
@@ -254,6 +242,9 @@ def _object_of(owner: Any, kind: Any) -> Any:
 
 def _get_obj(owner: Any) -> Any:
     return owner.get_obj()
+
+
+_typed.set_object_hook(lambda value: _object_of(value, _types[value.typecode]))
 
 
 # --- wrappers around ctypes objects -------------------------------------------------------------------------------------------
