@@ -234,12 +234,12 @@ def kinds(depth, method):
 
 
 def test_pool_workers_are_patched(patched, method):
-    assert kinds(1, method) == [["fastshm.synchronize", "fastshm.sharedctypes"]] * 2
+    assert kinds(1, method) == [["fastshm.synchronize", "fastshm._typed"]] * 2
 
 
 def test_executor_workers_are_patched(patched, method):
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as executor:
-        assert executor.submit(kinds, 0, method).result() == [["fastshm.synchronize", "fastshm.sharedctypes"]]
+        assert executor.submit(kinds, 0, method).result() == [["fastshm.synchronize", "fastshm._typed"]]
 
 
 def test_children_of_unpatched_processes_are_not_patched(method):

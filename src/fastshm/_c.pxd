@@ -439,6 +439,10 @@ cdef extern from "table.h" nogil:
         uint64_t used
         uint64_t keys_changed
         uint64_t moved
+        uint64_t first
+
+    const uint64_t FS_OLDEST
+    const uint64_t FS_NEWEST
 
     void fs_key_prepare(fs_key *k, uint64_t seed)
     void fs_key_of_word(fs_key *k, uint8_t form, uint8_t display, uint64_t word, uint64_t seed)

@@ -754,8 +754,8 @@ cdef class Dict(Handle):
             if out is not UNSURE and out is not MISSING:
                 return out
 
-    def popitem(self):
-        """Removes and returns the last (key, value)."""
+    def popitem(self, last=True):
+        """Removes and returns the last (key, value), or with last=False the first, in the order of insertion."""
         cdef fs_extent extent
         cdef fs_witness seen
         cdef fs_key k
@@ -765,13 +765,13 @@ cdef class Dict(Handle):
         cdef int tries = 0
         try:
             while True:
-                s = self.snapshot(True, 0, FS_ANY, &extent)
+                s = self.snapshot(True, 0, FS_NEWEST if last else FS_OLDEST, &extent)
                 r = s.next()
                 if r == NULL:
                     raise KeyError("popitem(): dictionary is empty")
                 p = <unsigned char *>r + sizeof(fs_record)
                 item = s.key(r), s.value(r)
-                seen.moved, seen.number = extent.moved, extent.n - 1
+                seen.moved, seen.number = extent.moved, extent.first
                 seen.head, seen.value = r.entry.head, r.entry.value
                 k.bytes, k.length, k.total = p, r.entry.key_length, r.key_total
                 k.form, k.display = r.entry.form & ~FS_KEY_IN_BLOB, r.entry.display

@@ -822,6 +822,14 @@ static inline uint64_t fs_table_last(const fs_view *v) {
     return UINT64_MAX;
 }
 
+static inline uint64_t fs_table_first(const fs_view *v) {
+    if (v->entries)
+        for (uint64_t n = fs_load_relaxed(&v->entries->n), i = 0; i < n && i < v->capacity; i++)
+            if (v->entries->entry[i].kind)
+                return i;
+    return UINT64_MAX;
+}
+
 /* --- many keys as one change --------------------------------------------------------------------------------------------- */
 
 static int fs_batch_log(const fs_self *me, fs_table *t, uint64_t room, fs_entry *e, uint64_t number) {
@@ -1022,7 +1030,7 @@ static inline void fs_entry_copy(fs_entry *to, const fs_entry *from) {
 
 /* Live entries from number `first` on, with the lock held; of one form of key, unless that is 0. `slots` are the offsets of `pin_room`
  * empty handle slots. When more are needed, FS_RANGE with out->pins set, and nothing was pinned. Values are left out unless `values`. */
-FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first,
+FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first, uint64_t end,
                                        const uint64_t *slots, uint64_t pin_room, fs_snapshot *out) {
     fs_heap *heap = me->heap;
     fs_view v;
@@ -1034,6 +1042,7 @@ FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int value
     uint64_t size = 0, pinned = 0, n = fs_load_relaxed(&v.entries->n), made = 0;
     if (n > v.capacity)
         return FS_CORRUPT;
+    n = end < n ? end : n;
     for (int pass = 0; pass < 2; pass++) {
         unsigned char *to = out->buffer;
         uint64_t left = size;
@@ -1097,13 +1106,17 @@ fail:
     return r;
 }
 
+#define FS_NEWEST UINT64_MAX
+#define FS_OLDEST (UINT64_MAX - 1)
+
 /* What a snapshot was taken of, for whoever wants to know what has changed since. */
 typedef struct {
     uint64_t n, used, keys_changed, moved;
+    uint64_t first; /* number of the first entry taken */
 } fs_extent;
 
 /* The same with the lock taken; FS_CHANGED when entry `first` is not what it was at the extent handed in, if first is not 0. With
- * first == UINT64_MAX, the last live entry alone. */
+ * first FS_OLDEST or FS_NEWEST, the first or the last live entry alone. */
 FS_UNUSED static int fs_table_copy(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first,
                                    const uint64_t *slots, uint64_t pin_room, fs_snapshot *out, fs_extent *extent) {
     fs_view v;
@@ -1113,16 +1126,19 @@ FS_UNUSED static int fs_table_copy(const fs_self *me, fs_table *t, int values, u
     int r = fs_view_make(me->heap, t, &v);
     out->buffer = NULL;
     out->count = out->pins = 0;
-    if (r == FS_OK && first == UINT64_MAX)
-        first = fs_table_last(&v);
-    else if (r == FS_OK && first && extent->moved != t->moved)
+    uint64_t end = UINT64_MAX;
+    if (r == FS_OK && (first == FS_OLDEST || first == FS_NEWEST)) {
+        first = first == FS_OLDEST ? fs_table_first(&v) : fs_table_last(&v);
+        end = first == UINT64_MAX ? first : first + 1;
+    } else if (r == FS_OK && first && extent->moved != t->moved)
         r = FS_CHANGED;
     extent->n = v.entries ? v.entries->n : 0;
     extent->used = t->used;
     extent->keys_changed = t->keys_changed;
     extent->moved = t->moved;
+    extent->first = first;
     if (r == FS_OK)
-        r = fs_table_snapshot(me, t, values, form, first, slots, pin_room, out);
+        r = fs_table_snapshot(me, t, values, form, first, end, slots, pin_room, out);
     fs_table_leave(me, t, entered);
     return r;
 }
