@@ -234,9 +234,23 @@ cdef extern from "barrier.h" nogil:
     int fs_barrier_reset(const fs_self *me, fs_barrier *b)
     int fs_barrier_wait(const fs_self *me, fs_barrier *b, uint64_t place, fs_patience *p)
 
-cdef extern from "array.h" nogil:
+cdef extern from "item.h" nogil:
+    enum:
+        FS_SIGNED, FS_UNSIGNED, FS_DOUBLE, FS_FLOAT, FS_CHAR, FS_WIDE, FS_BOOL, FS_BYTES_ONLY
+        FS_PLUS, FS_MINUS, FS_AND, FS_OR, FS_XOR, FS_MAX, FS_MIN
+
     uint64_t fs_item_read(const void *p, uint32_t size)
     void fs_item_write(void *p, uint32_t size, uint64_t word)
+    uint64_t fs_item_bits(uint32_t size, uint64_t word)
+    int64_t fs_item_signed(uint32_t size, uint64_t word)
+    double fs_item_double(uint64_t word)
+    float fs_item_float(uint64_t word)
+    uint64_t fs_double_item(double x)
+    uint64_t fs_float_item(float x)
+    int fs_can_change(int form, int what)
+    uint64_t fs_item_change(void *p, int form, uint32_t size, int what, uint64_t b)
+
+cdef extern from "array.h" nogil:
     int fs_array_enter(const fs_self *me, fs_array *a)
     void fs_array_leave(const fs_self *me, fs_object *o, int entered)
     int fs_array_write(const fs_self *me, fs_array *a, uint64_t size, uint64_t first, uint64_t step, uint64_t count,

@@ -5,11 +5,10 @@ An operation is inline up to the point where a lock is held by somebody else; th
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.long cimport PyLong_AsUnsignedLongLongMask
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.number cimport PyNumber_AsSsize_t
 from cpython.ref cimport Py_INCREF
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 
@@ -19,135 +18,26 @@ from fastshm._core cimport (
     Handle, Ref, check_open, deadline_of, default_heap, enter_object, fail, gate_ref, hold, identify, lock_of, make_handle,
     new_ref, retry, unhold,
 )
+from fastshm._forms cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact, box, operand, unbox, unboxed
 
 fs_identify_by(identify)
 
 cdef extern from "Python.h":
-    int64_t PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
-    double PyFloat_AS_DOUBLE(object number)
-    bint PyLong_CheckExact(object o)
-    bint PyFloat_CheckExact(object o)
     object PyList_New(Py_ssize_t n)
     void PyList_SET_ITEM(object list, Py_ssize_t i, object o)
     object PyFloat_FromDouble(double d)
 
-cdef enum Form:
-    SIGNED, UNSIGNED, DOUBLE, FLOAT, CHAR, WIDE, BOOL, BYTES_ONLY
-
 cdef dict FORMS = {
-    "b": (SIGNED, sizeof(char)), "B": (UNSIGNED, sizeof(char)), "h": (SIGNED, sizeof(short)), "H": (UNSIGNED, sizeof(short)),
-    "i": (SIGNED, sizeof(int)), "I": (UNSIGNED, sizeof(int)), "l": (SIGNED, sizeof(long)), "L": (UNSIGNED, sizeof(long)),
-    "q": (SIGNED, 8), "Q": (UNSIGNED, 8), "f": (FLOAT, 4), "d": (DOUBLE, 8), "c": (CHAR, 1), "?": (BOOL, 1),
-    "u": (WIDE, sizeof(wchar_t)), "w": (WIDE, 4),
+    "b": (FS_SIGNED, sizeof(char)), "h": (FS_SIGNED, sizeof(short)), "i": (FS_SIGNED, sizeof(int)),
+    "l": (FS_SIGNED, sizeof(long)),
+    "B": (FS_UNSIGNED, sizeof(char)), "H": (FS_UNSIGNED, sizeof(short)), "I": (FS_UNSIGNED, sizeof(int)),
+    "L": (FS_UNSIGNED, sizeof(long)), "q": (FS_SIGNED, 8), "Q": (FS_UNSIGNED, 8), "f": (FS_FLOAT, 4), "d": (FS_DOUBLE, 8),
+    "c": (FS_CHAR, 1), "?": (FS_BOOL, 1), "u": (FS_WIDE, sizeof(wchar_t)), "w": (FS_WIDE, 4),
 }
 TYPECODES = frozenset(FORMS)  # ctypes' one-letter codes that have a fast form here
 
 cdef extern from "stddef.h":
     ctypedef Py_UCS4 wchar_t
-
-
-cdef inline object box(int form, uint32_t size, uint64_t word):
-    cdef int shift
-    cdef double d
-    cdef float f
-    cdef uint32_t low
-    if form == SIGNED:
-        shift = 64 - 8 * <int>size
-        return <int64_t>(word << shift) >> shift
-    if form == DOUBLE:
-        memcpy(&d, &word, 8)
-        return d
-    if form == UNSIGNED:
-        return word if size == 8 else word & ((<uint64_t>1 << 8 * size) - 1)
-    if form == FLOAT:
-        low = <uint32_t>word
-        memcpy(&f, &low, 4)
-        return <double>f
-    if form == CHAR:
-        return PyBytes_FromStringAndSize(<char *>&word, 1)
-    if form == BOOL:
-        return (word & 255) != 0
-    return chr(<uint32_t>word)
-
-
-cdef int unbox(int form, object value, uint64_t *out) except -1:
-    """The value's bits; what ctypes would refuse is a TypeError, and nothing is written."""
-    cdef double d
-    cdef float f
-    cdef uint32_t low
-    out[0] = 0
-    if form <= UNSIGNED:
-        if isinstance(value, int):
-            out[0] = PyLong_AsUnsignedLongLongMask(value)
-        elif isinstance(value, float) or not hasattr(type(value), "__index__"):
-            raise TypeError(f"'{type(value).__name__}' object cannot be interpreted as an integer")
-        else:
-            out[0] = PyLong_AsUnsignedLongLongMask(value.__index__())
-    elif form == DOUBLE:
-        d = value
-        memcpy(out, &d, 8)
-    elif form == FLOAT:
-        d = value
-        f = <float>d
-        memcpy(&low, &f, 4)
-        out[0] = low
-    elif form == CHAR:
-        if isinstance(value, (bytes, bytearray)) and len(value) == 1:
-            out[0] = <unsigned char>value[0]
-        elif isinstance(value, int) and 0 <= value < 256:
-            out[0] = value
-        else:
-            raise TypeError("one character bytes, bytearray, or an integer in range(256) expected, not " + type(value).__name__)
-    elif form == BOOL:
-        out[0] = 1 if value else 0
-    else:
-        if not isinstance(value, str):
-            raise TypeError(f"unicode string expected instead of {type(value).__name__} instance")
-        if len(value) != 1:
-            raise TypeError("one character unicode string expected")
-        out[0] = ord(value)
-    return 0
-
-
-cdef inline int unboxed(int form, object value, uint64_t *out) except -1:
-    """unbox(), with what is met most in front."""
-    cdef int overflow
-    cdef double d
-    if form <= UNSIGNED:
-        if PyLong_CheckExact(value):
-            out[0] = <uint64_t>PyLong_AsLongLongAndOverflow(value, &overflow)
-            if not overflow:
-                return 0
-    elif form == DOUBLE and PyFloat_CheckExact(value):
-        d = PyFloat_AS_DOUBLE(value)
-        memcpy(out, &d, 8)
-        return 0
-    return unbox(form, value, out)
-
-
-cdef inline uint64_t plus(int form, uint64_t a, uint64_t b, int sign):
-    """Sum of two values' bits; integers wrap as C's unsigned do."""
-    cdef double x, y
-    cdef float f, g
-    cdef uint32_t low
-    cdef uint64_t out = 0
-    if form <= UNSIGNED:
-        return a + b if sign > 0 else a - b
-    if form == DOUBLE:
-        memcpy(&x, &a, 8)
-        memcpy(&y, &b, 8)
-        x = x + sign * y
-        memcpy(&out, &x, 8)
-        return out
-    if form == FLOAT:
-        low = <uint32_t>a
-        memcpy(&f, &low, 4)
-        low = <uint32_t>b
-        memcpy(&g, &low, 4)
-        f = f + sign * g
-        memcpy(&low, &f, 4)
-        return low
-    return a
 
 
 cdef inline int begin(Handle self, fs_object *o, fs_self *me) except -1:
@@ -249,7 +139,7 @@ cdef class Cell(Handle):
         unboxed(self.form, expected, &was)
         unboxed(self.form, desired, &word)
         cdef int entered = begin(self, &self.c.o, &me)
-        cdef bint same = truncate(self.size, fs_item_read(&self.c.value, self.size)) == truncate(self.size, was)
+        cdef bint same = fs_item_read(&self.c.value, self.size) == fs_item_bits(self.size, was)
         if same:
             fs_item_write(&self.c.value, self.size, word)
         end(&self.c.o, &me, entered)
@@ -258,20 +148,20 @@ cdef class Cell(Handle):
     def fetch_add(self, n=1, /):
         """Adds n and returns the value before, as one step. Integers wrap around as in C."""
         cdef uint64_t word
-        cell_numeric(self, n, &word)
-        return cell_boxed(self, cell_change(self, word, 1))
+        operand(self.form, self.code, FS_PLUS, n, &word)
+        return cell_boxed(self, cell_change(self, word, FS_PLUS))
 
     def fetch_sub(self, n=1, /):
         """Subtracts n and returns the value before, as one step."""
         cdef uint64_t word
-        cell_numeric(self, n, &word)
-        return cell_boxed(self, cell_change(self, word, -1))
+        operand(self.form, self.code, FS_MINUS, n, &word)
+        return cell_boxed(self, cell_change(self, word, FS_MINUS))
 
     def add(self, n=1, /):
         """Adds n as one step; the fastest way to count."""
         cdef uint64_t word
-        cell_numeric(self, n, &word)
-        cell_change(self, word, 1)
+        operand(self.form, self.code, FS_PLUS, n, &word)
+        cell_change(self, word, FS_PLUS)
 
     def get_lock(self):
         """The recursive lock that guards the value."""
@@ -326,23 +216,13 @@ cdef inline int cell_write(Cell self, uint64_t word) except -1:
     return 0
 
 
-cdef inline uint64_t cell_change(Cell self, uint64_t word, int sign) except? 0xffffffffffffffff:
+cdef inline uint64_t cell_change(Cell self, uint64_t word, int what) except? 0xffffffffffffffff:
+    """What the value was."""
     cdef fs_self me
     cdef int entered = begin(self, &self.c.o, &me)
-    cdef uint64_t old = fs_item_read(&self.c.value, self.size)
-    fs_item_write(&self.c.value, self.size, plus(self.form, old, word, sign))
+    cdef uint64_t old = fs_item_change(&self.c.value, self.form, self.size, what, word)
     end(&self.c.o, &me, entered)
     return old
-
-
-cdef inline int cell_numeric(Cell self, object n, uint64_t *word) except -1:
-    if self.form > FLOAT:
-        raise TypeError(f"a {self.typecode!r} value does not add")
-    return unboxed(self.form, n, word)
-
-
-cdef inline uint64_t truncate(uint32_t size, uint64_t word):
-    return word if size == 8 else word & ((<uint64_t>1 << 8 * size) - 1)
 
 
 cdef struct Exported:
@@ -415,7 +295,7 @@ cdef class Items(Handle):
         count, size, code = fs_load_relaxed(&a.count), fs_load_u32(&a.itemsize), fs_load_u32(&a.typecode)
         if size == 0 or count > (fs_room(self.ref.h, &a.o.block) - FS_ARRAY_DATA) // size or code > 127:
             fail(FS_CORRUPT, self.ref.heap)
-        known = FORMS.get(chr(code)) if code else (BYTES_ONLY, size)
+        known = FORMS.get(chr(code)) if code else (FS_BYTES_ONLY, size)
         if known is None or known[1] != size:
             fail(FS_CORRUPT, self.ref.heap)
         self.form, self.code = known[0], code
@@ -476,11 +356,11 @@ cdef class Items(Handle):
         cdef Py_ssize_t k
         cdef uint64_t word
         cdef object item
-        if self.form == CHAR:
+        if self.form == FS_CHAR:
             return raw
         cdef object out = PyList_New(n)
         for k in range(n):
-            if self.form == DOUBLE:
+            if self.form == FS_DOUBLE:
                 item = PyFloat_FromDouble((<double *>p)[k])
             else:
                 word = 0
@@ -488,7 +368,7 @@ cdef class Items(Handle):
                 item = box(self.form, size, word)
             Py_INCREF(item)
             PyList_SET_ITEM(out, k, item)
-        return "".join(out) if self.form == WIDE else out
+        return "".join(out) if self.form == FS_WIDE else out
 
     def __setitem__(self, i, value):
         if isinstance(i, slice):
@@ -512,7 +392,7 @@ cdef class Items(Handle):
         cdef uint64_t word
         cdef bytes out
         cdef char *to
-        if self.form == CHAR:
+        if self.form == FS_CHAR:
             if isinstance(values, (bytes, bytearray)):
                 return bytes(values)
             if isinstance(values, str):
@@ -575,22 +455,22 @@ cdef class Items(Handle):
         """Adds n to item i and returns the item before, as one step. Integers wrap around as in C."""
         cdef uint64_t word
         cdef void *p = array_item(self, i)
-        array_numeric(self, n, &word)
-        return box(self.form, self.itemsize, array_change(self, p, word, 1))
+        operand(self.form, self.code, FS_PLUS, n, &word)
+        return box(self.form, self.itemsize, array_change(self, p, word, FS_PLUS))
 
     def fetch_sub(self, i, n=1, /):
         """Subtracts n from item i and returns the item before, as one step."""
         cdef uint64_t word
         cdef void *p = array_item(self, i)
-        array_numeric(self, n, &word)
-        return box(self.form, self.itemsize, array_change(self, p, word, -1))
+        operand(self.form, self.code, FS_MINUS, n, &word)
+        return box(self.form, self.itemsize, array_change(self, p, word, FS_MINUS))
 
     def add(self, i, n=1, /):
         """Adds n to item i as one step."""
         cdef uint64_t word
         cdef void *p = array_item(self, i)
-        array_numeric(self, n, &word)
-        array_change(self, p, word, 1)
+        operand(self.form, self.code, FS_PLUS, n, &word)
+        array_change(self, p, word, FS_PLUS)
 
     def create_memoryview(self):
         """The bytes. The stdlib's reducer of raw ctypes objects calls this."""
@@ -672,16 +552,9 @@ cdef inline int array_write(Items self, void *p, uint64_t word) except -1:
     return 0
 
 
-cdef inline uint64_t array_change(Items self, void *p, uint64_t word, int sign) except? 0xffffffffffffffff:
+cdef inline uint64_t array_change(Items self, void *p, uint64_t word, int what) except? 0xffffffffffffffff:
     cdef fs_self me
     cdef int entered = array_enter(self, &me)
-    cdef uint64_t old = fs_item_read(p, self.itemsize)
-    fs_item_write(p, self.itemsize, plus(self.form, old, word, sign))
+    cdef uint64_t old = fs_item_change(p, self.form, self.itemsize, what, word)
     fs_array_leave(&me, &self.a.o, entered)
     return old
-
-
-cdef inline int array_numeric(Items self, object n, uint64_t *word) except -1:
-    if self.form > FLOAT:
-        raise TypeError(f"{self.typecode!r} items do not add")
-    return unboxed(self.form, n, word)

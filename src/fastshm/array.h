@@ -1,8 +1,8 @@
 /* array.h: typed cells and arrays under their lock.
  *
- * A cell is one cache line: header, lock and eight bytes of value. An item of up to eight bytes is read and written by one aligned
- * access, so it is never torn and a death never halves it. Wider writes (slices, structures) are staged: the new bytes go to a
- * block of their own, `stage_state` commits, and only then are they copied; whoever finds a committed stage copies it again.
+ * A cell is one cache line: header, lock and eight bytes of value. An item of up to eight bytes is one word (item.h). Wider writes
+ * (slices, structures) are staged: the new bytes go to a block of their own, `stage_state` commits, and only then are they copied;
+ * whoever finds a committed stage copies it again.
  *
  *   stage_state   stage   meaning                                    repair
  *   0             0       nothing under way
@@ -23,36 +23,7 @@
 #define FASTSHM_ARRAY_H
 
 #include "alloc.h"
-
-/* One item of 1, 2, 4 or 8 bytes, by one access. */
-static inline uint64_t fs_item_read(const void *p, uint32_t size) {
-    switch (size) {
-    case 1:
-        return fs_load_relaxed((const uint8_t *)p);
-    case 2:
-        return fs_load_relaxed((const uint16_t *)p);
-    case 4:
-        return fs_load_relaxed((const uint32_t *)p);
-    default:
-        return fs_load_relaxed((const uint64_t *)p);
-    }
-}
-
-static inline void fs_item_write(void *p, uint32_t size, uint64_t word) {
-    switch (size) {
-    case 1:
-        fs_store_relaxed((uint8_t *)p, (uint8_t)word);
-        break;
-    case 2:
-        fs_store_relaxed((uint16_t *)p, (uint16_t)word);
-        break;
-    case 4:
-        fs_store_relaxed((uint32_t *)p, (uint32_t)word);
-        break;
-    default:
-        fs_store_relaxed((uint64_t *)p, word);
-    }
-}
+#include "item.h"
 
 /* --- where the items are ------------------------------------------------------------------------------------------------ */
 
@@ -148,7 +119,9 @@ static inline int fs_array_enter(const fs_self *me, fs_array *a) {
 /* A stage of that many bytes, to be filled: it counts once fs_array_commit is called. */
 static inline int fs_array_stage(const fs_self *me, fs_array *a, uint64_t bytes, char **to) {
     fs_block *b;
-    int r = fs_alloc_to(me, bytes, FS_RAW, &a->stage, &b);
+    int r = fs_drop(me, &a->stage); /* what an earlier step of the same section could not drop */
+    if (r == FS_OK)
+        r = fs_alloc_to(me, bytes, FS_RAW, &a->stage, &b);
     if (r == FS_OK)
         *to = (char *)b + FS_HEADER;
     return r;
@@ -198,11 +171,32 @@ FS_UNUSED static int fs_array_fill(const fs_self *me, fs_array *a, uint64_t size
     return fs_array_commit(me, a, FS_REPEATED, 0, run.count, size);
 }
 
+/* Items from `first` on are changed by those in `source`, each as fs_item_change does it, all as one change. */
+FS_UNUSED static int fs_array_change(const fs_self *me, fs_array *a, uint64_t size, int form, int what, uint64_t first,
+                                     uint64_t count, const void *source) {
+    fs_run run;
+    char *to;
+    int r = fs_run_make(me->heap, a, &run);
+    if (r != FS_OK || run.size != size || size > 8)
+        return FS_CORRUPT;
+    if (first > run.count || count > run.count - first)
+        return FS_RANGE;
+    if (!count)
+        return FS_OK;
+    if ((r = fs_array_stage(me, a, count * size, &to)) != FS_OK)
+        return r;
+    fs_copy_racy(to, run.p + first * size, count * size);
+    fs_items_change(to, form, (uint32_t)size, what, source, count);
+    return fs_array_commit(me, a, FS_COMMITTED, first * size, count, size);
+}
+
 /* To a block with room for `capacity` items. */
 static int fs_array_move(const fs_self *me, fs_array *a, const fs_run *run, uint64_t capacity) {
     fs_heap *heap = me->heap;
     fs_block *b;
-    int r = fs_alloc_to(me, FS_ITEMS_DATA - FS_HEADER + capacity * run->size, FS_ITEMS, &a->stage, &b);
+    int r = fs_drop(me, &a->stage);
+    if (r == FS_OK)
+        r = fs_alloc_to(me, FS_ITEMS_DATA - FS_HEADER + capacity * run->size, FS_ITEMS, &a->stage, &b);
     if (r != FS_OK)
         return r;
     fs_copy_racy((char *)b + FS_ITEMS_DATA, run->p, run->count * run->size);

@@ -144,12 +144,19 @@ static void make_array_with_room(void) {
 
 /* Nothing behind its block that it could grow into. */
 static void hem_in(fs_block *b) {
-    for (int tries = 0; tries < 1000; tries++) {
-        fs_block *after = fs_after(&heap, b, b->size), *made;
+    fs_block *made;
+    if (!*slot_word(SPARE)) {
+        wish(fs_alloc_to(&me, sizeof(fs_handles) - FS_HEADER, FS_RAW, slot_word(SPARE), &made));
+        memset((char *)made + FS_HEADER, 0, sizeof(fs_handles) - FS_HEADER);
+        made->kind = FS_HANDLES;
+    }
+    fs_handles *pieces = (fs_handles *)object(SPARE);
+    for (unsigned i = 0; i < FS_HANDLES_CHUNK; i++) {
+        fs_block *after = fs_after(&heap, b, b->size);
         if (after && after->kind != FS_FREE)
             return;
-        wish(fs_drop(&me, slot_word(SPARE)));
-        wish(fs_alloc_to(&me, (after ? after->size : 1) * FS_GRAIN - FS_HEADER, FS_RAW, slot_word(SPARE), &made));
+        if (!pieces->slot[i])
+            wish(fs_alloc_to(&me, (after ? after->size : 1) * FS_GRAIN - FS_HEADER, FS_RAW, &pieces->slot[i], &made));
     }
     die("an array", "is not hemmed in");
 }
@@ -354,6 +361,15 @@ static void fill_array(void) {
     fs_array_leave(&me, &array()->o, entered);
     wish(r);
 }
+static void add_to_array(void) {
+    int64_t items[30];
+    for (int i = 0; i < 30; i++)
+        items[i] = i;
+    int entered = fs_array_enter(&me, array());
+    int r = fs_array_change(&me, array(), 8, FS_SIGNED, FS_PLUS, 7, 30, items);
+    fs_array_leave(&me, &array()->o, entered);
+    wish(r);
+}
 static void append_item(void) { append_items(1); }
 static void extend_array(void) { append_items(20); }
 static void resize_to(uint64_t count) {
@@ -519,6 +535,7 @@ static const operation operations[] = {
     {"array slice", ARRAY, make_array, write_slice},
     {"array slice, after a move", ARRAY, make_moved_array, write_slice},
     {"array fill", ARRAY, make_array, fill_array},
+    {"array add to many", ARRAY, make_array, add_to_array},
     {"array append, with room", ARRAY, make_array_with_room, append_item},
     {"array extend, with room", ARRAY, make_array_with_room, extend_array},
     {"array append, lengthened", ARRAY, make_array, append_item},
