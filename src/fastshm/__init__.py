@@ -6,6 +6,7 @@ A drop-in replacement for multiprocessing's Value, Array, locks and Manager, and
 from fastshm import heap
 from fastshm._core import CorruptedError
 from fastshm.context import default as _default
+from fastshm.counter import ShardedCounter
 from fastshm.managers import dict, list
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "RawArray",
     "RawValue",
     "Semaphore",
+    "ShardedCounter",
     "Value",
     "__version__",
     "dict",

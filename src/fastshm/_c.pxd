@@ -10,7 +10,7 @@ cdef extern from "segment.h" nogil:
         FS_WHY_NONE, FS_WHY_OWNER, FS_WHY_MODE, FS_WHY_KIND, FS_WHY_SHORT, FS_WHY_MAGIC, FS_WHY_STAMP, FS_WHY_SIZE
         FS_WHY_PAGES
         FS_CELL, FS_ARRAY, FS_MUTEX, FS_TABLE, FS_VECTOR, FS_GATE, FS_LAST_OBJECT
-        FS_SEMAPHORE, FS_EVENT, FS_BOUNDED, FS_WAITERS, FS_BARRIER
+        FS_SEMAPHORE, FS_EVENT, FS_BOUNDED, FS_WAITERS, FS_BARRIER, FS_COUNTER
         FS_HOLD_ABANDONED, FS_HOLD_QUIET, FS_HOLD_COUNT, FS_LOCK_OWNER
         FS_ARRAY_DATA, FS_FIRST, FS_MAGIC, FS_HANDLES_INLINE, FS_HANDLES_CHUNK
 
@@ -34,6 +34,7 @@ cdef extern from "segment.h" nogil:
         fs_object o
         uint64_t value
         uint32_t typecode
+        uint32_t turn
 
     ctypedef struct fs_array:
         fs_object o
@@ -167,6 +168,7 @@ cdef extern from "check.h" nogil:
         uint64_t events
         uint64_t conditions
         uint64_t barriers
+        uint64_t counters
         uint64_t tickets
         uint64_t processes
         uint64_t handles
@@ -249,6 +251,27 @@ cdef extern from "item.h" nogil:
     uint64_t fs_float_item(float x)
     int fs_can_change(int form, int what)
     uint64_t fs_item_change(void *p, int form, uint32_t size, int what, uint64_t b)
+
+cdef extern from "cell.h" nogil:
+    const int FS_ALL
+
+    int fs_cell_look(const fs_self *me, fs_object *o, uint64_t which, uint32_t size, int64_t deadline, uint64_t *word)
+    int fs_cell_wait(const fs_self *me, fs_cell *c, uint32_t size, uint64_t old, fs_patience *p)
+    void fs_item_notify(uint32_t *turn, int count)
+
+cdef extern from "counter.h" nogil:
+    const uint64_t FS_MOST_STRIPES
+
+    ctypedef struct fs_counter:
+        fs_object o
+        uint64_t stripes
+
+    uint64_t fs_counter_bytes(uint64_t stripes)
+    int fs_stripes_fit(uint64_t stripes, uint64_t room)
+    void fs_counter_start(fs_counter *c, uint64_t stripes, uint64_t value)
+    void fs_counter_add(fs_counter *c, unsigned bits, uint32_t id, uint64_t n)
+    uint64_t fs_counter_value(const fs_counter *c, unsigned bits)
+    uint64_t fs_counter_exchange(fs_counter *c, unsigned bits, uint64_t value)
 
 cdef extern from "array.h" nogil:
     int fs_array_enter(const fs_self *me, fs_array *a)

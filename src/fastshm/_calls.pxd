@@ -1,9 +1,9 @@
 """How an extension calls the C layer: who asks, and whether to ask again."""
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 
 from fastshm._c cimport *
-from fastshm._core cimport Ref, check_open, fail, retry
+from fastshm._core cimport Ref, check_open, deadline_of, fail, retry
 
 cdef extern from *:
     """
@@ -27,3 +27,20 @@ cdef inline bint again(int r, fs_self *me) except -1:
         return False
     retry(r, me)
     return True
+
+
+cdef inline int check_gate(Ref ref) except -1:
+    """While waiting: is its manager still there? (When this process ends, its daemon threads end with it, silently.)"""
+    if ref.gate is not None and ref.switch.closed[0] and not ref.h.shut:
+        check_open(ref)
+    return 0
+
+
+cdef inline int check_kind(Ref ref, uint32_t kind) except -1:
+    if ref.o.block.kind != kind:
+        fail(FS_CORRUPT, ref.heap)
+    return 0
+
+
+cdef inline int64_t patient(object timeout) except? -2:
+    return deadline_of(True, timeout)

@@ -11,7 +11,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 
 from fastshm._c cimport *
-from fastshm._calls cimport again, fs_identify_by, whoami
+from fastshm._calls cimport again, check_gate, check_kind, fs_identify_by, patient, whoami
 from fastshm._core cimport (
     Gateway, Handle, Ref, check_open, deadline_of, default_heap, fail, gate_ref, identify, new_ref, retry,
 )
@@ -20,23 +20,6 @@ fs_identify_by(identify)
 
 cdef extern from "Python.h":
     int64_t PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
-
-
-cdef int check_gate(Ref ref) except -1:
-    """While waiting: is its manager still there? (When this process ends, its daemon threads end with it, silently.)"""
-    if ref.gate is not None and ref.switch.closed[0] and not ref.h.shut:
-        check_open(ref)
-    return 0
-
-
-cdef int check_kind(Ref ref, uint32_t kind) except -1:
-    if ref.o.block.kind != kind:
-        fail(FS_CORRUPT, ref.heap)
-    return 0
-
-
-cdef int64_t patient(object timeout) except? -2:
-    return deadline_of(True, timeout)
 
 
 # --- semaphores ---------------------------------------------------------------------------------------------------------------

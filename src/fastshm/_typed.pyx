@@ -5,6 +5,7 @@ An operation is inline up to the point where a lock is held by somebody else; th
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.number cimport PyNumber_AsSsize_t
 from cpython.ref cimport Py_INCREF
@@ -13,7 +14,7 @@ from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 
 from fastshm._c cimport *
-from fastshm._calls cimport fs_identify_by
+from fastshm._calls cimport check_gate, fs_identify_by, patient, whoami
 from fastshm._core cimport (
     Handle, Ref, check_open, deadline_of, default_heap, enter_object, fail, gate_ref, hold, identify, lock_of, make_handle,
     new_ref, retry, unhold,
@@ -147,21 +148,77 @@ cdef class Cell(Handle):
 
     def fetch_add(self, n=1, /):
         """Adds n and returns the value before, as one step. Integers wrap around as in C."""
-        cdef uint64_t word
-        operand(self.form, self.code, FS_PLUS, n, &word)
-        return cell_boxed(self, cell_change(self, word, FS_PLUS))
+        return cell_fetch(self, FS_PLUS, n)
 
     def fetch_sub(self, n=1, /):
-        """Subtracts n and returns the value before, as one step."""
-        cdef uint64_t word
-        operand(self.form, self.code, FS_MINUS, n, &word)
-        return cell_boxed(self, cell_change(self, word, FS_MINUS))
+        """Subtracts n and returns the value before, as one step. Integers wrap around as in C."""
+        return cell_fetch(self, FS_MINUS, n)
+
+    def fetch_and(self, n, /):
+        """Keeps the bits that n has, too, and returns the value before, as one step. Integers only."""
+        return cell_fetch(self, FS_AND, n)
+
+    def fetch_or(self, n, /):
+        """Sets the bits of n and returns the value before, as one step. Integers only."""
+        return cell_fetch(self, FS_OR, n)
+
+    def fetch_xor(self, n, /):
+        """Turns the bits of n over and returns the value before, as one step. Integers only."""
+        return cell_fetch(self, FS_XOR, n)
+
+    def fetch_max(self, n, /):
+        """Replaces the value by n where that is greater and returns the value before, as one step.
+
+        Of floats, 0.0 is greater than -0.0, and a NaN is as if it were not there: any number replaces it, and it replaces none.
+        """
+        return cell_fetch(self, FS_MAX, n)
+
+    def fetch_min(self, n, /):
+        """Replaces the value by n where that is less and returns the value before, as one step. Floats: see fetch_max."""
+        return cell_fetch(self, FS_MIN, n)
 
     def add(self, n=1, /):
         """Adds n as one step; the fastest way to count."""
         cdef uint64_t word
         operand(self.form, self.code, FS_PLUS, n, &word)
         cell_change(self, word, FS_PLUS)
+
+    def wait(self, old, /, timeout=None):
+        """Blocks while the value's bits are those of `old`: True once they are not, False when `timeout` seconds went by.
+
+        Whoever changes the value calls notify_one() or notify_all() afterwards. A change that nobody told of is noticed within
+        milliseconds; one that was taken back before this thread looked may not be. What somebody does who holds the value's lock
+        counts when he releases it. RuntimeError when this thread holds the lock and would have to wait.
+        """
+        cdef fs_self me
+        cdef uint64_t was, word = 0
+        unboxed(self.form, old, &was)
+        was = fs_item_bits(self.size, was)
+        cdef fs_patience p = fs_patience(patient(timeout), 0)
+        whoami(self.ref, &me)
+        if fs_cell_look(&me, &self.c.o, 0, self.size, 0, &word) == FS_OK and word != was:
+            return True
+        cdef int r = FS_INTERRUPTED
+        while r == FS_INTERRUPTED:
+            PyErr_CheckSignals()
+            check_gate(self.ref)
+            with nogil:
+                r = fs_cell_wait(&me, self.c, self.size, was, &p)
+        if r == FS_NESTED:
+            raise RuntimeError("this thread holds the value's lock, so nobody else could change it while it waits")
+        if r != FS_OK and r != FS_TIMEOUT:
+            fail(r, self.ref.heap)
+        return r == FS_OK
+
+    def notify_one(self):
+        """Wakes one of those who wait(), if there are any, to look at the value. Costs next to nothing when there are none."""
+        check_open(self.ref)
+        fs_item_notify(&self.c.turn, 1)
+
+    def notify_all(self):
+        """Wakes all of those who wait() to look at the value."""
+        check_open(self.ref)
+        fs_item_notify(&self.c.turn, FS_ALL)
 
     def get_lock(self):
         """The recursive lock that guards the value."""
@@ -223,6 +280,12 @@ cdef inline uint64_t cell_change(Cell self, uint64_t word, int what) except? 0xf
     cdef uint64_t old = fs_item_change(&self.c.value, self.form, self.size, what, word)
     end(&self.c.o, &me, entered)
     return old
+
+
+cdef inline object cell_fetch(Cell self, int what, object n):
+    cdef uint64_t word
+    operand(self.form, self.code, what, n, &word)
+    return box(self.form, self.size, cell_change(self, word, what))
 
 
 cdef struct Exported:

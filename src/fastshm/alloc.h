@@ -446,6 +446,7 @@ static inline int fs_is_leaf(const fs_block *b) {
     case FS_SEMAPHORE:
     case FS_EVENT:
     case FS_BARRIER:
+    case FS_COUNTER:
         return !((const fs_object *)b)->gate;
     case FS_ARRAY:
         return b->size >= FS_ARRAY_DATA / FS_GRAIN && !((const fs_object *)b)->gate && !((const fs_array *)b)->stage &&

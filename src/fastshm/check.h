@@ -57,7 +57,7 @@ typedef struct {
     uint64_t bytes_free; /* bytes_used + bytes_free + FS_FIRST == committed */
     uint64_t blocks;     /* in use */
     uint64_t cells, arrays, locks, tables, vectors, gates, tickets, processes;
-    uint64_t semaphores, events, conditions, barriers;
+    uint64_t semaphores, events, conditions, barriers, counters;
     uint64_t handles; /* handle slots that refer to something */
 } fs_census;
 
@@ -921,6 +921,13 @@ static int fs_check_object(fs_walk *w, fs_object *o, uint32_t kind, int dying) {
     case FS_BARRIER:
         c->barriers += !dying;
         return dying ? FS_OK : fs_check_barrier(w, (fs_barrier *)o);
+    case FS_COUNTER: {
+        uint64_t stripes = fs_load_relaxed(&((fs_counter *)o)->stripes);
+        c->counters += !dying;
+        if (stripes && !fs_stripes_fit(stripes, fs_room(w->heap, &o->block)))
+            return FS_BROKEN(w, "K1: a counter's stripes are no power of two or do not fit in its block");
+        return FS_OK;
+    }
     case FS_ARRAY:
         c->arrays += !dying;
         return fs_check_array(w, (fs_array *)o);

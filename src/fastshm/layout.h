@@ -52,7 +52,8 @@ enum {
     FS_BOUNDED = 24,
     FS_WAITERS = 25,  /* of a condition */
     FS_BARRIER = 26,
-    FS_LAST_OBJECT = 26,
+    FS_COUNTER = 27,
+    FS_LAST_OBJECT = 27,
     FS_DYING = 0x100, /* flag: no references; on the dying list */
 };
 
@@ -75,8 +76,20 @@ typedef struct {
     fs_object o;
     uint64_t value;
     uint32_t typecode;
-    uint32_t spare;
+    uint32_t turn; /* those sleep on it who wait for another value: cell.h */
 } fs_cell;
+
+typedef struct {
+    uint64_t n;
+    uint64_t pad[7];
+} fs_stripe;
+
+typedef struct {
+    fs_object o;
+    uint64_t base; /* of the sum, so much has been taken out */
+    uint64_t stripes;
+    fs_stripe stripe[];
+} fs_counter;
 
 typedef struct {
     fs_object o;
@@ -380,6 +393,7 @@ typedef struct {
 _Static_assert(sizeof(fs_super) <= FS_FIRST, "the superblock is one page");
 _Static_assert(sizeof(fs_block) == FS_HEADER, "block header");
 _Static_assert(sizeof(fs_cell) == FS_GRAIN, "a value costs one cache line");
+_Static_assert(sizeof(fs_stripe) == FS_GRAIN && sizeof(fs_counter) == FS_GRAIN, "no two stripes share a cache line");
 _Static_assert(sizeof(fs_semaphore) == FS_GRAIN, "a semaphore costs one cache line");
 _Static_assert(sizeof(fs_share) == 8 && sizeof(fs_seat) == 8, "each is read and written as one word");
 _Static_assert(sizeof(fs_entry) == FS_GRAIN, "an entry costs one cache line");

@@ -213,6 +213,8 @@ FS_UNUSED static uint64_t fs_kind_size(uint32_t kind) {
         return sizeof(fs_waiters);
     case FS_BARRIER:
         return sizeof(fs_barrier);
+    case FS_COUNTER:
+        return sizeof(fs_counter);
     default:
         return 0;
     }

@@ -12,6 +12,8 @@
 #include "array.h"
 #include "barrier.h"
 #include "bounded.h"
+#include "cell.h"
+#include "counter.h"
 #include "registry.h"
 #include "semaphore.h"
 #include "table.h"
@@ -147,6 +149,7 @@ static int fs_empty_block(const fs_self *me, fs_block *b) {
     case FS_SEMAPHORE:
     case FS_EVENT:
     case FS_BARRIER:
+    case FS_COUNTER:
         break;
     default:
         return FS_CORRUPT;

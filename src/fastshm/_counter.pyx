@@ -1,0 +1,88 @@
+"""A counter for many writers: counter.h between Python objects and words."""
+
+from os import cpu_count
+
+from libc.stdint cimport uint64_t
+
+from fastshm._c cimport *
+from fastshm._calls cimport fs_identify_by, whoami
+from fastshm._core cimport Handle, Ref, check_open, default_heap, fail, identify, new_ref
+from fastshm._forms cimport box, unboxed
+
+fs_identify_by(identify)
+
+cdef uint64_t fewest = 8
+
+
+cdef uint64_t stripes_for(object processors):
+    """Four for each processor, so that few of those that run at once meet in one."""
+    cdef uint64_t n = fewest
+    while n < FS_MOST_STRIPES and n < 4 * processors:
+        n *= 2
+    return n
+
+
+cdef class Stripes(Handle):
+    cdef fs_counter *c
+    cdef unsigned bits
+
+    def __cinit__(self):
+        self.c = <fs_counter *>self.ref.o
+        self.bits = 1
+
+    def __init__(self, value=0):
+        cdef uint64_t word, stripes = stripes_for(cpu_count() or 1)
+        unboxed(FS_SIGNED, value, &word)
+        cdef Ref ref = new_ref(default_heap(), fs_counter_bytes(stripes), FS_COUNTER, None)
+        fs_counter_start(<fs_counter *>ref.o, stripes, word)
+        self.ref = ref
+        self.bind()
+
+    cdef int bind(self) except -1:
+        cdef fs_counter *c = <fs_counter *>fs_kind_at(self.ref.h, self.ref.offset, FS_COUNTER, sizeof(fs_counter))
+        cdef uint64_t stripes
+        cdef unsigned bits = 1
+        if c == NULL:
+            fail(FS_CORRUPT, self.ref.heap)
+        stripes = fs_load_relaxed(&c.stripes)
+        if not fs_stripes_fit(stripes, fs_room(self.ref.h, &c.o.block)):
+            fail(FS_CORRUPT, self.ref.heap)
+        while <uint64_t>1 << bits < stripes:
+            bits += 1
+        self.c = c
+        self.bits = bits
+        return 0
+
+    def add(self, n=1, /):
+        """Adds n, by one atomic instruction and without a lock."""
+        cdef fs_self me
+        cdef uint64_t word
+        unboxed(FS_SIGNED, n, &word)
+        whoami(self.ref, &me)
+        fs_counter_add(self.c, self.bits, me.id, word)
+
+    def sub(self, n=1, /):
+        """Subtracts n, likewise."""
+        cdef fs_self me
+        cdef uint64_t word
+        unboxed(FS_SIGNED, n, &word)
+        whoami(self.ref, &me)
+        fs_counter_add(self.c, self.bits, me.id, 0 - word)
+
+    @property
+    def value(self):
+        """The sum of all that was added and not taken out."""
+        check_open(self.ref)
+        return box(FS_SIGNED, 8, fs_counter_value(self.c, self.bits))
+
+    def exchange(self, new=0, /):
+        """Takes out all there is, leaves `new`, and returns what was taken."""
+        cdef uint64_t word
+        unboxed(FS_SIGNED, new, &word)
+        check_open(self.ref)
+        return box(FS_SIGNED, 8, fs_counter_exchange(self.c, self.bits, word))
+
+    def reset(self):
+        """Takes out all there is."""
+        check_open(self.ref)
+        fs_counter_exchange(self.c, self.bits, 0)
