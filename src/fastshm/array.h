@@ -23,7 +23,7 @@
 #define FASTSHM_ARRAY_H
 
 #include "alloc.h"
-#include "item.h"
+#include "cell.h"
 
 /* --- where the items are ------------------------------------------------------------------------------------------------ */
 
@@ -97,8 +97,8 @@ static inline void fs_array_leave(const fs_self *me, fs_object *o, int entered) 
     }
 }
 
-static inline int fs_array_enter(const fs_self *me, fs_array *a) {
-    int entered = fs_enter(me, &a->o.lock);
+/* After the lock was taken: with no write of others left half done. */
+static inline int fs_array_entered(const fs_self *me, fs_array *a, int entered) {
     if (entered < 0)
         return entered;
     int r = fs_array_settle(me, a);
@@ -112,6 +112,10 @@ static inline int fs_array_enter(const fs_self *me, fs_array *a) {
         return r;
     }
     return entered;
+}
+
+static inline int fs_array_enter(const fs_self *me, fs_array *a) {
+    return fs_array_entered(me, a, fs_enter(me, &a->o.lock));
 }
 
 /* --- operations, with the lock held -------------------------------------------------------------------------------------- */
@@ -171,13 +175,14 @@ FS_UNUSED static int fs_array_fill(const fs_self *me, fs_array *a, uint64_t size
     return fs_array_commit(me, a, FS_REPEATED, 0, run.count, size);
 }
 
-/* Items from `first` on are changed by those in `source`, each as fs_item_change does it, all as one change. */
-FS_UNUSED static int fs_array_change(const fs_self *me, fs_array *a, uint64_t size, int form, int what, uint64_t first,
-                                     uint64_t count, const void *source) {
+/* Items from `first` on are changed by those in `source`, as one change: each number in them, of `unit` bytes, as fs_item_change does
+ * it. */
+FS_UNUSED static int fs_array_change(const fs_self *me, fs_array *a, uint64_t size, int form, uint32_t unit, int what,
+                                     uint64_t first, uint64_t count, const void *source) {
     fs_run run;
     char *to;
     int r = fs_run_make(me->heap, a, &run);
-    if (r != FS_OK || run.size != size || size > 8)
+    if (r != FS_OK || run.size != size)
         return FS_CORRUPT;
     if (first > run.count || count > run.count - first)
         return FS_RANGE;
@@ -186,7 +191,7 @@ FS_UNUSED static int fs_array_change(const fs_self *me, fs_array *a, uint64_t si
     if ((r = fs_array_stage(me, a, count * size, &to)) != FS_OK)
         return r;
     fs_copy_racy(to, run.p + first * size, count * size);
-    fs_items_change(to, form, (uint32_t)size, what, source, count);
+    fs_items_change(to, form, unit, what, source, count * size / unit);
     return fs_array_commit(me, a, FS_COMMITTED, first * size, count, size);
 }
 
@@ -264,16 +269,45 @@ FS_UNUSED static int fs_array_resize(const fs_self *me, fs_array *a, uint64_t si
     return FS_OK;
 }
 
+/* --- waiting ------------------------------------------------------------------------------------------------------------- */
+
+/* fs_item_look at what lies `which` bytes behind the first item's begin; FS_RANGE when no item does. */
+static int fs_array_look(const fs_self *me, fs_object *o, uint64_t which, uint32_t size, int64_t deadline, uint64_t *word) {
+    fs_array *a = (fs_array *)o;
+    fs_run run;
+    uint64_t version = fs_read_begin(&o->lock);
+    if (!(version & 1) && fs_run_make(me->heap, a, &run) == FS_OK && which < run.count * run.size) {
+        *word = fs_item_read(run.p + which, size);
+        if (fs_read_valid(&o->lock, version))
+            return FS_OK;
+    }
+    fs_self patient = {me->heap, me->id, deadline != 0};
+    int entered = fs_array_entered(&patient, a, fs_enter_until(me, &o->lock, deadline));
+    if (entered < 0)
+        return entered == FS_BUSY ? FS_TIMEOUT : entered;
+    int r = fs_run_make(me->heap, a, &run);
+    if (r == FS_OK && which >= run.count * run.size)
+        r = FS_RANGE;
+    if (r == FS_OK)
+        *word = fs_item_read(run.p + which, size);
+    fs_array_leave(me, o, entered);
+    return r == FS_OK && entered == FS_NESTED ? FS_NESTED : r;
+}
+
+FS_UNUSED static int fs_array_wait(const fs_self *me, fs_array *a, uint64_t which, uint32_t size, uint64_t old, fs_patience *p) {
+    return fs_item_wait(me, &a->o, &a->turn, fs_array_look, which, size, old, p);
+}
+
 /* --- views --------------------------------------------------------------------------------------------------------------- */
 
-/* A reference of its own to the block that the items are in, and where they are. FS_MISSING: they are in the object itself. The
- * array's lock is not needed. */
+/* A reference of its own to the block that the items are in (unless `slot` is NULL), and where they are. FS_MISSING: none was needed,
+ * as they are in the object itself. The array's lock is not needed. */
 FS_UNUSED static int fs_array_pin(const fs_self *me, fs_array *a, uint64_t *slot, fs_run *run) {
     int r = fs_heap_enter(me); /* no move comes in between */
     if (r < 0)
         return r;
     r = fs_run_make(me->heap, a, run);
-    if (r == FS_OK && !run->items) {
+    if (r == FS_OK && (!run->items || !slot)) {
         fs_heap_leave(me);
         return FS_MISSING;
     }

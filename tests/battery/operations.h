@@ -366,7 +366,7 @@ static void add_to_array(void) {
     for (int i = 0; i < 30; i++)
         items[i] = i;
     int entered = fs_array_enter(&me, array());
-    int r = fs_array_change(&me, array(), 8, FS_SIGNED, FS_PLUS, 7, 30, items);
+    int r = fs_array_change(&me, array(), 8, FS_SIGNED, 8, FS_PLUS, 7, 30, items);
     fs_array_leave(&me, &array()->o, entered);
     wish(r);
 }
