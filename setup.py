@@ -43,7 +43,10 @@ elsewhere = ("FASTSHM_IDENTITY_ELSEWHERE", "1")  # one extension keeps the ident
 extensions = [
     extension("_core"),
     extension("_set"),
-    *(extension(name, elsewhere) for name in ("_typed", "_codec", "_containers", "_dict", "_list", "_sync", "_counter")),
+    *(
+        extension(name, elsewhere)
+        for name in ("_typed", "_array", "_codec", "_containers", "_dict", "_list", "_sync", "_counter")
+    ),
 ]
 directives = {
     "language_level": 3,

@@ -38,10 +38,11 @@ cdef extern from "segment.h" nogil:
 
     ctypedef struct fs_array:
         fs_object o
-        uint64_t data
+        uint64_t items
         uint64_t count
         uint32_t itemsize
         uint32_t typecode
+        uint32_t turn
 
     ctypedef struct fs_super:
         uint64_t magic
@@ -107,6 +108,8 @@ cdef extern from "segment.h" nogil:
     int fs_enter(const fs_self *me, fs_lock *l)
     void fs_leave(const fs_self *me, fs_lock *l)
     void fs_leave_slow(fs_lock *l)
+    void fs_leave_entered(const fs_self *me, fs_lock *l, int entered)
+    void fs_crash_order()
     int fs_is_mine(const fs_self *me, const fs_lock *l)
     uint64_t fs_read_begin(const fs_lock *l)
     int fs_read_valid(const fs_lock *l, uint64_t version)
@@ -281,10 +284,26 @@ cdef extern from "counter.h" nogil:
     uint64_t fs_counter_exchange(fs_counter *c, unsigned bits, uint64_t value)
 
 cdef extern from "array.h" nogil:
+    ctypedef struct fs_run:
+        char *p
+        uint64_t items
+        uint64_t count
+        uint64_t capacity
+        uint64_t size
+
+    int fs_run_make(fs_heap *heap, fs_array *a, fs_run *run)
     int fs_array_enter(const fs_self *me, fs_array *a)
     void fs_array_leave(const fs_self *me, fs_object *o, int entered)
     int fs_array_write(const fs_self *me, fs_array *a, uint64_t size, uint64_t first, uint64_t step, uint64_t count,
                        const void *source)
+    int fs_array_fill(const fs_self *me, fs_array *a, uint64_t size, const void *source)
+    int fs_array_change(const fs_self *me, fs_array *a, uint64_t size, int form, uint32_t unit, int what, uint64_t first,
+                        uint64_t count, const void *source)
+    int fs_array_extend(const fs_self *me, fs_array *a, uint64_t size, uint64_t count, const void *source)
+    int fs_array_resize(const fs_self *me, fs_array *a, uint64_t size, uint64_t count)
+    int fs_array_look(const fs_self *me, fs_object *o, uint64_t which, uint32_t size, int64_t deadline, uint64_t *word)
+    int fs_array_wait(const fs_self *me, fs_array *a, uint64_t which, uint32_t size, uint64_t old, fs_patience *p)
+    int fs_array_pin(const fs_self *me, fs_array *a, uint64_t *slot, fs_run *run)
 
 cdef extern from "vector.h" nogil:
     enum:

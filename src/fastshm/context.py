@@ -101,9 +101,17 @@ class Context(BaseContext):
         """A shared value with a lock and atomic operations: see fastshm.sharedctypes.Value."""
         return sharedctypes.Value(typecode_or_type, *args, lock=lock)
 
-    def Array(self, typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True) -> Any:
-        """A shared array with a lock and atomic operations: see fastshm.sharedctypes.Array."""
-        return sharedctypes.Array(typecode_or_type, size_or_initializer, lock=lock)
+    def Array(
+        self,
+        typecode_or_type: Any,
+        size_or_initializer: Any,
+        *,
+        lock: Any = True,
+        capacity: int | None = None,
+        shape: Any = None,
+    ) -> Any:
+        """A shared array with a lock and atomic operations, which grows: see fastshm.sharedctypes.Array."""
+        return sharedctypes.Array(typecode_or_type, size_or_initializer, lock=lock, capacity=capacity, shape=shape)
 
 
 class ForkContext(Context, context.ForkContext):

@@ -40,6 +40,7 @@ enum {
     FS_PROCESS = 8,   /* fs_process */
     FS_HANDLES = 9,   /* fs_handles */
     FS_TICKET = 10,   /* fs_ticket */
+    FS_ITEMS = 11,    /* of an array that has outgrown its block */
     FS_CELL = 16,     /* objects, which have handles */
     FS_ARRAY = 17,
     FS_MUTEX = 18,
@@ -92,14 +93,16 @@ typedef struct {
 
 typedef struct {
     fs_object o;
-    uint64_t data;  /* offset of the first item: behind this struct */
-    uint64_t count; /* items */
+    uint64_t items; /* owning: the block of the items, or 0 while they lie behind this struct */
+    uint64_t count; /* items; the room for them may be larger */
     uint32_t itemsize;
     uint32_t typecode;
-    uint64_t stage; /* owning: the new bytes of a write under way */
+    uint64_t stage; /* owning: the new bytes of a write under way; the block that the items move to, or moved from */
     uint64_t stage_at, stage_length;
     uint64_t stage_step; /* bytes between items written, itemsize when contiguous */
     uint64_t stage_state;
+    uint32_t turn; /* who waits for an item to change sleeps on it: wait.h */
+    uint32_t spare;
 } fs_array;
 
 /* --- what is waited for. `turn` is the word that those who wait sleep on: wait.h ----------------------------------------- */
@@ -285,6 +288,7 @@ typedef struct {
 #define FS_REDO_OWNED 4
 
 enum { FS_IDLE = 0, FS_PREPARING = 1, FS_COMMITTED = 2, FS_BATCH = 3, FS_SHIFT_DOWN = 4, FS_SHIFT_UP = 5, FS_FILL = 6 };
+enum { FS_REPEATED = 7 }; /* beside FS_COMMITTED, of an array's stage */
 
 typedef struct {
     uint64_t state;
@@ -404,5 +408,6 @@ _Static_assert(sizeof(fs_handles) == 64 * FS_GRAIN, "handles");
 _Static_assert(offsetof(fs_super, heap) == 128, "the heap's lock has its own line");
 
 #define FS_ARRAY_DATA 128u /* offset of an array's items in its block */
+#define FS_ITEMS_DATA 64u  /* the same in a block of their own */
 
 #endif

@@ -14,7 +14,7 @@ from multiprocessing.managers import BaseManager, BaseProxy
 from multiprocessing.managers import SyncManager as _ServedManager
 from typing import Any
 
-from fastshm import _codec, _containers, _core, _dict, _list, _set, _sync, _typed, heap, sharedctypes, synchronize  # noqa: F401  (hooks)
+from fastshm import _array, _codec, _containers, _core, _dict, _list, _set, _sync, heap, sharedctypes, synchronize  # noqa: F401  (hooks)
 
 __all__ = [
     "AcquirerProxy",
@@ -286,7 +286,7 @@ class ValueProxy(Proxy):
         return f"Value({typecode!r}, {value!r})"
 
 
-class ArrayProxy(Proxy, _typed.Items):
+class ArrayProxy(Proxy, _array.Items):
     """A shared array.array of fixed length."""
 
     _typeid = "Array"
@@ -670,9 +670,7 @@ class SyncManager:
     def Array(self, typecode: str, sequence: Any, lock: Any = True) -> ArrayProxy:
         """A shared array.array."""
         gate, items = self._open(), array.array(typecode, sequence)
-        new = _typed.Items.make(ArrayProxy, items.typecode, len(items), 0, gate)
-        new.write_bytes(0, items.tobytes())
-        return new
+        return _array.Items.make(ArrayProxy, items.typecode, 0, gate=gate, values=items)
 
     def Lock(self) -> AcquirerProxy:
         return AcquirerProxy(gate=self._open())

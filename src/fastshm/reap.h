@@ -102,7 +102,8 @@ static int fs_empty_block(const fs_self *me, fs_block *b) {
     case FS_TICKET:
         return fs_drop(me, &((fs_ticket *)b)->target);
     case FS_ARRAY:
-        r = fs_drop(me, &((fs_array *)b)->stage);
+        if ((r = fs_drop(me, &((fs_array *)b)->stage)) == FS_OK)
+            r = fs_drop(me, &((fs_array *)b)->items);
         break;
     case FS_TABLE: {
         fs_table *t = (fs_table *)b;

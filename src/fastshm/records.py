@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, overload
 
-from fastshm import _core, _typed
+from fastshm import _array, _core
 
 __all__ = ["FrozenList", "frozen"]
 
@@ -94,7 +94,7 @@ def frozen(records: Iterable[Any], /) -> FrozenList:
 
 
 def _joined(pieces: list[Any], size: int) -> Any:
-    whole: Any = _typed.Items.make(_typed.Items, "B", size, 0)
+    whole: Any = _array.Items.make(_array.Items, "B", size, 0)
     at = 0
     pieces.reverse()
     with memoryview(whole) as to:
@@ -110,7 +110,7 @@ def _pickled(record: Any) -> Any:
 
 
 def _shared(items: array.array[int] | bytearray) -> Any:
-    new: Any = _typed.Items.make(_typed.Items, "Q" if isinstance(items, array.array) else "B", len(items), 0)
+    new: Any = _array.Items.make(_array.Items, "Q" if isinstance(items, array.array) else "B", len(items), 0)
     with memoryview(new) as to, memoryview(items) as part:  # nobody else knows it yet: no lock, no stage
         to.cast("B")[:] = part.cast("B")
     return new
