@@ -370,3 +370,29 @@ try:
 except (MemoryError, OSError) as error:
     assert str(error)
 """)
+
+
+def test_what_was_let_go_is_all_there_again():
+    """Also for a table whose entries lie at the end of a full segment: they cannot grow there, and move."""
+    run_program("""
+import resource, fastshm
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+def fill(d, first, width):
+    for i in range(first, 10**6):
+        try:
+            d[i] = "x" * (i * 7_919 % width)
+        except MemoryError:
+            return len(d)
+
+for width in range(100, 2_000, 50):
+    d = fastshm.dict()
+    before = fill(d, 0, width)
+    for key in range(before // 2):
+        del d[key]
+    fill(d, before, width)
+    d.clear()
+    after = fill(d, 0, width)
+    assert after > 0.8 * before, (width, before, after)
+    del d
+""")

@@ -418,8 +418,8 @@ FS_UNUSED static int fs_lengthen(const fs_self *me, fs_block *b, uint64_t bytes)
         after = fs_after(heap, b, size);
         found = after && fs_load_relaxed(&after->kind) == FS_FREE ? fs_load_relaxed(&after->size) : 0;
     }
-    if (r == FS_OK && found < more)
-        r = FS_MISSING;
+    if (r == FS_NOMEM || (r == FS_OK && found < more))
+        r = FS_MISSING; /* there may be room elsewhere */
     if (r == FS_OK)
         r = fs_bin_remove(heap, (fs_free *)after);
     if (r == FS_OK)
