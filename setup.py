@@ -42,7 +42,11 @@ def extension(name: str, *macros: tuple[str, str]) -> Extension:
 elsewhere = ("FASTSHM_IDENTITY_ELSEWHERE", "1")  # one extension keeps the identities, the others ask it
 extensions = [
     extension("_core"),
-    *(extension(name, elsewhere) for name in ("_typed", "_codec", "_containers", "_dict", "_list", "_sync", "_counter")),
+    extension("_set"),
+    *(
+        extension(name, elsewhere)
+        for name in ("_typed", "_array", "_codec", "_containers", "_dict", "_list", "_sync", "_counter")
+    ),
 ]
 directives = {
     "language_level": 3,

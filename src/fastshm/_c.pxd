@@ -38,20 +38,24 @@ cdef extern from "segment.h" nogil:
 
     ctypedef struct fs_array:
         fs_object o
-        uint64_t data
+        uint64_t items
         uint64_t count
         uint32_t itemsize
         uint32_t typecode
+        uint32_t turn
 
     ctypedef struct fs_super:
         uint64_t magic
         uint64_t size
         uint64_t committed
         uint64_t dying
+        uint64_t root
+        uint32_t kept
         fs_lock reaper
         uint64_t tracker_device
         uint64_t tracker_inode
         uint64_t processes
+        uint64_t serial
 
     ctypedef struct fs_switch:
         const uint64_t *closed
@@ -104,6 +108,8 @@ cdef extern from "segment.h" nogil:
     int fs_enter(const fs_self *me, fs_lock *l)
     void fs_leave(const fs_self *me, fs_lock *l)
     void fs_leave_slow(fs_lock *l)
+    void fs_leave_entered(const fs_self *me, fs_lock *l, int entered)
+    void fs_crash_order()
     int fs_is_mine(const fs_self *me, const fs_lock *l)
     uint64_t fs_read_begin(const fs_lock *l)
     int fs_read_valid(const fs_lock *l, uint64_t version)
@@ -132,6 +138,7 @@ cdef extern from "segment.h" nogil:
     ctypedef struct fs_file:
         pass
     int fs_file_make(const char *path, uint64_t size, fs_file *file)
+    int fs_segment_is_kept(int fd)
     int fs_file_open(const char *path)
     void fs_file_unmake(const char *path, const fs_file *file)
     int fs_segment_create(fs_heap *heap, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode)
@@ -179,6 +186,8 @@ cdef extern from "check.h" nogil:
 cdef extern from "semaphore.h" nogil:
     const uint32_t FS_MOST_PERMITS
 
+    uint32_t fs_turn_watch(uint32_t *turn, const fs_patience *p)
+    int fs_nap(uint32_t *word, uint32_t seen, fs_patience *p)
     ctypedef struct fs_patience:
         int64_t deadline
         int naps
@@ -275,10 +284,26 @@ cdef extern from "counter.h" nogil:
     int fs_counter_exchange(fs_counter *c, unsigned bits, uint64_t value, uint64_t *old)
 
 cdef extern from "array.h" nogil:
+    ctypedef struct fs_run:
+        char *p
+        uint64_t items
+        uint64_t count
+        uint64_t capacity
+        uint64_t size
+
+    int fs_run_make(fs_heap *heap, fs_array *a, fs_run *run)
     int fs_array_enter(const fs_self *me, fs_array *a)
     void fs_array_leave(const fs_self *me, fs_object *o, int entered)
     int fs_array_write(const fs_self *me, fs_array *a, uint64_t size, uint64_t first, uint64_t step, uint64_t count,
                        const void *source)
+    int fs_array_fill(const fs_self *me, fs_array *a, uint64_t size, const void *source)
+    int fs_array_change(const fs_self *me, fs_array *a, uint64_t size, int form, uint32_t unit, int what, uint64_t first,
+                        uint64_t count, const void *source)
+    int fs_array_extend(const fs_self *me, fs_array *a, uint64_t size, uint64_t count, const void *source)
+    int fs_array_resize(const fs_self *me, fs_array *a, uint64_t size, uint64_t count)
+    int fs_array_look(const fs_self *me, fs_object *o, uint64_t which, uint32_t size, int64_t deadline, uint64_t *word)
+    int fs_array_wait(const fs_self *me, fs_array *a, uint64_t which, uint32_t size, uint64_t old, fs_patience *p)
+    int fs_array_pin(const fs_self *me, fs_array *a, uint64_t *slot, fs_run *run)
 
 cdef extern from "vector.h" nogil:
     enum:
@@ -333,6 +358,7 @@ cdef extern from "vector.h" nogil:
         fs_object o
         uint64_t n
         uint64_t stamp
+        uint64_t live
 
     ctypedef struct fs_item:
         uint64_t about
@@ -413,6 +439,8 @@ cdef extern from "table.h" nogil:
         uint64_t others
         uint64_t keys_changed
         uint64_t moved
+        uint32_t turn
+        uint32_t live
 
     ctypedef struct fs_record:
         fs_entry entry
@@ -430,6 +458,10 @@ cdef extern from "table.h" nogil:
         uint64_t used
         uint64_t keys_changed
         uint64_t moved
+        uint64_t first
+
+    const uint64_t FS_OLDEST
+    const uint64_t FS_NEWEST
 
     void fs_key_prepare(fs_key *k, uint64_t seed)
     void fs_key_of_word(fs_key *k, uint8_t form, uint8_t display, uint64_t word, uint64_t seed)
@@ -443,6 +475,8 @@ cdef extern from "table.h" nogil:
     int fs_table_read(const fs_self *me, fs_table *t, const fs_key *k, const uint64_t *pin, fs_copy *out, fs_witness *seen)
     int fs_table_remove(const fs_self *me, fs_table *t, const fs_key *k, const fs_witness *seen, uint64_t looked)
     int fs_table_empty(const fs_self *me, fs_table *t)
+    int fs_table_merge(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count, int how,
+                       uint64_t looked)
     int fs_table_update(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count,
                         uint64_t looked)
     int fs_table_copy(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first, const uint64_t *slots,

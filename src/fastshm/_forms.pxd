@@ -101,11 +101,11 @@ cdef inline int unboxed(int form, object value, uint64_t *out) except -1:
 
 cdef inline int refuse_change(int form, uint32_t code, int what) except -1:
     name = ("add", "sub", "and", "or", "xor", "max", "min")[what]
+    kind = repr(chr(code)) if code else "this"
     if form <= FS_FLOAT:
-        raise TypeError(f"{name!r} takes integers, and {chr(code)!r} is no integer type: "
+        raise TypeError(f"{name!r} takes integers, and {kind} is no integer type: "
                         "use compare_exchange() in a loop, or get_lock()")
-    raise TypeError(f"{name!r} takes numbers, and {chr(code)!r} is no number type: "
-                    "use exchange(), compare_exchange() or get_lock()")
+    raise TypeError(f"{name!r} takes numbers, and {kind} is no number type: use exchange(), compare_exchange() or get_lock()")
 
 
 cdef inline int operand(int form, uint32_t code, int what, object n, uint64_t *out) except -1:
@@ -113,3 +113,36 @@ cdef inline int operand(int form, uint32_t code, int what, object n, uint64_t *o
     if not fs_can_change(form, what):
         refuse_change(form, code, what)
     return unboxed(form, n, out)
+
+
+cdef inline bint known_form(uint32_t code, int *form, uint32_t *size) noexcept:
+    """What a type code stands for."""
+    if code == c"q" or code == c"l":
+        form[0], size[0] = FS_SIGNED, 8 if code == c"q" else sizeof(long)
+    elif code == c"Q" or code == c"L":
+        form[0], size[0] = FS_UNSIGNED, 8 if code == c"Q" else sizeof(unsigned long)
+    elif code == c"d":
+        form[0], size[0] = FS_DOUBLE, sizeof(double)
+    elif code == c"f":
+        form[0], size[0] = FS_FLOAT, sizeof(float)
+    elif code == c"i":
+        form[0], size[0] = FS_SIGNED, sizeof(int)
+    elif code == c"I":
+        form[0], size[0] = FS_UNSIGNED, sizeof(unsigned int)
+    elif code == c"h":
+        form[0], size[0] = FS_SIGNED, sizeof(short)
+    elif code == c"H":
+        form[0], size[0] = FS_UNSIGNED, sizeof(unsigned short)
+    elif code == c"b":
+        form[0], size[0] = FS_SIGNED, 1
+    elif code == c"B":
+        form[0], size[0] = FS_UNSIGNED, 1
+    elif code == c"c":
+        form[0], size[0] = FS_CHAR, 1
+    elif code == c"?":
+        form[0], size[0] = FS_BOOL, 1
+    elif code == c"u" or code == c"w":
+        form[0], size[0] = FS_WIDE, 4
+    else:
+        return False
+    return True

@@ -439,6 +439,7 @@ static inline int fs_is_leaf(const fs_block *b) {
     case FS_RAW:
     case FS_BLOB:
     case FS_GATE:
+    case FS_ITEMS:
         return 1;
     case FS_CELL:
     case FS_MUTEX:
@@ -448,7 +449,8 @@ static inline int fs_is_leaf(const fs_block *b) {
     case FS_COUNTER:
         return !((const fs_object *)b)->gate;
     case FS_ARRAY:
-        return b->size >= FS_ARRAY_DATA / FS_GRAIN && !((const fs_object *)b)->gate && !((const fs_array *)b)->stage;
+        return b->size >= FS_ARRAY_DATA / FS_GRAIN && !((const fs_object *)b)->gate && !((const fs_array *)b)->stage &&
+               !((const fs_array *)b)->items;
     default:
         return 0;
     }

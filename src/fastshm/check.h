@@ -99,7 +99,7 @@ static int fs_push(uint64_t **array, uint64_t *n, uint64_t *room, uint64_t word)
 /* --- blocks and lists ---------------------------------------------------------------------------------------------------- */
 
 static int fs_can_die(uint32_t kind) {
-    return kind >= FS_BUNDLE && kind <= FS_LAST_OBJECT && kind != FS_PROCESS && kind != FS_GATE && fs_kind_size(kind);
+    return kind >= FS_BUNDLE && kind <= FS_LAST_OBJECT && kind != FS_PROCESS && kind != FS_GATE && kind != FS_ITEMS && fs_kind_size(kind);
 }
 
 static int fs_check_super(fs_walk *w) {
@@ -731,35 +731,42 @@ static int fs_check_container(fs_walk *w, fs_object *o, int is_table) {
 }
 
 static int fs_check_array(fs_walk *w, fs_array *a) {
-    uint64_t room = fs_room(w->heap, &a->o.block) - FS_ARRAY_DATA, size = fs_load_relaxed(&a->itemsize);
-    uint64_t count = fs_load_relaxed(&a->count);
+    uint64_t items = fs_load_relaxed(&a->items), size = fs_load_relaxed(&a->itemsize), count = fs_load_acquire(&a->count);
+    uint64_t head = items ? FS_ITEMS_DATA : FS_ARRAY_DATA;
     uint32_t code = fs_load_relaxed(&a->typecode);
+    fs_block *place = items ? fs_kind_at(w->heap, items, FS_ITEMS, head) : &a->o.block;
+    int r = fs_count_if(w, items);
+    if (r == FS_OK)
+        r = fs_count_if(w, a->stage);
+    if (r != FS_OK)
+        return r;
     if (code && (code > 127 || !strchr("bBhHiIlLqQfdc?uw", (int)code)))
         return FS_BROKEN(w, "A1: an array's typecode is unknown");
-    if (size && count > room / size)
+    if (!place || fs_room(w->heap, place) < head)
+        return FS_BROKEN(w, "A2: an array's items are in a block of another kind");
+    if (size && count > (fs_room(w->heap, place) - head) / size && !(a->o.block.kind & FS_DYING))
         return FS_BROKEN(w, "A2: an array has more items than room");
     if (size && code && size != 1 && size != 2 && size != 4 && size != 8)
         return FS_BROKEN(w, "A1: an array's item size is wrong");
-    int r = fs_count_if(w, a->stage);
-    if (r != FS_OK || a->o.block.kind & FS_DYING || !(a->stage || fs_load_relaxed(&a->stage_state)))
-        return r;
+    if (a->o.block.kind & FS_DYING || !(a->stage || fs_load_relaxed(&a->stage_state)))
+        return FS_OK;
     int still = fs_hold_still(w, &a->o);
     if (still <= 0)
         return still;
-    uint64_t state = a->stage_state, stage = a->stage;
+    uint64_t state = a->stage_state, stage = a->stage, at = a->stage_at, length = a->stage_length, step = a->stage_step;
     fs_block *b = fs_kind_at(w->heap, stage, FS_RAW, FS_HEADER);
-    if (state && state != FS_COMMITTED)
+    count = fs_load_relaxed(&a->count);
+    if (state && state != FS_COMMITTED && state != FS_REPEATED)
         r = FS_BROKEN(w, "A3: an array's stage has an unknown state");
     else if (state && !stage)
         r = FS_BROKEN(w, "A3: an array's stage counts but has no block");
-    else if (stage && !b)
+    else if (stage && !b && (state || !fs_kind_at(w->heap, stage, FS_ITEMS, FS_ITEMS_DATA)))
         r = FS_BROKEN(w, "A3: an array's stage is a block of another kind");
-    else if (state && (!size || a->stage_length > count ||
-                       a->stage_length > (fs_room(w->heap, b) - FS_HEADER) / size))
+    else if (state && (!size || length > count || (state == FS_REPEATED ? 1 : length) > (fs_room(w->heap, b) - FS_HEADER) / size))
         r = FS_BROKEN(w, "A3: an array's stage is longer than its block");
-    else if (state && a->stage_length &&
-             (a->stage_at > count * size - size ||
-              (a->stage_step && a->stage_length - 1 > (count * size - size - a->stage_at) / a->stage_step)))
+    else if (state && (at % size || step % size))
+        r = FS_BROKEN(w, "A3: an array's stage is not for whole items");
+    else if (state && length && (at > count * size - size || (step && length - 1 > (count * size - size - at) / step)))
         r = FS_BROKEN(w, "A3: an array's stage ends outside the array");
     if (still == 1) {
         if (!state)
@@ -989,6 +996,7 @@ static int fs_check_block(fs_walk *w, fs_block *b) {
         return r == FS_OK ? fs_count_if(w, t->target) : r;
     }
     case FS_RAW:
+    case FS_ITEMS:
         return FS_OK;
     default:
         return fs_check_object(w, (fs_object *)b, kind, dying);
@@ -1051,7 +1059,10 @@ static int fs_check_inside(fs_walk *w) {
         return FS_PRIVATE_NOMEM;
     if ((r = fs_check_chain(w)) != FS_OK || (r = fs_check_lists(w)) != FS_OK)
         return r;
-    r = fs_count_if(w, w->super->processes);
+    if ((r = fs_count_if(w, w->super->root)) == FS_OK && w->super->root && !fs_kind_at(w->heap, w->super->root, FS_TABLE, sizeof(fs_table)))
+        return FS_BROKEN(w, "S5: the root is no table");
+    if (r == FS_OK)
+        r = fs_count_if(w, w->super->processes);
     for (uint64_t at = FS_FIRST; at < w->end && r == FS_OK; at = fs_block_next(w, at))
         if (w->state[at / FS_GRAIN] >= FS_IS_USED)
             r = fs_check_block(w, (fs_block *)(w->heap->base + at));

@@ -40,6 +40,7 @@ enum {
     FS_PROCESS = 8,   /* fs_process */
     FS_HANDLES = 9,   /* fs_handles */
     FS_TICKET = 10,   /* fs_ticket */
+    FS_ITEMS = 11,    /* of an array that has outgrown its block */
     FS_CELL = 16,     /* objects, which have handles */
     FS_ARRAY = 17,
     FS_MUTEX = 18,
@@ -92,14 +93,16 @@ typedef struct {
 
 typedef struct {
     fs_object o;
-    uint64_t data;  /* offset of the first item: behind this struct */
-    uint64_t count; /* items */
+    uint64_t items; /* owning: the block of the items, or 0 while they lie behind this struct */
+    uint64_t count; /* items; the room for them may be larger */
     uint32_t itemsize;
     uint32_t typecode;
-    uint64_t stage; /* owning: the new bytes of a write under way */
+    uint64_t stage; /* owning: the new bytes of a write under way; the block that the items move to, or moved from */
     uint64_t stage_at, stage_length;
     uint64_t stage_step; /* bytes between items written, itemsize when contiguous */
     uint64_t stage_state;
+    uint32_t turn; /* who waits for an item to change sleeps on it: wait.h */
+    uint32_t spare;
 } fs_array;
 
 /* --- what is waited for. `turn` is the word that those who wait sleep on: wait.h ----------------------------------------- */
@@ -285,6 +288,7 @@ typedef struct {
 #define FS_REDO_OWNED 4
 
 enum { FS_IDLE = 0, FS_PREPARING = 1, FS_COMMITTED = 2, FS_BATCH = 3, FS_SHIFT_DOWN = 4, FS_SHIFT_UP = 5, FS_FILL = 6 };
+enum { FS_REPEATED = 7 }; /* beside FS_COMMITTED, of an array's stage */
 
 typedef struct {
     uint64_t state;
@@ -310,6 +314,8 @@ typedef struct {
     uint64_t others;   /* live keys of form FS_K_OTHER */
     uint64_t keys_changed; /* counts inserted and deleted keys */
     uint64_t moved;        /* changes when entry numbers below n may stand for other keys than before */
+    uint32_t turn;         /* of those who wait for a change (wait.h) */
+    uint32_t live;         /* plain dicts and lists that are stored become shared ones */
     fs_redo redo;
 } fs_table;
 
@@ -320,6 +326,7 @@ typedef struct {
     uint64_t n;
     uint64_t capacity;
     uint64_t stamp; /* counts changes */
+    uint64_t live;  /* as that of a table */
     fs_redo redo;
 } fs_vector;
 
@@ -358,13 +365,14 @@ typedef struct {
     uint64_t size;
     uint64_t tracker_device, tracker_inode; /* the pipe of the resource tracker that knows this name; 0 for none */
     uint32_t next_id;
-    uint32_t spare;
+    uint32_t kept; /* a store whose name stays when its last user leaves */
     uint64_t line1[2];
 
     /* line 1: read by everybody, written when the segment grows */
     uint64_t committed;
     uint64_t last_size; /* grains of the block that ends at committed, 0 when there is none */
-    uint64_t line2[6];
+    uint64_t root; /* owning: a store's table, by which its objects are found */
+    uint64_t line2[5];
 
     /* line 2 */
     fs_lock heap;  /* allocator, references, processes */
@@ -400,5 +408,6 @@ _Static_assert(sizeof(fs_handles) == 64 * FS_GRAIN, "handles");
 _Static_assert(offsetof(fs_super, heap) == 128, "the heap's lock has its own line");
 
 #define FS_ARRAY_DATA 128u /* offset of an array's items in its block */
+#define FS_ITEMS_DATA 64u  /* the same in a block of their own */
 
 #endif

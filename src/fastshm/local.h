@@ -198,6 +198,8 @@ FS_UNUSED static uint64_t fs_kind_size(uint32_t kind) {
         return sizeof(fs_object);
     case FS_ARRAY:
         return FS_ARRAY_DATA;
+    case FS_ITEMS:
+        return FS_ITEMS_DATA;
     case FS_TABLE:
         return sizeof(fs_table);
     case FS_VECTOR:

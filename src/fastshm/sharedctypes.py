@@ -12,23 +12,16 @@ from multiprocessing import sharedctypes as _sharedctypes
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-from fastshm import _typed, heap, synchronize  # noqa: F401  (heap and synchronize give the core its hooks)
+from fastshm import _array, _typed, heap, ndarrays, synchronize  # noqa: F401  (heap and synchronize give the core its hooks)
 from fastshm._typed import Synchronized
+from fastshm.arrays import SynchronizedArray, SynchronizedString, codes_of_types, object_of, types
 
 _stdlib: Any = _sharedctypes  # its types are not in the stubs
 
 __all__ = ["Array", "RawArray", "RawValue", "Value", "copy", "synchronized"]
 
 typecode_to_type: dict[str, Any] = dict(_stdlib.typecode_to_type)
-_simple = {
-    getattr(ctypes, name): getattr(ctypes, name)._type_
-    for name in (
-        "c_bool", "c_byte", "c_char", "c_double", "c_float", "c_int", "c_long", "c_longlong", "c_short", "c_ubyte", "c_uint",
-        "c_ulong", "c_ulonglong", "c_ushort", "c_wchar",
-    )
-}  # fmt: skip
-_codes = {**{code: _simple[kind] for code, kind in typecode_to_type.items()}, **_simple}
-_types = {code: kind for kind, code in _simple.items()}
+_codes = {**{code: codes_of_types[kind] for code, kind in typecode_to_type.items()}, **codes_of_types}
 
 
 def _code_of(typecode_or_type: Any) -> str | None:
@@ -52,10 +45,10 @@ def _type_of(typecode_or_type: Any) -> Any:
 
 
 def _new_raw(kind: Any) -> Any:
-    return _raw_over(_typed.Items.make(_typed.Items, "\0", 1, ctypes.sizeof(kind) or 1), kind)
+    return _raw_over(_array.Items.make(_array.Items, "\0", 1, ctypes.sizeof(kind) or 1), kind)
 
 
-def _raw_over(items: _typed.Items, kind: Any) -> Any:
+def _raw_over(items: _array.Items, kind: Any) -> Any:
     raw = kind.from_buffer(items)
     raw._wrapper = items  # the stdlib's name for what holds the memory, so that its reducers can be used on ours
     raw.__reduce_ex__ = _Reducer(raw)
@@ -77,14 +70,14 @@ class _Reducer:
 
 def _reduce_raw(raw: Any) -> Any:
     items = vars(raw).get("_wrapper")
-    if not isinstance(items, _typed.Items):
+    if not isinstance(items, _array.Items):
         return _stdlib.reduce_ctype(raw)
     if isinstance(raw, ctypes.Array):
         return _rebuild_raw, (items, raw._type_, raw._length_)
     return _rebuild_raw, (items, type(raw), None)
 
 
-def _rebuild_raw(items: _typed.Items, kind: Any, length: int | None) -> Any:
+def _rebuild_raw(items: _array.Items, kind: Any, length: int | None) -> Any:
     return _raw_over(items, kind if length is None else kind * length)
 
 
@@ -124,24 +117,52 @@ def Value(typecode_or_type: Any, *args: Any, lock: Any = True, ctx: Any = None) 
     return _with_lock(RawValue(typecode_or_type, *args), lock)
 
 
-def Array(typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True, ctx: Any = None) -> Any:
+def Array(
+    typecode_or_type: Any,
+    size_or_initializer: Any,
+    *,
+    lock: Any = True,
+    ctx: Any = None,
+    capacity: int | None = None,
+    shape: Any = None,
+) -> Any:
     """A shared array with a recursive lock: `size` zero items, or those of a sequence.
 
     Items and slices are each read and written as one step. `get_obj()` is the ctypes array on the same bytes; NumPy sees them
-    through `numpy.asarray(a)`, without a copy.
+    through `numpy.asarray(a)` or `a.numpy()`, without a copy.
+
+    It grows: see `append`, `extend` and `resize`. As long as it has no more than `capacity` items, its bytes stay where they
+    are, and what looks at them (`get_obj()`, NumPy, memoryviews) goes on to show what others do.
+
+    A NumPy type (`numpy.float64`, `numpy.dtype(...)`) is taken, too, and an array may then have more axes: those of an ndarray
+    as initializer, or of `shape`. The handle knows `dtype` and `shape`, wherever it goes. See fastshm.ndarrays.
     """
+    dtype = ndarrays.dtype_of(typecode_or_type)
+    if dtype is None and shape is not None:
+        dtype = ndarrays.dtype_of_code(_code_of(typecode_or_type))
+    if dtype is not None:
+        if lock is not True and lock is not None:
+            raise TypeError("an array of a NumPy type, or with a shape, has the lock that it comes with")
+        return ndarrays.new(dtype, size_or_initializer, shape, _room(capacity))
     if lock is True or lock is None:
         code = _code_of(typecode_or_type)
         if code is not None:
             is_size = isinstance(size_or_initializer, int)
-            count = size_or_initializer if is_size else len(size_or_initializer)
-            if count < 0:
-                raise ValueError(f"Array length must be >= 0, not {count}")
-            array = _typed.Items.make(SynchronizedString if code == "c" else SynchronizedArray, code, count, 0)
-            if not is_size:
-                array.fill(size_or_initializer)
-            return array
+            if is_size and size_or_initializer < 0:
+                raise ValueError(f"Array length must be >= 0, not {size_or_initializer}")
+            kind = SynchronizedString if code == "c" else SynchronizedArray
+            if is_size:
+                return _array.Items.make(kind, code, size_or_initializer, capacity=_room(capacity))
+            return _array.Items.make(kind, code, 0, values=size_or_initializer, capacity=_room(capacity))
+    if capacity is not None:
+        raise TypeError("capacity: only arrays of a simple type, with the lock that they come with, can grow")
     return _with_lock(RawArray(typecode_or_type, size_or_initializer), lock)
+
+
+def _room(capacity: int | None) -> int:
+    if capacity is not None and capacity < 0:
+        raise ValueError(f"capacity must be >= 0, not {capacity}")
+    return capacity or 0
 
 
 def _with_lock(raw: Any, lock: Any) -> Any:
@@ -166,7 +187,7 @@ def synchronized(obj: Any, lock: Any = None, ctx: Any = None) -> Any:
     assert not isinstance(obj, _locked_kinds), "object already synchronized"
     if lock is None:
         items = getattr(obj, "_wrapper", None)
-        lock = items.get_lock() if isinstance(items, _typed.Items) else synchronize.RLock()
+        lock = items.get_lock() if isinstance(items, _array.Items) else synchronize.RLock()
     if isinstance(obj, ctypes._SimpleCData):
         return SynchronizedValue(obj, lock)
     if isinstance(obj, ctypes.Array):
@@ -180,71 +201,7 @@ def synchronized(obj: Any, lock: Any = None, ctx: Any = None) -> Any:
     return _struct_classes[kind](obj, lock)
 
 
-class SynchronizedArray(_typed.Items):
-    """An array of one simple type: see Array."""
-
-    _object: Any = None
-
-    def fill(self, values: Any) -> None:
-        self[:] = values
-
-    def get_obj(self) -> Any:
-        """The ctypes array on the same bytes; what is done through it does not take the lock."""
-        return _object_of(self, _types[self.typecode] * len(self))
-
-    def __getslice__(self, start: int, stop: int) -> Any:
-        return self[start:stop]
-
-    def __setslice__(self, start: int, stop: int, values: Any) -> None:
-        self[start:stop] = values
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} wrapper for {self.get_obj()}>"
-
-
-class SynchronizedString(SynchronizedArray):
-    """An array of 'c': also `value`, the bytes up to the first NUL, and `raw`, all of them."""
-
-    @property
-    def value(self) -> bytes:
-        return self.read_bytes().split(b"\0", 1)[0]
-
-    @value.setter
-    def value(self, new: bytes) -> None:
-        data = self._fitting(new)
-        self.write_bytes(0, data + b"\0" if len(data) < len(self) else data)
-
-    @property
-    def raw(self) -> bytes:
-        return self.read_bytes()
-
-    @raw.setter
-    def raw(self, new: bytes) -> None:
-        self.write_bytes(0, self._fitting(new))
-
-    def _fitting(self, new: Any) -> bytes:
-        if not isinstance(new, bytes):
-            raise TypeError(f"bytes expected instead of {type(new).__name__} instance")
-        if len(new) > len(self):
-            raise ValueError("byte string too long")
-        return new
-
-
-def _object_of(owner: Any, kind: Any) -> Any:
-    known = getattr(owner, "_object", None)
-    known = known and known()
-    if known is None:
-        known = kind.from_buffer(owner)
-        known.__reduce_ex__ = lambda protocol: (_get_obj, (owner,))
-        owner._object = weakref.ref(known)
-    return known
-
-
-def _get_obj(owner: Any) -> Any:
-    return owner.get_obj()
-
-
-_typed.set_object_hook(lambda value: _object_of(value, _types[value.typecode]))
+_typed.set_object_hook(lambda value: object_of(value, types[value.typecode]))
 
 
 # --- wrappers around ctypes objects -------------------------------------------------------------------------------------------
@@ -278,7 +235,7 @@ class SynchronizedBase:
         return f"<{type(self).__name__} wrapper for {self._obj}>"
 
 
-def _rebuild_synchronized(items: _typed.Items, kind: Any, length: int | None, lock: Any) -> Any:
+def _rebuild_synchronized(items: _array.Items, kind: Any, length: int | None, lock: Any) -> Any:
     return synchronized(_rebuild_raw(items, kind, length), lock)
 
 

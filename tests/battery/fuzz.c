@@ -154,7 +154,6 @@ static void put(int slot, uint8_t k, fs_value v) {
 static void make_array(int slot, uint64_t count, uint32_t size, uint32_t code) {
     make(slot, FS_ARRAY_DATA + count * size, FS_ARRAY);
     fs_array *a = array(slot);
-    a->data = handles[slot].offset + FS_ARRAY_DATA;
     a->count = count;
     a->itemsize = size;
     a->typecode = code;
@@ -750,7 +749,7 @@ static void a_item(uint8_t a) {
         return;
     int entered = known(fs_array_enter(&me, o));
     if (entered >= 0) {
-        void *p = fs_array_data(o) + a % 20 * 8;
+        void *p = (char *)o + FS_ARRAY_DATA + a % 20 * 8;
         fs_item_write(p, 8, fs_item_read(p, 8) + 1);
         fs_array_leave(&me, &o->o, entered);
     }

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from battery import SEEDS, compiled, names, sources
+from crew import child_of
 from identity import Judge, dead, forked, holder, mark, marked, stay
 from interrupted import INNER, MANY, OPERATIONS, SENTINELS, TEXT, THING, Operation, Thing, locked, nothing, plain, reset
 from trials import Trials, census, until
@@ -106,7 +107,7 @@ def rival_for_object(thing: Any, hold: float = 200e-6, pause: float = 50e-6) -> 
         return
     mark(0)
     mark(0, 1)
-    pid = forked(compete)
+    pid = child_of(compete, seconds=3600)
     try:
         until(marked)
         yield

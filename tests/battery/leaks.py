@@ -47,7 +47,7 @@ MUTANTS = (
     Mutant(
         "of two that leave at once, one is the last",
         "reap.h",
-        "        if (fs_claim_all(heap->live_fd) == -1)\n            return 0;",
+        "        if (kept || fs_claim_all(heap->live_fd) == -1)\n            return 0;",
         "        return 0;",
     ),
     Mutant(

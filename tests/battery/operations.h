@@ -132,10 +132,56 @@ static void fill_vector_to_growth(void) {
 static void make_array(void) {
     make(ARRAY, FS_ARRAY_DATA + 64 * 8, FS_ARRAY);
     fs_array *a = array();
-    a->data = *slot_word(ARRAY) + FS_ARRAY_DATA;
     a->count = 64;
     a->itemsize = 8;
     a->typecode = 'q';
+}
+
+static void make_array_with_room(void) {
+    make_array();
+    array()->count = 40;
+}
+
+/* Nothing behind its block that it could grow into. */
+static void hem_in(fs_block *b) {
+    fs_block *made;
+    if (!*slot_word(SPARE)) {
+        wish(fs_alloc_to(&me, sizeof(fs_handles) - FS_HEADER, FS_RAW, slot_word(SPARE), &made));
+        memset((char *)made + FS_HEADER, 0, sizeof(fs_handles) - FS_HEADER);
+        made->kind = FS_HANDLES;
+    }
+    fs_handles *pieces = (fs_handles *)object(SPARE);
+    for (unsigned i = 0; i < FS_HANDLES_CHUNK; i++) {
+        fs_block *after = fs_after(&heap, b, b->size);
+        if (after && after->kind != FS_FREE)
+            return;
+        if (!pieces->slot[i])
+            wish(fs_alloc_to(&me, (after ? after->size : 1) * FS_GRAIN - FS_HEADER, FS_RAW, &pieces->slot[i], &made));
+    }
+    die("an array", "is not hemmed in");
+}
+
+static void make_full_array(void) {
+    make_array();
+    hem_in(&array()->o.block);
+}
+
+static void append_items(uint64_t count) {
+    int64_t items[64];
+    for (int i = 0; i < 64; i++)
+        items[i] = 100 + i;
+    int entered = fs_array_enter(&me, array());
+    int r = fs_array_extend(&me, array(), 8, count, items);
+    fs_array_leave(&me, &array()->o, entered);
+    wish(r);
+}
+
+static void make_moved_array(void) {
+    make_full_array();
+    append_items(64);
+    if (!array()->items)
+        die("an array", "has not moved");
+    hem_in((fs_block *)(heap.base + array()->items));
 }
 
 static void make_cell(void) {
@@ -299,6 +345,11 @@ static void update(void) {
     fs_value v[] = {text('p', 200), number(5), text('q', 90), inner(), text('r', 5)};
     wish(fs_table_update(&me, table(), k, v, 5, UINT64_MAX));
 }
+static void merge(void) {
+    fs_key k[] = {key("int"), key("one more"), key("k3"), key("a second key that is too long to lie in its entry")};
+    fs_value v[] = {number(4), number(5), number(6), number(7)};
+    wish(fs_table_merge(&me, table(), k, v, 4, FS_ADD, UINT64_MAX));
+}
 static void change(int what, int64_t i, fs_value v) { wish(fs_vector_change(&me, vector(), what, i, &v, 1, FS_ANY_STAMP)); }
 static void append_int(void) { change(FS_EXTEND, 0, number(8)); }
 static void append_wide(void) { change(FS_EXTEND, 0, text('z', 100)); }
@@ -331,6 +382,42 @@ static void write_slice(void) {
     int r = fs_array_write(&me, array(), 8, 2, 3, 20, items);
     fs_array_leave(&me, &array()->o, entered);
     wish(r);
+}
+static void fill_array(void) {
+    int64_t item = 9;
+    int entered = fs_array_enter(&me, array());
+    int r = fs_array_fill(&me, array(), 8, &item);
+    fs_array_leave(&me, &array()->o, entered);
+    wish(r);
+}
+static void add_to_array(void) {
+    int64_t items[30];
+    for (int i = 0; i < 30; i++)
+        items[i] = i;
+    int entered = fs_array_enter(&me, array());
+    int r = fs_array_change(&me, array(), 8, FS_SIGNED, 8, FS_PLUS, 7, 30, items);
+    fs_array_leave(&me, &array()->o, entered);
+    wish(r);
+}
+static void append_item(void) { append_items(1); }
+static void extend_array(void) { append_items(20); }
+static void resize_to(uint64_t count) {
+    int entered = fs_array_enter(&me, array());
+    int r = fs_array_resize(&me, array(), 8, count);
+    fs_array_leave(&me, &array()->o, entered);
+    wish(r);
+}
+static void resize_array(void) { resize_to(200); }
+static void cut_array(void) { resize_to(5); }
+static void look_at_items(void) {
+    fs_run run;
+    wish(fs_array_pin(&me, array(), slot_word(EXTRA), &run));
+    append_items(60);
+    wish(fs_drop(&me, slot_word(EXTRA)));
+}
+static void drop_array(void) {
+    wish(fs_drop(&me, slot_word(ARRAY)));
+    fs_reap(&me);
 }
 static void change_cell(int form, int what, uint64_t n) {
     int entered = fs_enter(&me, &cell()->o.lock);
@@ -514,6 +601,18 @@ static const operation operations[] = {
     {"counter exchange", COUNTER, make_counter, take_count},
     {"a user's section", CELL, make_cell, user_section},
     {"array slice", ARRAY, make_array, write_slice},
+    {"array slice, after a move", ARRAY, make_moved_array, write_slice},
+    {"array fill", ARRAY, make_array, fill_array},
+    {"array add to many", ARRAY, make_array, add_to_array},
+    {"array append, with room", ARRAY, make_array_with_room, append_item},
+    {"array extend, with room", ARRAY, make_array_with_room, extend_array},
+    {"array append, lengthened", ARRAY, make_array, append_item},
+    {"array append with a move", ARRAY, make_full_array, append_item},
+    {"array extend with a second move", ARRAY, make_moved_array, extend_array},
+    {"array resize with a move", ARRAY, make_full_array, resize_array},
+    {"array cut short", ARRAY, make_moved_array, cut_array},
+    {"array, a view of it and a move", ARRAY, make_moved_array, look_at_items},
+    {"array dropped after a move", -1, make_moved_array, drop_array},
     {"dict set, one word", TABLE, fill_table, set_int},
     {"dict set, word to block", TABLE, fill_table, set_other_kind},
     {"dict set, block to block", TABLE, fill_table, set_wide},
@@ -531,6 +630,7 @@ static const operation operations[] = {
     {"dict pop", TABLE, fill_table, take_wide},
     {"dict clear", TABLE, fill_table, clear_table},
     {"dict update", TABLE, fill_table, update},
+    {"dict merge of counts", TABLE, fill_to_growth, merge},
     {"dict update with growth", TABLE, fill_to_growth, update},
     {"list append", VECTOR, fill_vector, append_int},
     {"list append, block", VECTOR, fill_vector, append_wide},
@@ -619,7 +719,11 @@ static uint64_t picture(int slot) {
             h = fold_value(h, x->about & 255, x->about >> 8 & 255, x->value);
         }
     } else if (slot == ARRAY) {
-        h = fold(h, fs_array_data(array()), 64 * 8);
+        fs_run run;
+        if (fs_run_make(&heap, array(), &run) != FS_OK)
+            die("array", "damaged");
+        h = fold(h, &run.count, 8);
+        h = fold(h, run.p, run.count * run.size);
     } else if (slot == CELL) {
         h = fold(h, &((fs_cell *)object(CELL))->value, 8);
     } else if (slot == COUNTER) {

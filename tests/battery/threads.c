@@ -249,7 +249,7 @@ static void a_write(worker *w) {
     fs_array_leave(&w->me, &array()->o, entered);
 }
 static void a_item(worker *w) {
-    char *p = fs_array_data(array()) + chance(w) % 20 * 8;
+    char *p = (char *)array() + FS_ARRAY_DATA + chance(w) % 20 * 8;
     uint64_t version = fs_read_begin(&array()->o.lock);
     fs_item_read(p, 8);
     fs_read_valid(&array()->o.lock, version);
@@ -390,7 +390,6 @@ int main(int count, char **arguments) {
     table_at = made(&me, 0, sizeof(fs_table), FS_TABLE);
     vector_at = made(&me, 1, sizeof(fs_vector), FS_VECTOR);
     array_at = made(&me, 2, FS_ARRAY_DATA + 20 * 8, FS_ARRAY);
-    array()->data = array_at + FS_ARRAY_DATA;
     array()->count = 20;
     array()->itemsize = 8;
     array()->typecode = 'q';

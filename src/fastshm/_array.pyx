@@ -1,0 +1,1015 @@
+"""Arrays: items of one size, side by side, under one lock. They grow.
+
+An operation is inline up to the point where a lock is held by somebody else, or the items are not where this handle found them
+last. Values become bytes before the lock is taken, and bytes become values after it was left.
+"""
+
+cimport cython
+from cpython.buffer cimport (
+    PyBUF_F_CONTIGUOUS, PyBUF_FORMAT, PyBUF_ND, PyBUF_RECORDS_RO, PyBUF_STRIDES, PyBuffer_IsContiguous, PyBuffer_Release,
+    PyBuffer_ToContiguous, PyObject_CheckBuffer, PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.number cimport PyNumber_AsSsize_t
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.slice cimport PySlice_Unpack
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from fastshm._c cimport *
+from fastshm._calls cimport again, check_gate, fs_identify_by, patient, whoami
+from fastshm._core cimport (
+    Handle, Heap, Ref, check_open, deadline_of, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref,
+    release_slot, reserve_slot, retry, unhold,
+)
+from fastshm._forms cimport (
+    PyFloat_AS_DOUBLE, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact, box, known_form, operand, unboxed,
+)
+
+fs_identify_by(identify)
+
+cdef extern from "Python.h":
+    object PyList_New(Py_ssize_t n)
+    void PyList_SET_ITEM(object list, Py_ssize_t i, object o)
+    object PyFloat_FromDouble(double d)
+    Py_ssize_t PySlice_AdjustIndices(Py_ssize_t length, Py_ssize_t *start, Py_ssize_t *stop, Py_ssize_t step) nogil
+    const Py_ssize_t PY_SSIZE_T_MAX
+
+cdef enum:
+    LARGE = 1 << 20  # so many bytes are copied without the interpreter lock
+
+
+# --- items on their way in ----------------------------------------------------------------------------------------------------
+
+@cython.final
+cdef class Packed:
+    """Items side by side in memory of this process, or in a buffer that stays while they are needed."""
+    cdef const char *data
+    cdef uint64_t count
+    cdef bytes raw
+    cdef Py_buffer view
+    cdef bint viewed
+
+    cdef bint is_view(self, int form, uint32_t size, object values) except -1:
+        """Of a buffer whose items are of this form: then they need not be looked at one by one."""
+        try:
+            PyObject_GetBuffer(values, &self.view, PyBUF_RECORDS_RO)
+        except (BufferError, ValueError):  # the latter is NumPy's
+            return False
+        self.viewed = True
+        if not is_form(form, size, &self.view):
+            PyBuffer_Release(&self.view)
+            self.viewed = False
+            return False
+        self.count = self.view.len // size
+        self.data = <const char *>self.view.buf
+        if not PyBuffer_IsContiguous(&self.view, b"C"):
+            self.raw = PyBytes_FromStringAndSize(NULL, self.view.len)
+            self.data = PyBytes_AS_STRING(self.raw)
+            PyBuffer_ToContiguous(<void *>self.data, &self.view, self.view.len, b"C")
+        return True
+
+    cdef int take(self, bytes raw, uint32_t size) except -1:
+        self.raw = raw
+        self.data = PyBytes_AS_STRING(raw)
+        self.count = <uint64_t>len(raw) // size
+        return 0
+
+    cdef int reverse(self, uint32_t size) except -1:
+        cdef bytes raw = PyBytes_FromStringAndSize(NULL, self.count * size)
+        cdef char *to = PyBytes_AS_STRING(raw)
+        cdef uint64_t i
+        for i in range(self.count):
+            memcpy(to + i * size, self.data + (self.count - 1 - i) * size, size)
+        return self.take(raw, size)
+
+    def __dealloc__(self):
+        if self.viewed:
+            PyBuffer_Release(&self.view)
+
+
+cdef bint is_form(int form, uint32_t size, Py_buffer *view) noexcept:
+    cdef const char *code = "B"
+    cdef int other = FS_BYTES_ONLY
+    cdef uint32_t native
+    if view.format != NULL:
+        code = view.format
+    if code[0] == b"@" or code[0] == b"=" or code[0] == b"<":
+        code += 1
+    if form == FS_BYTES_ONLY:
+        return view.itemsize == 1 and view.len % size == 0
+    if code[0] == 0 or code[1] != 0 or view.itemsize != <Py_ssize_t>size or view.ndim != 1:
+        return False
+    if form == FS_CHAR:
+        return code[0] == b"c" or code[0] == b"B" or code[0] == b"s"
+    return known_form(code[0], &other, &native) and other == form
+
+
+cdef Packed packed(int form, uint32_t size, object values):
+    """Nothing shared is touched meanwhile, so a value of the wrong type spoils nothing."""
+    cdef Packed out = Packed.__new__(Packed)
+    cdef Items other
+    cdef Py_ssize_t n, k = 0
+    cdef uint64_t word
+    cdef char *to
+    cdef bytes raw
+    if isinstance(values, Items):
+        other = values
+        if other.form == form and other.itemsize == size:
+            out.take(other.read_bytes(), size)  # of one instant
+            return out
+        values = other[:]
+    if form == FS_CHAR and isinstance(values, str):
+        raise TypeError("bytes expected instead of str instance")
+    if not isinstance(values, (list, tuple)) and PyObject_CheckBuffer(values) and out.is_view(form, size, values):
+        return out
+    n = len(values)
+    if n > PY_SSIZE_T_MAX // size:
+        raise MemoryError("array too large")
+    raw = PyBytes_FromStringAndSize(NULL, n * size)
+    to = PyBytes_AS_STRING(raw)
+    for value in values:
+        if k == n:
+            raise ValueError("Can only assign sequence of same size")
+        unboxed(form, value, &word)
+        fs_item_write(to + k * size, size, word)
+        k += 1
+    if k != n:
+        raise ValueError("Can only assign sequence of same size")
+    out.take(raw, size)
+    return out
+
+
+# --- views --------------------------------------------------------------------------------------------------------------------
+
+@cython.no_gc
+@cython.final
+cdef class Pin:
+    """A handle slot that refers to a block of items, so that it stays what it is while somebody looks at it."""
+    cdef Heap heap
+    cdef uint64_t slot
+
+    def __dealloc__(self):
+        if self.heap is not None:
+            release_slot(self.heap, self.slot)
+
+
+cdef Pin look(Items self, fs_run *run):
+    """Where the items are at this instant, and what keeps them there: None when that is the object itself."""
+    cdef Ref ref = self.ref
+    cdef Pin pin = Pin.__new__(Pin)
+    cdef fs_self me
+    cdef uint64_t slot
+    cdef uint64_t *place
+    cdef int r
+    if fs_load_relaxed(&self.a.items) == 0 and fs_run_make(ref.h, self.a, run) == FS_OK and run.items == 0:
+        if fs_load_acquire(&self.a.items) == 0:  # so they were there when the count was read
+            return None
+    whoami(ref, &me)
+    slot = reserve_slot(ref.heap)
+    place = fs_slot_word(ref.h, slot)
+    r = fs_array_pin(&me, self.a, place, run)
+    try:
+        while again(r, &me):
+            with nogil:
+                r = fs_array_pin(&me, self.a, place, run)
+    except BaseException:
+        fs_slot_unuse(ref.h, slot)
+        raise
+    if r == FS_OK:
+        pin.slot = slot
+        pin.heap = ref.heap
+        return pin
+    fs_slot_unuse(ref.h, slot)
+    if r != FS_MISSING:
+        fail(r, ref.heap)
+    return None
+
+
+cdef struct Exported:
+    PyObject *kept  # the pin and the format
+    Py_ssize_t numbers[2]  # the shape, then the strides; as many of each as there are axes
+
+
+cdef int export(Items items, object owner, Py_buffer *view, int flags, bytes format, Py_ssize_t unit, tuple tail) except -1:
+    """The items as elements of `unit` bytes; the first axis counts the items, or all elements when there are no others."""
+    cdef fs_run run
+    cdef Exported *e
+    cdef Py_ssize_t *shape
+    cdef Py_ssize_t *strides
+    cdef Py_ssize_t step = unit
+    cdef int axes = 1 + <int>len(tail), k
+    check_open(items.ref)
+    if format is None and flags & PyBUF_FORMAT:
+        raise BufferError("elements of this type have no format: use numpy()")
+    if axes > 1 and flags & PyBUF_F_CONTIGUOUS == PyBUF_F_CONTIGUOUS:
+        raise BufferError("the last axis is the one that lies side by side")
+    cdef object kept = (look(items, &run), format)
+    e = <Exported *>PyMem_Malloc(sizeof(Exported) + 2 * axes * sizeof(Py_ssize_t))
+    if e == NULL:
+        raise MemoryError()
+    shape = e.numbers
+    strides = e.numbers + axes
+    for k in range(axes - 1, 0, -1):
+        shape[k] = tail[k - 1]
+        strides[k] = step
+        step *= shape[k]
+    strides[0] = step
+    view.len = run.count * run.size
+    shape[0] = view.len // step
+    Py_INCREF(kept)
+    e.kept = <PyObject *>kept
+    view.buf = run.p
+    view.obj = owner
+    view.itemsize = unit
+    view.readonly = 0
+    view.ndim = axes
+    view.format = PyBytes_AS_STRING(format) if flags & PyBUF_FORMAT else NULL
+    view.shape = shape if flags & PyBUF_ND else NULL
+    view.strides = strides if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL
+    view.suboffsets = NULL
+    view.internal = e
+    return 0
+
+
+cdef int end_export(Py_buffer *view) except -1:
+    cdef Exported *e = <Exported *>view.internal
+    cdef object kept = <object>e.kept
+    Py_DECREF(kept)
+    PyMem_Free(e)
+    return 0
+
+
+@cython.final
+cdef class Octets:
+    """The items as bytes, whatever they are."""
+    cdef Items items
+
+    def __cinit__(self, Items items not None):
+        self.items = items
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        export(self.items, self, view, flags, b"B", 1, ())
+
+    def __releasebuffer__(self, Py_buffer *view):
+        end_export(view)
+
+
+def octets(Items items not None):
+    return memoryview(Octets(items))
+
+
+# --- arrays -------------------------------------------------------------------------------------------------------------------
+
+cdef enum:
+    WRITE_SLICE, WRITE_ITEM, WRITE_AT, FILL, EXTEND, RESIZE, CHANGE
+
+cdef struct Order:
+    int what
+    Py_ssize_t start, stop, step  # of a slice; `start` is also an index, or the first item
+    uint64_t count
+    const char *source
+    int change
+
+
+cdef class Items(Handle):
+    """Items of a code in TYPECODES are read and written as such; others (structures and the like, code '\\0') are bytes, to be
+    looked at through the buffer."""
+    cdef fs_array *a
+    cdef uint64_t items  # as they were when p and capacity were found, under the lock
+    cdef char *p
+    cdef uint64_t capacity_
+    cdef int form
+    cdef uint32_t unit  # bytes of a number in an item
+    cdef readonly uint32_t itemsize
+    cdef uint32_t code
+    cdef bint shaped  # an item is more than one number
+    cdef bytes format
+    cdef tuple tail  # axes behind the first
+
+    def __cinit__(self):
+        self.a = <fs_array *>self.ref.o
+        self.itemsize = 1
+
+    @staticmethod
+    def make(type cls, str typecode, uint64_t count, uint32_t itemsize=0, gate=None, values=None, uint64_t capacity=0):
+        """`count` zero items, or those of `values`, with room for `capacity`. `typecode` is one of TYPECODES, or '\\0' for
+        items of `itemsize` bytes of any kind."""
+        cdef int form = FS_BYTES_ONLY
+        cdef uint32_t code = ord(typecode)
+        cdef Packed given = None
+        if code and not known_form(code, &form, &itemsize):
+            raise TypeError(f"{typecode!r} is no type code")
+        if values is not None:
+            given = packed(form, itemsize, values)
+            count = given.count
+        capacity = max(capacity, count)
+        if itemsize == 0 or capacity > (<uint64_t>1 << 62) // itemsize:
+            raise MemoryError("array too large")
+        cdef Ref ref = new_ref(heap_of(gate), FS_ARRAY_DATA + capacity * itemsize, FS_ARRAY, gate_ref(gate))
+        cdef fs_array *a = <fs_array *>ref.o
+        if given is not None:
+            memcpy(<char *>a + FS_ARRAY_DATA, given.data, count * itemsize)
+        a.itemsize = itemsize
+        a.typecode = code
+        fs_store_release(&a.count, count)
+        return make_handle(cls, ref)
+
+    cdef int bind(self) except -1:
+        cdef fs_array *a = <fs_array *>fs_kind_at(self.ref.h, self.ref.offset, FS_ARRAY, FS_ARRAY_DATA)
+        cdef fs_run run
+        cdef int form = FS_BYTES_ONLY
+        cdef uint32_t code, size
+        if a == NULL:
+            fail(FS_CORRUPT, self.ref.heap)
+        code, size = fs_load_u32(&a.typecode), fs_load_u32(&a.itemsize)
+        self.unit = size
+        if size == 0 or (code and (not known_form(code, &form, &self.unit) or self.unit != size)):
+            fail(FS_CORRUPT, self.ref.heap)
+        self.a, self.form, self.code, self.itemsize = a, form, code, size
+        self.format = b"B" if code == 0 else b"w" if form == FS_WIDE else chr(code).encode()
+        self.tail = ()
+        if fs_load_relaxed(&a.items):  # looked for under the lock, by whoever needs them
+            self.items, self.p, self.capacity_ = ~<uint64_t>0, NULL, 0
+            return 0
+        if fs_run_make(self.ref.h, a, &run) == FS_OK:
+            self.items, self.p, self.capacity_ = run.items, run.p, run.capacity
+        elif fs_load_acquire(&a.items) == 0:
+            fail(FS_CORRUPT, self.ref.heap)
+        else:
+            self.items, self.p, self.capacity_ = ~<uint64_t>0, NULL, 0
+        return 0
+
+    def _shape(self, str typecode, uint32_t unit, bytes format, tuple tail):
+        """Each item is made of numbers of that code and size, or '\\0' for none; views show elements of `format` along the axes
+        behind the first."""
+        cdef int form = FS_BYTES_ONLY
+        cdef uint32_t size = unit, code = ord(typecode)
+        cdef object whole = unit
+        for n in tail:
+            whole *= n
+        if whole != self.itemsize or unit == 0 or (code and (not known_form(code, &form, &size) or size != unit)):
+            raise ValueError(f"items of {self.itemsize} bytes are not of this shape")
+        self.form, self.unit, self.format, self.tail = form, unit, format, tail
+        self.shaped = form == FS_BYTES_ONLY or bool(tail)
+
+    @property
+    def typecode(self):
+        return chr(self.code)
+
+    @property
+    def capacity(self):
+        """So many items have room where they are."""
+        cdef fs_self me
+        cdef fs_run run
+        cdef int r
+        whoami(self.ref, &me)
+        r = fs_array_pin(&me, self.a, NULL, &run)
+        while again(r, &me):
+            with nogil:
+                r = fs_array_pin(&me, self.a, NULL, &run)
+        if r != FS_MISSING:
+            fail(r, self.ref.heap)
+        return run.capacity
+
+    @property
+    def _place(self):
+        """Where views of this instant look: (address, items)."""
+        cdef fs_run run
+        check_open(self.ref)
+        look(self, &run)
+        return <uint64_t>run.p, run.count
+
+    def __len__(self):
+        cdef uint64_t count = fs_load_acquire(&self.a.count)
+        if count > <uint64_t>PY_SSIZE_T_MAX:
+            fail(FS_CORRUPT, self.ref.heap)
+        return count
+
+    # one item
+
+    def __getitem__(self, i):
+        if self.shaped or isinstance(i, slice):
+            return self.get_other(i)
+        return box(self.form, self.itemsize, array_look(self, as_index(i), 0, self.itemsize))
+
+    def get_item(self, i):
+        return box(self.form, self.itemsize, array_read(self, as_index(i), 0))
+
+    def get_other(self, i):
+        """What __getitem__ returns for a slice, and for what is no number."""
+        return self.get_slice(i)
+
+    def __setitem__(self, i, value):
+        if self.shaped or isinstance(i, slice):
+            self.set_other(i, value)
+        else:
+            self.set_item(i, value)
+
+    cpdef set_item(self, i, value):
+        cdef Py_ssize_t at = as_index(i)
+        cdef uint64_t word
+        if not quickly_unboxed(self.form, value, &word):
+            slowly_unboxed(self, at, value, &word)
+        array_write(self, at, 0, word)
+
+    def set_other(self, i, value):
+        self.write_slice(i, value)
+
+    def __delitem__(self, i):
+        raise AttributeError("__delitem__")
+
+    # slices
+
+    def get_slice(self, slice part):
+        """A list; bytes of 'c', a str of 'u'. All of one instant."""
+        cdef Py_ssize_t n
+        cdef char *raw = array_copied(self, part, &n)
+        try:
+            return listed(self.form, self.itemsize, raw, n)
+        finally:
+            free(raw)
+
+    def read_slice(self, slice part):
+        """The bytes of the same."""
+        cdef Py_ssize_t n
+        cdef char *raw = array_copied(self, part, &n)
+        try:
+            return PyBytes_FromStringAndSize(raw, n * self.itemsize)
+        finally:
+            free(raw)
+
+    def read_bytes(self):
+        """All bytes, of one instant."""
+        return self.read_slice(slice(None))
+
+    def write_slice(self, slice where, values):
+        """As one change: whoever reads, or dies, meanwhile, it is wholly there or not at all."""
+        cdef Order order
+        cdef Packed given = packed(self.form if not self.shaped else FS_BYTES_ONLY, self.itemsize, values)
+        PySlice_Unpack(where, &order.start, &order.stop, &order.step)
+        if order.step < 0:
+            given.reverse(self.itemsize)
+        order.what, order.source, order.count = WRITE_SLICE, given.data, given.count
+        if carried_out(self, &order) != FS_OK:
+            raise ValueError("Can only assign sequence of same size")
+
+    def write_item(self, i, data):
+        """Replaces item i by the one whose bytes these are."""
+        cdef Packed given = packed(FS_BYTES_ONLY, self.itemsize, data)
+        cdef Order order
+        if given.count != 1:
+            raise ValueError(f"not one item of {self.itemsize} bytes")
+        order.what, order.start, order.source, order.count = WRITE_ITEM, as_index(i), given.data, 1
+        if carried_out(self, &order) != FS_OK:
+            raise IndexError("invalid index")
+
+    def write_bytes(self, uint64_t offset, data):
+        """Replaces whole items, starting at byte `offset`, as one change."""
+        cdef Packed given
+        cdef Order order
+        if offset % self.itemsize or memoryview(data).nbytes % self.itemsize:
+            raise ValueError("not whole items of this array")
+        given = packed(FS_BYTES_ONLY, self.itemsize, memoryview(data).cast("B"))
+        order.what, order.start, order.source, order.count = WRITE_AT, offset // self.itemsize, given.data, given.count
+        if carried_out(self, &order) != FS_OK:
+            raise ValueError("not whole items of this array")
+
+    # growth
+
+    def append(self, value, /):
+        """One item more, seen by all processes at once."""
+        cdef uint64_t word
+        check_numbers(self)
+        unboxed(self.form, value, &word)
+        array_append(self, word)
+
+    def extend(self, values, /):
+        """The items of `values` more, all of them as one change."""
+        cdef Order order
+        if not hasattr(type(values), "__len__"):
+            values = list(values)
+        cdef Packed given = packed(self.form if not self.shaped else FS_BYTES_ONLY, self.itemsize, values)
+        order.what, order.source, order.count = EXTEND, given.data, given.count
+        carried_out(self, &order)
+
+    def resize(self, n, /):
+        """n items as one change: new ones are zero, those beyond are gone."""
+        cdef Order order
+        cdef Py_ssize_t count = PyNumber_AsSsize_t(n, OverflowError)
+        if count < 0:
+            raise ValueError(f"an array has no {count} items")
+        order.what, order.count, order.source = RESIZE, count, NULL
+        carried_out(self, &order)
+
+    # many items at once
+
+    def fill(self, value, /):
+        """Each item becomes `value`, as one change."""
+        cdef uint64_t word, item = 0
+        cdef Order order
+        check_numbers(self)
+        unboxed(self.form, value, &word)
+        fs_item_write(&item, self.itemsize, word)
+        order.what, order.source, order.count = FILL, <const char *>&item, 1
+        carried_out(self, &order)
+
+    def fill_bytes(self, data):
+        """The same with the bytes of an item."""
+        cdef Packed given = packed(FS_BYTES_ONLY, self.itemsize, data)
+        cdef Order order
+        if given.count != 1:
+            raise ValueError(f"not one item of {self.itemsize} bytes")
+        order.what, order.source, order.count = FILL, given.data, 1
+        carried_out(self, &order)
+
+    def add_from(self, values, /, start=0):
+        """Adds each of `values` to the item in its place, from item `start` on, as one change. So several processes merge what
+        they have counted."""
+        cdef uint64_t none
+        operand(self.form, self.code, FS_PLUS, 0, &none)
+        cdef Order order
+        cdef Packed given = packed(self.form if not self.shaped else FS_BYTES_ONLY, self.itemsize, values)
+        order.what, order.change, order.start = CHANGE, FS_PLUS, as_index(start)
+        order.source, order.count = given.data, given.count
+        if carried_out(self, &order) != FS_OK:
+            raise ValueError("more values than items from there on")
+
+    # atomics
+
+    def load(self, i, /):
+        """Item i."""
+        cdef uint64_t offset
+        cdef Py_ssize_t at = located(self, i, &offset)
+        check_numbers(self)
+        return box(self.form, self.unit, array_read(self, at, offset))
+
+    def store(self, i, new, /):
+        """Replaces item i."""
+        cdef uint64_t word, offset
+        cdef Py_ssize_t at = located(self, i, &offset)
+        check_numbers(self)
+        unboxed(self.form, new, &word)
+        array_write(self, at, offset, word)
+
+    def exchange(self, i, new, /):
+        """Replaces item i and returns the one before, as one step."""
+        cdef uint64_t word, offset
+        cdef Py_ssize_t at = located(self, i, &offset)
+        check_numbers(self)
+        unboxed(self.form, new, &word)
+        return box(self.form, self.unit, array_exchange(self, at, offset, word))
+
+    def compare_exchange(self, i, expected, desired, /):
+        """Replaces item i if its bits are those of `expected`; True if so."""
+        cdef uint64_t was, word, offset
+        cdef Py_ssize_t at = located(self, i, &offset)
+        check_numbers(self)
+        unboxed(self.form, expected, &was)
+        unboxed(self.form, desired, &word)
+        return bool(array_compare_exchange(self, at, offset, fs_item_bits(self.unit, was), word))
+
+    def fetch_add(self, i, n=1, /):
+        """Adds n to item i and returns the item before, as one step. Integers wrap around as in C."""
+        return array_fetch(self, i, FS_PLUS, n)
+
+    def fetch_sub(self, i, n=1, /):
+        """Subtracts n from item i and returns the item before, as one step. Integers wrap around as in C."""
+        return array_fetch(self, i, FS_MINUS, n)
+
+    def fetch_and(self, i, n, /):
+        """Keeps the bits of item i that n has, too, and returns the item before, as one step. Integers only."""
+        return array_fetch(self, i, FS_AND, n)
+
+    def fetch_or(self, i, n, /):
+        """Sets the bits of n in item i and returns the item before, as one step. Integers only."""
+        return array_fetch(self, i, FS_OR, n)
+
+    def fetch_xor(self, i, n, /):
+        """Turns the bits of n over in item i and returns the item before, as one step. Integers only."""
+        return array_fetch(self, i, FS_XOR, n)
+
+    def fetch_max(self, i, n, /):
+        """Replaces item i by n where that is greater and returns the item before, as one step.
+
+        Of floats, 0.0 is greater than -0.0, and a NaN is as if it were not there: any number replaces it, and it replaces none.
+        """
+        return array_fetch(self, i, FS_MAX, n)
+
+    def fetch_min(self, i, n, /):
+        """Replaces item i by n where that is less and returns the item before, as one step. Floats: see fetch_max."""
+        return array_fetch(self, i, FS_MIN, n)
+
+    def add(self, i, n=1, /):
+        """Adds n to item i as one step; the fastest way to count."""
+        cdef uint64_t word, offset
+        cdef Py_ssize_t at = located(self, i, &offset)
+        operand(self.form, self.code, FS_PLUS, n, &word)
+        array_change(self, at, offset, FS_PLUS, word)
+
+    # waiting
+
+    def wait(self, i, old, /, timeout=None):
+        """Blocks while the bits of item i are those of `old`: True once they are not, False when `timeout` seconds went by.
+
+        Whoever changes an item calls notify_one() or notify_all() afterwards. A change that nobody told of is noticed within
+        milliseconds; one that was taken back before this thread looked may not be. What is done by whoever holds the array's
+        lock counts when it is released. RuntimeError when this thread holds the lock and would have to wait; IndexError when
+        the array has become too short to have an item i.
+        """
+        cdef fs_self me
+        cdef uint64_t was, word = 0, offset, count
+        cdef Py_ssize_t at = located(self, i, &offset)
+        check_numbers(self)
+        unboxed(self.form, old, &was)
+        was = fs_item_bits(self.unit, was)
+        cdef fs_patience p = fs_patience(patient(timeout), 0)
+        whoami(self.ref, &me)
+        count = fs_load_acquire(&self.a.count)
+        if at < 0:
+            at += <Py_ssize_t>count
+        if at < 0 or <uint64_t>at >= count:
+            raise IndexError("invalid index")
+        offset += <uint64_t>at * self.itemsize
+        if fs_array_look(&me, &self.a.o, offset, self.unit, 0, &word) == FS_OK and word != was:
+            return True
+        cdef int r = FS_INTERRUPTED
+        while r == FS_INTERRUPTED:
+            PyErr_CheckSignals()
+            check_gate(self.ref)
+            with nogil:
+                r = fs_array_wait(&me, self.a, offset, self.unit, was, &p)
+        if r == FS_NESTED:
+            raise RuntimeError("this thread holds the array's lock, so nobody else could change it while it waits")
+        if r != FS_OK and r != FS_TIMEOUT:
+            fail(r, self.ref.heap)
+        return r == FS_OK
+
+    def notify_one(self, i, /):
+        """After a change of item i: wakes those who wait(), to look at theirs."""
+        self.notify_all(i)
+
+    def notify_all(self, i, /):
+        """After a change of item i: wakes all of those who wait(), to look at theirs."""
+        cdef uint64_t offset
+        located(self, i, &offset)
+        check_open(self.ref)
+        fs_item_notify(&self.a.turn, FS_ALL)
+
+    # the lock
+
+    def get_lock(self):
+        """The recursive lock that guards the items."""
+        return self.lock if self.lock is not None else lock_of(self)
+
+    def acquire(self, block=True, timeout=None):
+        return hold(self.ref, deadline_of(block, timeout), 0) == 1
+
+    def release(self):
+        unhold(self.ref)
+
+    def __enter__(self):
+        hold(self.ref, -1, 0)
+        return True
+
+    def __exit__(self, *args):
+        unhold(self.ref)
+
+    # views
+
+    def create_memoryview(self):
+        """The bytes. The stdlib's reducer of raw ctypes objects calls this."""
+        return memoryview(self)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        export(self, self, view, flags, self.format, self.unit if self.code or self.shaped else 1, self.tail)
+
+    def __releasebuffer__(self, Py_buffer *view):
+        end_export(view)
+
+
+# --- what the methods are made of ---------------------------------------------------------------------------------------------
+
+cdef inline Py_ssize_t as_index(object index) except? -1:
+    cdef int overflow = 1
+    cdef Py_ssize_t i = 0
+    if PyLong_CheckExact(index):
+        i = PyLong_AsLongLongAndOverflow(index, &overflow)
+    if overflow:
+        i = PyNumber_AsSsize_t(index, IndexError)
+    return i
+
+
+cdef inline Py_ssize_t located(Items self, object index, uint64_t *offset) except? -1:
+    """The item that an index names, and how many bytes into it."""
+    offset[0] = 0
+    return located_in_shape(self, index, offset) if self.shaped else as_index(index)
+
+
+cdef Py_ssize_t located_in_shape(Items self, object index, uint64_t *offset) except? -1:
+    cdef Py_ssize_t i, n, within = 0
+    if not isinstance(index, tuple):
+        index = (index,)
+    if len(index) != 1 + len(self.tail):
+        raise IndexError(f"a number of this array is named by {1 + len(self.tail)} indices, not {len(index)}")
+    for n, one in zip(self.tail, index[1:]):
+        i = as_index(one)
+        if i < 0:
+            i += n
+        if i < 0 or i >= n:
+            raise IndexError("invalid index")
+        within = within * n + i
+    offset[0] = <uint64_t>within * self.unit
+    return as_index(index[0])
+
+
+cdef inline int check_numbers(Items self) except -1:
+    if self.form == FS_BYTES_ONLY:
+        raise TypeError("items of this type are no numbers, characters or bools: they are read and written as a whole")
+    return 0
+
+
+cdef inline bint quickly_unboxed(int form, object value, uint64_t *out) except -1:
+    cdef int overflow
+    if form <= FS_UNSIGNED and PyLong_CheckExact(value):
+        out[0] = <uint64_t>PyLong_AsLongLongAndOverflow(value, &overflow)
+        return not overflow
+    if form == FS_DOUBLE and PyFloat_CheckExact(value):
+        out[0] = fs_double_item(PyFloat_AS_DOUBLE(value))
+        return True
+    return False
+
+
+cdef int slowly_unboxed(Items self, Py_ssize_t i, object value, uint64_t *out) except -1:
+    """Of a wrong value for an item that is not there, the item is what is complained about."""
+    try:
+        unboxed(self.form, value, out)
+    except Exception:
+        array_read(self, i, 0)
+        raise
+    return 0
+
+
+cdef object listed(int form, uint32_t size, const char *raw, Py_ssize_t n):
+    cdef Py_ssize_t k
+    cdef object item
+    if form == FS_CHAR:
+        return PyBytes_FromStringAndSize(raw, n)
+    cdef object out = PyList_New(n)
+    for k in range(n):
+        if form == FS_DOUBLE:
+            item = PyFloat_FromDouble((<const double *>raw)[k])
+        else:
+            item = box(form, size, fs_item_read(raw + k * size, size))
+        Py_INCREF(item)
+        PyList_SET_ITEM(out, k, item)
+    return "".join(out) if form == FS_WIDE else out
+
+
+cdef inline int array_enter(Items self, fs_self *me) except -1:
+    """The lock, with no write of others left half done, and with this handle knowing where the items are."""
+    cdef int r
+    if self.ref.switch.closed[0]:
+        check_open(self.ref)
+    r = fs_me(self.ref.h, me)
+    if r == FS_OK:
+        r = fs_array_enter(me, self.a)
+        if r >= 0 and fs_load_relaxed(&self.a.items) == self.items:
+            return r
+    return array_enter_slowly(self, r, me)
+
+
+cdef int array_enter_slowly(Items self, int r, fs_self *me) except -1:
+    while r == FS_BUSY or r == FS_INTERRUPTED:
+        retry(r, me)
+        with nogil:
+            r = fs_array_enter(me, self.a)
+    if r < 0:
+        fail(r, self.ref.heap)
+    array_find(self, me, r)
+    return r
+
+
+cdef uint64_t array_find(Items self, fs_self *me, int entered) except? 0xffffffffffffffff:
+    """Under the lock: where the items are, and how many. (Without it, another thread could put something older here.)"""
+    cdef fs_run run
+    if fs_run_make(self.ref.h, self.a, &run) != FS_OK or run.size != self.itemsize:
+        fs_leave_entered(me, &self.a.o.lock, entered)
+        fail(FS_CORRUPT, self.ref.heap)
+    self.p, self.capacity_ = run.p, run.capacity
+    fs_store_release(&self.items, run.items)
+    return run.count
+
+
+cdef inline uint64_t array_count(Items self, fs_self *me, int entered) except? 0xffffffffffffffff:
+    """Under the lock. They may have got more room where they are."""
+    cdef uint64_t count = fs_load_acquire(&self.a.count)
+    return count if count <= self.capacity_ else array_find(self, me, entered)
+
+
+cdef inline char *array_enter_item(Items self, fs_self *me, Py_ssize_t i, int *entered) except NULL:
+    """The lock, and where item i is."""
+    cdef uint64_t count
+    cdef Py_ssize_t at = i
+    entered[0] = array_enter(self, me)
+    count = fs_load_acquire(&self.a.count)
+    if i < 0:
+        at += <Py_ssize_t>count
+    if <uint64_t>at < count and <uint64_t>at < self.capacity_:
+        return self.p + <uint64_t>at * self.itemsize
+    return array_find_item(self, me, i, entered[0])
+
+
+cdef char *array_find_item(Items self, fs_self *me, Py_ssize_t i, int entered) except NULL:
+    cdef uint64_t count = array_find(self, me, entered)
+    if i < 0:
+        i += <Py_ssize_t>count
+    if <uint64_t>i < count:
+        return self.p + <uint64_t>i * self.itemsize
+    fs_array_leave(me, &self.a.o, entered)
+    raise IndexError("invalid index")
+
+
+cdef inline uint64_t array_look(Items self, Py_ssize_t i, uint64_t offset, uint32_t size) except? 0xffffffffffffffff:
+    cdef fs_array *a = self.a
+    cdef uint64_t version = fs_read_begin(&a.o.lock), count, word
+    cdef Py_ssize_t at = i
+    if self.ref.switch.closed[0]:
+        check_open(self.ref)
+    if not version & 1 and fs_load_relaxed(&a.items) == self.items:
+        count = fs_load_acquire(&a.count)
+        if i < 0:
+            at += <Py_ssize_t>count
+        if <uint64_t>at < count and <uint64_t>at < self.capacity_:
+            word = fs_item_read(self.p + <uint64_t>at * self.itemsize + offset, size)
+            # one counted from the end is the one it was taken for only while nothing is appended, which the version leaves out
+            if fs_read_valid(&a.o.lock, version) and (i >= 0 or fs_load_relaxed(&a.count) == count):
+                return word
+    return array_read_locked(self, i, offset)
+
+
+cdef uint64_t array_read(Items self, Py_ssize_t i, uint64_t offset) except? 0xffffffffffffffff:
+    return array_look(self, i, offset, self.unit)
+
+
+cdef uint64_t array_read_locked(Items self, Py_ssize_t i, uint64_t offset) except? 0xffffffffffffffff:
+    cdef fs_self me
+    cdef int entered
+    cdef uint64_t word = fs_item_read(array_enter_item(self, &me, i, &entered) + offset, self.unit)
+    fs_array_leave(&me, &self.a.o, entered)
+    return word
+
+
+cdef inline int array_write(Items self, Py_ssize_t i, uint64_t offset, uint64_t word) except -1:
+    cdef fs_self me
+    cdef int entered
+    fs_item_write(array_enter_item(self, &me, i, &entered) + offset, self.unit, word)
+    fs_array_leave(&me, &self.a.o, entered)
+    return 0
+
+
+cdef inline uint64_t array_change(
+    Items self, Py_ssize_t i, uint64_t offset, int what, uint64_t word
+) except? 0xffffffffffffffff:
+    """What the number was."""
+    cdef fs_self me
+    cdef int entered
+    cdef char *p = array_enter_item(self, &me, i, &entered) + offset
+    cdef uint64_t old = fs_item_change(p, self.form, self.unit, what, word)
+    fs_array_leave(&me, &self.a.o, entered)
+    return old
+
+
+cdef inline object array_fetch(Items self, object index, int what, object n):
+    cdef uint64_t word, offset
+    cdef Py_ssize_t at = located(self, index, &offset)
+    operand(self.form, self.code, what, n, &word)
+    return box(self.form, self.unit, array_change(self, at, offset, what, word))
+
+
+cdef uint64_t array_exchange(Items self, Py_ssize_t i, uint64_t offset, uint64_t word) except? 0xffffffffffffffff:
+    cdef fs_self me
+    cdef int entered
+    cdef char *p = array_enter_item(self, &me, i, &entered) + offset
+    cdef uint64_t old = fs_item_read(p, self.unit)
+    fs_item_write(p, self.unit, word)
+    fs_array_leave(&me, &self.a.o, entered)
+    return old
+
+
+cdef int array_compare_exchange(Items self, Py_ssize_t i, uint64_t offset, uint64_t was, uint64_t word) except -1:
+    cdef fs_self me
+    cdef int entered
+    cdef char *p = array_enter_item(self, &me, i, &entered) + offset
+    cdef bint same = fs_item_read(p, self.unit) == was
+    if same:
+        fs_item_write(p, self.unit, word)
+    fs_array_leave(&me, &self.a.o, entered)
+    return same
+
+
+cdef inline int array_append(Items self, uint64_t word) except -1:
+    cdef fs_self me
+    cdef uint64_t count, item = 0
+    cdef int entered = array_enter(self, &me)
+    cdef Order order
+    count = fs_load_acquire(&self.a.count)
+    if count < self.capacity_:
+        fs_item_write(self.p + count * self.itemsize, self.itemsize, word)
+        fs_crash_order()
+        fs_store_release(&self.a.count, count + 1)
+        fs_array_leave(&me, &self.a.o, entered)
+        return 0
+    fs_array_leave(&me, &self.a.o, entered)
+    fs_item_write(&item, self.itemsize, word)
+    order.what, order.source, order.count = EXTEND, <const char *>&item, 1
+    carried_out(self, &order)
+    return 0
+
+
+cdef char *array_copied(Items self, slice part, Py_ssize_t *n) except NULL:
+    """A slice's items, all of one instant; for free()."""
+    cdef fs_self me
+    cdef uint64_t count
+    cdef uint32_t size = self.itemsize
+    cdef Py_ssize_t start, stop, step, k
+    cdef char *out
+    cdef const char *p
+    PySlice_Unpack(part, &start, &stop, &step)
+    cdef int entered = array_enter(self, &me)
+    count = array_count(self, &me, entered)
+    n[0] = PySlice_AdjustIndices(count, &start, &stop, step)
+    out = <char *>malloc(n[0] * size + 1)
+    p = self.p + start * <Py_ssize_t>size
+    if out != NULL:
+        if step == 1 and n[0] * size < LARGE:
+            memcpy(out, p, n[0] * size)
+        elif step == 1:
+            with nogil:
+                memcpy(out, p, n[0] * size)
+        else:
+            for k in range(n[0]):
+                memcpy(out + k * size, p + k * step * <Py_ssize_t>size, size)
+    fs_array_leave(&me, &self.a.o, entered)
+    if out == NULL:
+        fail(FS_PRIVATE_NOMEM, self.ref.heap)
+    return out
+
+
+cdef int carry_out(Items self, const fs_self *me, const Order *order, uint64_t now) noexcept nogil:
+    """With the lock held and `now` items. FS_CHANGED: it does not fit them."""
+    cdef fs_array *a = self.a
+    cdef uint32_t size = self.itemsize
+    cdef Py_ssize_t start = order.start, stop = order.stop, step = order.step
+    if order.what == WRITE_SLICE:
+        if PySlice_AdjustIndices(now, &start, &stop, step) != <Py_ssize_t>order.count:
+            return FS_CHANGED
+        if step < 0:
+            start, step = start + (<Py_ssize_t>order.count - 1) * step, -step
+        return fs_array_write(me, a, size, start, step, order.count, order.source)
+    if order.what == EXTEND:
+        return fs_array_extend(me, a, size, order.count, order.source)
+    if order.what == RESIZE:
+        return fs_array_resize(me, a, size, order.count)
+    if order.what == FILL:
+        return fs_array_fill(me, a, size, order.source)
+    if start < 0 and order.what != WRITE_AT:
+        start += <Py_ssize_t>now
+    if start < 0 or <uint64_t>start > now or order.count > now - <uint64_t>start:
+        return FS_CHANGED
+    if order.what == CHANGE:
+        return fs_array_change(me, a, size, self.form, self.unit, order.change, start, order.count, order.source)
+    return fs_array_write(me, a, size, start, 1, order.count, order.source)
+
+
+cdef int carried_out(Items self, Order *order) except -1:
+    """FS_OK, or FS_CHANGED."""
+    cdef fs_self me
+    cdef uint64_t now
+    cdef int entered, r
+    cdef bint waiting = order.what != WRITE_ITEM and order.count * self.itemsize >= LARGE, buried = False
+    while True:
+        entered = array_enter(self, &me)
+        now = array_count(self, &me, entered)
+        me.wait = waiting
+        if waiting:
+            with nogil:
+                r = carry_out(self, &me, order, now)
+        else:
+            r = carry_out(self, &me, order, now)
+        fs_array_leave(&me, &self.a.o, entered)
+        if again(r, &me):
+            waiting = True
+        elif r == FS_NOMEM and not buried:
+            buried = True
+            me.wait = 1
+            with nogil:
+                fs_bury(&me)
+        elif r == FS_OK or r == FS_CHANGED:
+            return r
+        else:
+            fail(r, self.ref.heap)
