@@ -280,8 +280,8 @@ cdef extern from "counter.h" nogil:
     int fs_stripes_fit(uint64_t stripes, uint64_t room)
     void fs_counter_start(fs_counter *c, uint64_t stripes, uint64_t value)
     void fs_counter_add(fs_counter *c, unsigned bits, uint32_t id, uint64_t n)
-    uint64_t fs_counter_value(const fs_counter *c, unsigned bits)
-    uint64_t fs_counter_exchange(fs_counter *c, unsigned bits, uint64_t value)
+    int fs_counter_value(const fs_counter *c, unsigned bits, uint64_t *value)
+    int fs_counter_exchange(fs_counter *c, unsigned bits, uint64_t value, uint64_t *old)
 
 cdef extern from "array.h" nogil:
     ctypedef struct fs_run:

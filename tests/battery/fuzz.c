@@ -38,7 +38,7 @@ static inline void between(void) {
 #define MOST_TEMPLATES 160
 #define OURS 2 /* the process's and the thread's number */
 
-enum { TABLE, LARGE, VECTOR, ARRAY, BYTES, CELL, MUTEX, GATED, INNER, SPARE, EXTRA, OBJECTS };
+enum { TABLE, LARGE, VECTOR, ARRAY, BYTES, CELL, MUTEX, GATED, INNER, COUNTER, SPARE, EXTRA, OBJECTS };
 
 typedef struct {
     uint64_t offset, serial, size;
@@ -171,6 +171,8 @@ static void fill(void) {
     make(CELL, sizeof(fs_cell), FS_CELL);
     ((fs_cell *)object(CELL))->typecode = 'q';
     make(MUTEX, sizeof(fs_object), FS_MUTEX);
+    make(COUNTER, fs_counter_bytes(8), FS_COUNTER);
+    fs_counter_start((fs_counter *)object(COUNTER), 8, 5);
     make(SPARE, sizeof(fs_cell), FS_GATE);
     make(GATED, sizeof(fs_table), FS_TABLE);
     wish(fs_ref_to(&me, handles[SPARE].offset, &object(GATED)->gate));
@@ -758,9 +760,25 @@ static void c_add(uint8_t a) {
         return;
     int entered = known(fs_enter(&me, &c->o.lock));
     if (entered >= 0) {
-        fs_item_write(&c->value, 8, fs_item_read(&c->value, 8) + a);
+        fs_item_change(&c->value, FS_SIGNED, 8, a % 7, a);
         fs_array_leave(&me, &c->o, entered);
     }
+}
+static void c_wait(uint8_t a) {
+    fs_cell *c = bound(CELL);
+    fs_patience p = {a & 1 ? kernel.now + 3000000 : 0, 0};
+    if (!c)
+        return;
+    known(fs_cell_wait(&me, c, 8, a >> 2, &p));
+    fs_item_notify(&c->turn, a & 2 ? 1 : FS_ALL);
+}
+static void n_count(uint8_t a) {
+    fs_counter *c = bound(COUNTER);
+    uint64_t value;
+    if (!c)
+        return;
+    fs_counter_add(c, 3, me.id, a);
+    known(a & 1 ? fs_counter_exchange(c, 3, a, &value) : fs_counter_value(c, 3, &value));
 }
 static void o_section(uint8_t a) { /* get_lock(): an operation inside */
     fs_object *o = any_object(a);
@@ -899,7 +917,7 @@ static void k_nothing(uint8_t a) { (void)a; }
 static void (*const actions[])(uint8_t) = {
     t_peek, t_set, t_default, t_add, t_fill, t_remove, t_take, t_read, t_copy, t_clear, t_update, t_last,
     v_set, v_insert, v_delete, v_extend, v_peek, v_read, v_take, v_copy, v_rearrange,
-    a_write, a_item, c_add, o_section, o_try, o_wait, o_open, o_drop, o_new,
+    a_write, a_item, c_add, c_wait, n_count, o_section, o_try, o_wait, o_open, o_drop, o_new,
     h_alloc, h_free, h_lengthen, h_flush,
     k_ticket, k_slots, k_heir, k_orphan, k_bury, k_reap, k_settle, k_check, k_refresh, k_nothing,
 };

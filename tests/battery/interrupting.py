@@ -133,13 +133,15 @@ def rival_for_heap(hold: float = 300e-6, pause: float = 150e-6) -> Iterator[None
 
 
 def guard_of(thing: Any) -> Any:
-    return thing.get_lock() if hasattr(thing, "get_lock") else thing
+    """Its lock, or None when it has none."""
+    return thing.get_lock() if hasattr(thing, "get_lock") else thing if hasattr(thing, "acquire") else None
 
 
 def is_left_held(thing: Any) -> bool:
-    if thing is None:
+    guard = guard_of(thing)
+    if guard is None:
         return False
-    state = guard_of(thing)._state()
+    state = guard._state()
     return (state[0] if isinstance(state, tuple) else state) == "mine"
 
 
@@ -255,7 +257,7 @@ def windows(raised: Raised, wanted: int) -> None:
 def waits(raised: Raised, operation: Operation, mode: str) -> float | None:
     """Seconds from the one signal to its exception; None when there was nothing to wait for."""
     thing = operation.make()
-    if mode == "object" and thing is None:
+    if mode == "object" and guard_of(thing) is None:
         return None
     with rival_for_object(thing, 1.0, 0.001) if mode == "object" else rival_for_heap(1.0, 0.001):
         sent = time.monotonic() + 0.015

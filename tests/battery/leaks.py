@@ -127,6 +127,8 @@ def kinds(fastshm: Any) -> Iterator[tuple[str, Callable[[int], Any]]]:
     """Each kind of object: made, used, dropped."""
     yield "Value", lambda i: fastshm.Value("q", i).add(1)
     yield "Array", lambda i: fastshm.Array("d", i % 100 + 1).__setitem__(0, 1.0)
+    yield "ShardedCounter", lambda i: fastshm.ShardedCounter(i).exchange(3)
+    yield "Value, waited for", lambda i: fastshm.Value("q", i).wait(i, 0)
     yield "RawValue", lambda i: fastshm.RawValue("q", i).value
     yield "RawArray", lambda i: fastshm.RawArray("d", i % 100 + 1)[0]
     for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition"):
