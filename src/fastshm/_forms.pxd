@@ -6,6 +6,19 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastshm._c cimport *
 
+cdef extern from *:
+    """
+    #if PY_VERSION_HEX >= 0x030c0000
+    #define fs_is_short(o) PyUnstable_Long_IsCompact((const PyLongObject *)(o))
+    #define fs_short(o) ((int64_t)PyUnstable_Long_CompactValue((const PyLongObject *)(o)))
+    #else
+    #define fs_is_short(o) ((size_t)Py_SIZE(o) + 1 <= 2)
+    #define fs_short(o) ((int64_t)Py_SIZE(o) * ((PyLongObject *)(o))->ob_digit[0])
+    #endif
+    """
+    bint fs_is_short(object number)  # a number that PyLong_CheckExact has seen: is it of one digit?
+    int64_t fs_short(object number)
+
 cdef extern from "Python.h":
     int64_t PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
     double PyFloat_AS_DOUBLE(object number)
@@ -65,8 +78,7 @@ cdef inline int unbox(int form, object value, uint64_t *out) except -1:
     return 0
 
 
-cdef inline int unboxed(int form, object value, uint64_t *out) except -1:
-    """unbox(), with what is met most in front."""
+cdef inline int unboxed_longer(int form, object value, uint64_t *out) except -1:
     cdef int overflow
     if form <= FS_UNSIGNED:
         if PyLong_CheckExact(value):
@@ -77,6 +89,14 @@ cdef inline int unboxed(int form, object value, uint64_t *out) except -1:
         out[0] = fs_double_item(PyFloat_AS_DOUBLE(value))
         return 0
     return unbox(form, value, out)
+
+
+cdef inline int unboxed(int form, object value, uint64_t *out) except -1:
+    """unbox(), with what is met most in front."""
+    if form <= FS_UNSIGNED and PyLong_CheckExact(value) and fs_is_short(value):
+        out[0] = <uint64_t>fs_short(value)
+        return 0
+    return unboxed_longer(form, value, out)
 
 
 cdef inline int refuse_change(int form, uint32_t code, int what) except -1:

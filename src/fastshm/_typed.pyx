@@ -33,30 +33,28 @@ cdef extern from "stddef.h":
     ctypedef Py_UCS4 wchar_t
 
 
-cdef inline int begin(Handle self, fs_object *o, fs_self *me) except -1:
-    """The object's lock for one operation; what it returns goes to end()."""
-    cdef int r
-    if self.ref.switch.closed[0]:
-        check_open(self.ref)
-    if fs_me(self.ref.h, me) == FS_OK:
-        r = fs_enter(me, &o.lock)
-        if r == FS_OK or r == FS_NESTED:
-            return r
-    return enter_object(self.ref, me)
+cdef object object_of = None
 
 
-cdef inline int end(fs_object *o, fs_self *me, int entered) noexcept:
-    if entered != FS_NESTED:
-        fs_settle(&o.lock)
-        fs_leave(me, &o.lock)
-    return 0
+def set_object_hook(hook):
+    """The function that makes the ctypes object on a value's bytes."""
+    global object_of
+    object_of = hook
 
 
-cdef class Cell(Handle):
-    """One typed value in one cache line, with its lock."""
+cdef class Synchronized(Handle):
+    """A value of one simple type, in one cache line, with its lock: see Value. Adds the atomics of C++26.
+
+    Each of `load`, `store`, `exchange`, `compare_exchange`, `fetch_add`, `fetch_sub`, `fetch_and`, `fetch_or`, `fetch_xor`,
+    `fetch_max`, `fetch_min` and `add` is one step in the sight of all processes, and waits while somebody else holds the lock.
+    Whoever is killed in one has done it or has not. An operand of the wrong type is a TypeError, and nothing is changed.
+    """
+    # The class of the values themselves, not a base of it: the interpreter calls methods of an object's own class faster.
     cdef fs_cell *c
     cdef int form
     cdef uint32_t size, code
+    cdef dict __dict__
+    cdef object __weakref__
 
     def __cinit__(self):
         self.c = <fs_cell *>self.ref.o
@@ -119,10 +117,10 @@ cdef class Cell(Handle):
         cdef fs_self me
         cdef uint64_t word, old
         unboxed(self.form, new, &word)
-        cdef int entered = begin(self, &self.c.o, &me)
+        cdef int entered = begin(self, &me)
         old = fs_item_read(&self.c.value, self.size)
         fs_item_write(&self.c.value, self.size, word)
-        end(&self.c.o, &me, entered)
+        end(self, &me, entered)
         return cell_boxed(self, old)
 
     def compare_exchange(self, expected, desired, /):
@@ -131,11 +129,11 @@ cdef class Cell(Handle):
         cdef uint64_t was, word
         unboxed(self.form, expected, &was)
         unboxed(self.form, desired, &word)
-        cdef int entered = begin(self, &self.c.o, &me)
+        cdef int entered = begin(self, &me)
         cdef bint same = fs_item_read(&self.c.value, self.size) == fs_item_bits(self.size, was)
         if same:
             fs_item_write(&self.c.value, self.size, word)
-        end(&self.c.o, &me, entered)
+        end(self, &me, entered)
         return same
 
     def fetch_add(self, n=1, /):
@@ -179,8 +177,8 @@ cdef class Cell(Handle):
         """Blocks while the value's bits are those of `old`: True once they are not, False when `timeout` seconds went by.
 
         Whoever changes the value calls notify_one() or notify_all() afterwards. A change that nobody told of is noticed within
-        milliseconds; one that was taken back before this thread looked may not be. What somebody does who holds the value's lock
-        counts when he releases it. RuntimeError when this thread holds the lock and would have to wait.
+        milliseconds; one that was taken back before this thread looked may not be. What is done under its lock
+        counts when it is released. RuntimeError when this thread holds the lock and would have to wait.
         """
         cdef fs_self me
         cdef uint64_t was, word = 0
@@ -212,6 +210,13 @@ cdef class Cell(Handle):
         check_open(self.ref)
         fs_item_notify(&self.c.turn, FS_ALL)
 
+    def get_obj(self):
+        """The ctypes object on the same bytes; what is done through it does not take the lock."""
+        return object_of(self)
+
+    def __repr__(self):
+        return f"<{type(self).__name__} wrapper for {object_of(self)}>"
+
     def get_lock(self):
         """The recursive lock that guards the value."""
         return self.lock if self.lock is not None else lock_of(self)
@@ -237,44 +242,68 @@ cdef class Cell(Handle):
         PyMem_Free(view.internal)
 
 
-cdef inline object cell_boxed(Cell self, uint64_t word):
+cdef inline int begin(Synchronized self, fs_self *me) except -1:
+    """The value's lock for one operation; what it returns goes to end()."""
+    if not self.ref.switch.closed[0] and fs_enter_free(self.ref.h, &self.c.o.lock, me):
+        return FS_OK
+    return begin_slowly(self, me)
+
+
+cdef int begin_slowly(Synchronized self, fs_self *me) except -1:
+    whoami(self.ref, me)  # this extension's cache is filled by it
+    return enter_object(self.ref, me)
+
+
+cdef inline void end(Synchronized self, fs_self *me, int entered) noexcept:
+    if entered == FS_TAKEN_OVER:
+        fs_settle(&self.c.o.lock)
+    if entered != FS_NESTED:
+        fs_leave(me, &self.c.o.lock)
+
+
+cdef inline object cell_boxed(Synchronized self, uint64_t word):
     return box(self.form, self.size, word)
 
 
-cdef inline uint64_t cell_read(Cell self) except? 0xffffffffffffffff:
-    cdef fs_self me
+cdef inline uint64_t cell_read(Synchronized self) except? 0xffffffffffffffff:
     cdef uint64_t version = fs_read_begin(&self.c.o.lock), word
-    cdef int entered
     if self.ref.switch.closed[0]:
         check_open(self.ref)
     if not version & 1:
         word = fs_item_read(&self.c.value, self.size)
         if fs_read_valid(&self.c.o.lock, version):
             return word
-    entered = begin(self, &self.c.o, &me)
-    word = fs_item_read(&self.c.value, self.size)
-    end(&self.c.o, &me, entered)
+    return cell_read_locked(self)
+
+
+cdef uint64_t cell_read_locked(Synchronized self) except? 0xffffffffffffffff:
+    cdef fs_self me
+    cdef int entered = begin(self, &me)
+    cdef uint64_t word = fs_item_read(&self.c.value, self.size)
+    if entered == FS_OK:
+        fs_settle(&self.c.o.lock)
+    end(self, &me, entered)
     return word
 
 
-cdef inline int cell_write(Cell self, uint64_t word) except -1:
+cdef inline int cell_write(Synchronized self, uint64_t word) except -1:
     cdef fs_self me
-    cdef int entered = begin(self, &self.c.o, &me)
+    cdef int entered = begin(self, &me)
     fs_item_write(&self.c.value, self.size, word)
-    end(&self.c.o, &me, entered)
+    end(self, &me, entered)
     return 0
 
 
-cdef inline uint64_t cell_change(Cell self, uint64_t word, int what) except? 0xffffffffffffffff:
+cdef inline uint64_t cell_change(Synchronized self, uint64_t word, int what) except? 0xffffffffffffffff:
     """What the value was."""
     cdef fs_self me
-    cdef int entered = begin(self, &self.c.o, &me)
+    cdef int entered = begin(self, &me)
     cdef uint64_t old = fs_item_change(&self.c.value, self.form, self.size, what, word)
-    end(&self.c.o, &me, entered)
+    end(self, &me, entered)
     return old
 
 
-cdef inline object cell_fetch(Cell self, int what, object n):
+cdef inline object cell_fetch(Synchronized self, int what, object n):
     cdef uint64_t word
     operand(self.form, self.code, what, n, &word)
     return box(self.form, self.size, cell_change(self, word, what))

@@ -233,4 +233,14 @@ static inline int fs_me(fs_heap *heap, fs_self *me) {
     return r;
 }
 
+/* The calling thread's number and a lock, where nothing is in the way: else 0, and nothing was done. */
+static inline int fs_enter_free(fs_heap *heap, fs_lock *l, fs_self *me) {
+    me->heap = heap;
+    me->wait = 0;
+    if (fs_unlikely(fs_cached.heap != heap || fs_cached.epoch != heap->epoch))
+        return 0;
+    me->id = fs_cached.id;
+    return fs_load_relaxed(&l->word) == 0 && fs_cas_u32(&l->word, 0, me->id);
+}
+
 #endif

@@ -24,32 +24,24 @@ enum { FS_SIGNED, FS_UNSIGNED, FS_DOUBLE, FS_FLOAT, FS_CHAR, FS_WIDE, FS_BOOL, F
 enum { FS_PLUS, FS_MINUS, FS_AND, FS_OR, FS_XOR, FS_MAX, FS_MIN };
 
 static inline uint64_t fs_item_read(const void *p, uint32_t size) {
-    switch (size) {
-    case 1:
-        return fs_load_relaxed((const uint8_t *)p);
-    case 2:
-        return fs_load_relaxed((const uint16_t *)p);
-    case 4:
-        return fs_load_relaxed((const uint32_t *)p);
-    default:
+    if (fs_likely(size == 8))
         return fs_load_relaxed((const uint64_t *)p);
-    }
+    if (size == 4)
+        return fs_load_relaxed((const uint32_t *)p);
+    if (size == 2)
+        return fs_load_relaxed((const uint16_t *)p);
+    return fs_load_relaxed((const uint8_t *)p);
 }
 
 static inline void fs_item_write(void *p, uint32_t size, uint64_t word) {
-    switch (size) {
-    case 1:
-        fs_store_relaxed((uint8_t *)p, (uint8_t)word);
-        break;
-    case 2:
-        fs_store_relaxed((uint16_t *)p, (uint16_t)word);
-        break;
-    case 4:
-        fs_store_relaxed((uint32_t *)p, (uint32_t)word);
-        break;
-    default:
+    if (fs_likely(size == 8))
         fs_store_relaxed((uint64_t *)p, word);
-    }
+    else if (size == 4)
+        fs_store_relaxed((uint32_t *)p, (uint32_t)word);
+    else if (size == 2)
+        fs_store_relaxed((uint16_t *)p, (uint16_t)word);
+    else
+        fs_store_relaxed((uint8_t *)p, (uint8_t)word);
 }
 
 /* What is above the item's own bits, gone. */
@@ -142,8 +134,14 @@ static inline uint64_t fs_item_changed(int form, uint32_t size, int what, uint64
 
 /* The item as it was. Whoever else changes it is kept away by its lock. */
 static inline uint64_t fs_item_change(void *p, int form, uint32_t size, int what, uint64_t b) {
-    uint64_t old = fs_item_read(p, size);
-    fs_item_write(p, size, fs_item_changed(form, size, what, old, b));
+    uint64_t old;
+    if (fs_likely(size == 8)) {
+        old = fs_load_relaxed((uint64_t *)p);
+        fs_store_relaxed((uint64_t *)p, fs_item_changed(form, 8, what, old, b));
+    } else {
+        old = fs_item_read(p, size);
+        fs_item_write(p, size, fs_item_changed(form, size, what, old, b));
+    }
     return old;
 }
 

@@ -13,8 +13,9 @@ from math import prod
 from operator import index
 from typing import Any, cast
 
-from fastshm import _array, _core
-from fastshm.arrays import SynchronizedArray, ndview, types
+from fastshm import _core
+from fastshm._array import SynchronizedArray
+from fastshm.arrays import ndview, types
 
 __all__ = ["SynchronizedNDArray"]
 
@@ -61,7 +62,7 @@ def new(dtype: Any, size_or_initializer: Any, shape: Any, capacity: int) -> Sync
     if not whole or not prod(whole[1:]) or not dtype.itemsize:
         raise ValueError(f"an array of shape {whole} and dtype {dtype} has items without bytes")
     code, tail = _code_of(dtype), tuple(whole[1:])
-    array = _array.Items.make(
+    array = SynchronizedArray.make(
         SynchronizedNDArray,
         "\0" if tail else code,
         whole[0],

@@ -13,7 +13,9 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from fastshm import _array, _typed, heap, ndarrays, synchronize  # noqa: F401  (heap and synchronize give the core its hooks)
-from fastshm.arrays import SynchronizedArray, SynchronizedString, codes_of_types, object_of, types
+from fastshm._array import SynchronizedArray
+from fastshm._typed import Synchronized
+from fastshm.arrays import SynchronizedString, codes_of_types, object_of, types
 
 _stdlib: Any = _sharedctypes  # its types are not in the stubs
 
@@ -112,7 +114,7 @@ def Value(typecode_or_type: Any, *args: Any, lock: Any = True, ctx: Any = None) 
         if code is not None:
             if len(args) > 1:
                 raise TypeError(f"a value of type {typecode_or_type!r} takes one initial value, not {len(args)}")
-            return _typed.Cell.make(Synchronized, code, args)
+            return Synchronized.make(Synchronized, code, args)
     return _with_lock(RawValue(typecode_or_type, *args), lock)
 
 
@@ -136,23 +138,22 @@ def Array(
     A NumPy type (`numpy.float64`, `numpy.dtype(...)`) is taken, too, and an array may then have more axes: those of an ndarray
     as initializer, or of `shape`. The handle knows `dtype` and `shape`, wherever it goes. See fastshm.ndarrays.
     """
-    dtype = ndarrays.dtype_of(typecode_or_type)
-    if dtype is None and shape is not None:
-        dtype = ndarrays.dtype_of_code(_code_of(typecode_or_type))
-    if dtype is not None:
-        if lock is not True and lock is not None:
-            raise TypeError("an array of a NumPy type, or with a shape, has the lock that it comes with")
-        return ndarrays.new(dtype, size_or_initializer, shape, _room(capacity))
-    if lock is True or lock is None:
-        code = _code_of(typecode_or_type)
-        if code is not None:
-            is_size = isinstance(size_or_initializer, int)
-            if is_size and size_or_initializer < 0:
-                raise ValueError(f"Array length must be >= 0, not {size_or_initializer}")
-            kind = SynchronizedString if code == "c" else SynchronizedArray
-            if is_size:
-                return _array.Items.make(kind, code, size_or_initializer, capacity=_room(capacity))
-            return _array.Items.make(kind, code, 0, values=size_or_initializer, capacity=_room(capacity))
+    code = _code_of(typecode_or_type)
+    if code is None or shape is not None:
+        dtype = ndarrays.dtype_of(typecode_or_type)
+        if dtype is None and shape is not None:
+            dtype = ndarrays.dtype_of_code(code)
+        if dtype is not None:
+            if lock is not True and lock is not None:
+                raise TypeError("an array of a NumPy type, or with a shape, has the lock that it comes with")
+            return ndarrays.new(dtype, size_or_initializer, shape, _room(capacity))
+    if code is not None and (lock is True or lock is None):
+        kind = SynchronizedString if code == "c" else SynchronizedArray
+        if not isinstance(size_or_initializer, int):
+            return SynchronizedArray.make(kind, code, 0, values=size_or_initializer, capacity=_room(capacity))
+        if size_or_initializer < 0:
+            raise ValueError(f"Array length must be >= 0, not {size_or_initializer}")
+        return SynchronizedArray.make(kind, code, size_or_initializer, capacity=_room(capacity))
     if capacity is not None:
         raise TypeError("capacity: only arrays of a simple type, with the lock that they come with, can grow")
     return _with_lock(RawArray(typecode_or_type, size_or_initializer), lock)
@@ -200,18 +201,7 @@ def synchronized(obj: Any, lock: Any = None, ctx: Any = None) -> Any:
     return _struct_classes[kind](obj, lock)
 
 
-class Synchronized(_typed.Cell):
-    """A value of one simple type: see Value. Adds the atomics of C11: load, store, exchange, compare_exchange, fetch_add,
-    fetch_sub, and add, which is fetch_add without a result."""
-
-    _object: Any = None
-
-    def get_obj(self) -> Any:
-        """The ctypes object on the same bytes; what is done through it does not take the lock."""
-        return object_of(self, types[self.typecode])
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} wrapper for {self.get_obj()}>"
+_typed.set_object_hook(lambda value: object_of(value, types[value.typecode]))
 
 
 # --- wrappers around ctypes objects -------------------------------------------------------------------------------------------
