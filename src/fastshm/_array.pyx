@@ -389,6 +389,15 @@ cdef class SynchronizedArray(Handle):
         look(self, &run)
         return <uint64_t>run.p, run.count
 
+    def _keep(self):
+        """The address of the items, which is good for as long as this handle lives."""
+        cdef fs_run run
+        check_open(self.ref)
+        cdef Pin pin = look(self, &run)
+        if pin is not None:
+            vars(self).setdefault("_pins", {})[<uint64_t>run.p] = pin
+        return <uint64_t>run.p
+
     def __len__(self):
         cdef uint64_t count = fs_load_acquire(&self.a.count)
         if count > <uint64_t>PY_SSIZE_T_MAX:

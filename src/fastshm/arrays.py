@@ -93,10 +93,10 @@ def ndview(items: SynchronizedArray, own: Any, tail: tuple[int, ...], dtype: Any
 
 def shown(array: SynchronizedArray) -> dict[str, Any]:
     """`__array_interface__`. Whoever uses it keeps the handle, so the handle keeps what the address leads to."""
-    try:
-        view = array.numpy()
-    except ImportError as error:
-        raise AttributeError(str(error)) from None
-    interface: dict[str, Any] = view.__array_interface__
-    vars(array).setdefault("_shown", {})[interface["data"][0]] = view
-    return interface
+    while True:
+        try:
+            interface: dict[str, Any] = array.numpy().__array_interface__
+        except ImportError as error:
+            raise AttributeError(str(error)) from None
+        if interface["data"][0] == array._keep():  # else they have moved in between
+            return interface

@@ -106,10 +106,13 @@ class SynchronizedNDArray(SynchronizedArray):
     def _dressed(self, dtype: Any, tail: tuple[int, ...]) -> SynchronizedNDArray:
         import numpy
 
+        form: bytes | None = None
         try:
-            form: bytes | None = memoryview(cast(Any, numpy.empty(1, dtype))).format.encode()
-        except ValueError:  # NumPy has types that the buffer protocol has no format for
-            form = None
+            view = memoryview(cast(Any, numpy.empty(1, dtype)))
+            if numpy.asarray(view).dtype == dtype:
+                form = view.format.encode()
+        except ValueError:
+            pass  # NumPy has types that the buffer protocol has no format for
         self._shape(_code_of(dtype), dtype.itemsize, form, tail)
         self.dtype, self._tail = dtype, tail
         return self
