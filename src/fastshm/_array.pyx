@@ -24,7 +24,7 @@ from fastshm._c cimport *
 from fastshm._calls cimport again, check_gate, fs_identify_by, patient, whoami
 from fastshm._core cimport (
     Handle, Heap, Ref, check_open, deadline_of, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref,
-    release_slot, reserve_slot, retry, unhold,
+    release_slot, reserve_slot, unhold,
 )
 from fastshm._forms cimport (
     PyFloat_AS_DOUBLE, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact, box, known_form, operand, unboxed,
@@ -47,7 +47,7 @@ cdef enum:
 
 @cython.final
 cdef class Packed:
-    """Items side by side in memory of this process, or in a buffer that stays while they are needed."""
+    """SynchronizedArray side by side in memory of this process, or in a buffer that stays while they are needed."""
     cdef const char *data
     cdef uint64_t count
     cdef bytes raw
@@ -112,12 +112,12 @@ cdef bint is_form(int form, uint32_t size, Py_buffer *view) noexcept:
 cdef Packed packed(int form, uint32_t size, object values):
     """Nothing shared is touched meanwhile, so a value of the wrong type spoils nothing."""
     cdef Packed out = Packed.__new__(Packed)
-    cdef Items other
+    cdef SynchronizedArray other
     cdef Py_ssize_t n, k = 0
     cdef uint64_t word
     cdef char *to
     cdef bytes raw
-    if isinstance(values, Items):
+    if isinstance(values, SynchronizedArray):
         other = values
         if other.form == form and other.itemsize == size:
             out.take(other.read_bytes(), size)  # of one instant
@@ -158,7 +158,7 @@ cdef class Pin:
             release_slot(self.heap, self.slot)
 
 
-cdef Pin look(Items self, fs_run *run):
+cdef Pin look(SynchronizedArray self, fs_run *run):
     """Where the items are at this instant, and what keeps them there: None when that is the object itself."""
     cdef Ref ref = self.ref
     cdef Pin pin = Pin.__new__(Pin)
@@ -195,7 +195,9 @@ cdef struct Exported:
     Py_ssize_t numbers[2]  # the shape, then the strides; as many of each as there are axes
 
 
-cdef int export(Items items, object owner, Py_buffer *view, int flags, bytes format, Py_ssize_t unit, tuple tail) except -1:
+cdef int export(
+    SynchronizedArray items, object owner, Py_buffer *view, int flags, bytes format, Py_ssize_t unit, tuple tail
+) except -1:
     """The items as elements of `unit` bytes; the first axis counts the items, or all elements when there are no others."""
     cdef fs_run run
     cdef Exported *e
@@ -247,9 +249,9 @@ cdef int end_export(Py_buffer *view) except -1:
 @cython.final
 cdef class Octets:
     """The items as bytes, whatever they are."""
-    cdef Items items
+    cdef SynchronizedArray items
 
-    def __cinit__(self, Items items not None):
+    def __cinit__(self, SynchronizedArray items not None):
         self.items = items
 
     def __getbuffer__(self, Py_buffer *view, int flags):
@@ -259,7 +261,7 @@ cdef class Octets:
         end_export(view)
 
 
-def octets(Items items not None):
+def octets(SynchronizedArray items not None):
     return memoryview(Octets(items))
 
 
@@ -276,9 +278,13 @@ cdef struct Order:
     int change
 
 
-cdef class Items(Handle):
-    """Items of a code in TYPECODES are read and written as such; others (structures and the like, code '\\0') are bytes, to be
-    looked at through the buffer."""
+cdef class SynchronizedArray(Handle):
+    """An array of items of one size: see fastshm.sharedctypes.Array.
+
+    Grows by append, extend and resize; changes many items as one by slices, fill and add_from; has the atomics of a value for
+    each item: load, store, exchange, compare_exchange, fetch_add and the like, wait.
+    """
+    # The class of the arrays themselves, not a base of it: the interpreter calls methods of an object's own class faster.
     cdef fs_array *a
     cdef uint64_t items  # as they were when p and capacity were found, under the lock
     cdef char *p
@@ -288,8 +294,9 @@ cdef class Items(Handle):
     cdef readonly uint32_t itemsize
     cdef uint32_t code
     cdef bint shaped  # an item is more than one number
-    cdef bytes format
-    cdef tuple tail  # axes behind the first
+    cdef tuple look_  # of a NumPy type's: its elements' format, the axes behind the first
+    cdef dict __dict__
+    cdef object __weakref__
 
     def __cinit__(self):
         self.a = <fs_array *>self.ref.o
@@ -331,8 +338,6 @@ cdef class Items(Handle):
         if size == 0 or (code and (not known_form(code, &form, &self.unit) or self.unit != size)):
             fail(FS_CORRUPT, self.ref.heap)
         self.a, self.form, self.code, self.itemsize = a, form, code, size
-        self.format = b"B" if code == 0 else b"w" if form == FS_WIDE else chr(code).encode()
-        self.tail = ()
         if fs_load_relaxed(&a.items):  # looked for under the lock, by whoever needs them
             self.items, self.p, self.capacity_ = ~<uint64_t>0, NULL, 0
             return 0
@@ -354,7 +359,7 @@ cdef class Items(Handle):
             whole *= n
         if whole != self.itemsize or unit == 0 or (code and (not known_form(code, &form, &size) or size != unit)):
             raise ValueError(f"items of {self.itemsize} bytes are not of this shape")
-        self.form, self.unit, self.format, self.tail = form, unit, format, tail
+        self.form, self.unit, self.look_ = form, unit, (format, tail)
         self.shaped = form == FS_BYTES_ONLY or bool(tail)
 
     @property
@@ -383,6 +388,15 @@ cdef class Items(Handle):
         check_open(self.ref)
         look(self, &run)
         return <uint64_t>run.p, run.count
+
+    def _keep(self):
+        """The address of the items, which is good for as long as this handle lives."""
+        cdef fs_run run
+        check_open(self.ref)
+        cdef Pin pin = look(self, &run)
+        if pin is not None:
+            vars(self).setdefault("_pins", {})[<uint64_t>run.p] = pin
+        return <uint64_t>run.p
 
     def __len__(self):
         cdef uint64_t count = fs_load_acquire(&self.a.count)
@@ -681,15 +695,69 @@ cdef class Items(Handle):
 
     # views
 
+    def get_obj(self):
+        """The ctypes array on the bytes as they now lie; what is done through it does not take the lock.
+
+        After growth beyond the capacity the array's bytes are elsewhere. Then what was got before keeps its own, which are the
+        array's no more.
+        """
+        from fastshm.arrays import array_object
+        return array_object(self)
+
+    def _type(self):
+        from fastshm.arrays import types
+        return types[chr(self.code)]
+
+    def numpy(self, dtype=None, shape=None):
+        """The items as they now lie, as an ndarray without a copy; what is done through it does not take the lock.
+
+        With `dtype`, the same bytes taken for another type; with `shape`, along those axes. As with get_obj(), growth within
+        the capacity leaves it live, and after growth beyond it the ndarray's bytes are the array's no more.
+        """
+        from fastshm.arrays import ndview, numpy_codes
+        return ndview(self, numpy_codes.get(chr(self.code), chr(self.code)), (), dtype, shape)
+
+    @property
+    def __array_interface__(self):
+        """For those who do not use the buffer: as long as this handle lives, the bytes stay what they are."""
+        from fastshm.arrays import shown
+        return shown(self)
+
+    def __dlpack__(self, **how):
+        return self.numpy().__dlpack__(**how)
+
+    def __dlpack_device__(self):
+        return self.numpy().__dlpack_device__()
+
+    def _getslice(self, start, stop):
+        return self[start:stop]
+
+    def _setslice(self, start, stop, values):
+        self[start:stop] = values
+
+    __getslice__, __setslice__ = _getslice, _setslice  # as in the stdlib
+
+    def __repr__(self):
+        return f"<{type(self).__name__} wrapper for {self.get_obj()}>"
+
     def create_memoryview(self):
         """The bytes. The stdlib's reducer of raw ctypes objects calls this."""
         return memoryview(self)
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        export(self, self, view, flags, self.format, self.unit if self.code or self.shaped else 1, self.tail)
+        if self.look_ is not None:
+            export(self, self, view, flags, self.look_[0], self.unit, self.look_[1])
+        elif self.code:
+            export(self, self, view, flags, b"w" if self.form == FS_WIDE else chr(self.code).encode(), self.itemsize, ())
+        else:
+            export(self, self, view, flags, b"B", 1, ())
 
     def __releasebuffer__(self, Py_buffer *view):
         end_export(view)
+
+
+cdef class Items(SynchronizedArray):
+    """Bytes of any kind, for ctypes to look at through the buffer."""
 
 
 # --- what the methods are made of ---------------------------------------------------------------------------------------------
@@ -704,19 +772,20 @@ cdef inline Py_ssize_t as_index(object index) except? -1:
     return i
 
 
-cdef inline Py_ssize_t located(Items self, object index, uint64_t *offset) except? -1:
+cdef inline Py_ssize_t located(SynchronizedArray self, object index, uint64_t *offset) except? -1:
     """The item that an index names, and how many bytes into it."""
     offset[0] = 0
     return located_in_shape(self, index, offset) if self.shaped else as_index(index)
 
 
-cdef Py_ssize_t located_in_shape(Items self, object index, uint64_t *offset) except? -1:
+cdef Py_ssize_t located_in_shape(SynchronizedArray self, object index, uint64_t *offset) except? -1:
     cdef Py_ssize_t i, n, within = 0
+    cdef tuple tail = self.look_[1]
     if not isinstance(index, tuple):
         index = (index,)
-    if len(index) != 1 + len(self.tail):
-        raise IndexError(f"a number of this array is named by {1 + len(self.tail)} indices, not {len(index)}")
-    for n, one in zip(self.tail, index[1:]):
+    if len(index) != 1 + len(tail):
+        raise IndexError(f"a number of this array is named by {1 + len(tail)} indices, not {len(index)}")
+    for n, one in zip(tail, index[1:]):
         i = as_index(one)
         if i < 0:
             i += n
@@ -727,7 +796,7 @@ cdef Py_ssize_t located_in_shape(Items self, object index, uint64_t *offset) exc
     return as_index(index[0])
 
 
-cdef inline int check_numbers(Items self) except -1:
+cdef inline int check_numbers(SynchronizedArray self) except -1:
     if self.form == FS_BYTES_ONLY:
         raise TypeError("items of this type are no numbers, characters or bools: they are read and written as a whole")
     return 0
@@ -744,7 +813,7 @@ cdef inline bint quickly_unboxed(int form, object value, uint64_t *out) except -
     return False
 
 
-cdef int slowly_unboxed(Items self, Py_ssize_t i, object value, uint64_t *out) except -1:
+cdef int slowly_unboxed(SynchronizedArray self, Py_ssize_t i, object value, uint64_t *out) except -1:
     """Of a wrong value for an item that is not there, the item is what is complained about."""
     try:
         unboxed(self.form, value, out)
@@ -770,31 +839,29 @@ cdef object listed(int form, uint32_t size, const char *raw, Py_ssize_t n):
     return "".join(out) if form == FS_WIDE else out
 
 
-cdef inline int array_enter(Items self, fs_self *me) except -1:
+cdef inline int array_enter(SynchronizedArray self, fs_self *me) except -1:
     """The lock, with no write of others left half done, and with this handle knowing where the items are."""
-    cdef int r
-    if self.ref.switch.closed[0]:
-        check_open(self.ref)
-    r = fs_me(self.ref.h, me)
-    if r == FS_OK:
-        r = fs_array_enter(me, self.a)
-        if r >= 0 and fs_load_relaxed(&self.a.items) == self.items:
-            return r
-    return array_enter_slowly(self, r, me)
+    cdef fs_array *a = self.a
+    if not self.ref.switch.closed[0] and fs_enter_free(self.ref.h, &a.o.lock, me):
+        if fs_array_is_settled(a) and fs_load_relaxed(&a.items) == self.items:
+            return FS_OK
+        return array_enter_slowly(self, fs_array_entered(me, a, FS_OK), me)
+    whoami(self.ref, me)
+    return array_enter_slowly(self, fs_array_enter(me, a), me)
 
 
-cdef int array_enter_slowly(Items self, int r, fs_self *me) except -1:
-    while r == FS_BUSY or r == FS_INTERRUPTED:
-        retry(r, me)
+cdef int array_enter_slowly(SynchronizedArray self, int r, fs_self *me) except -1:
+    while again(r, me):
         with nogil:
             r = fs_array_enter(me, self.a)
     if r < 0:
         fail(r, self.ref.heap)
-    array_find(self, me, r)
+    if fs_load_relaxed(&self.a.items) != self.items:
+        array_find(self, me, r)
     return r
 
 
-cdef uint64_t array_find(Items self, fs_self *me, int entered) except? 0xffffffffffffffff:
+cdef uint64_t array_find(SynchronizedArray self, fs_self *me, int entered) except? 0xffffffffffffffff:
     """Under the lock: where the items are, and how many. (Without it, another thread could put something older here.)"""
     cdef fs_run run
     if fs_run_make(self.ref.h, self.a, &run) != FS_OK or run.size != self.itemsize:
@@ -805,13 +872,13 @@ cdef uint64_t array_find(Items self, fs_self *me, int entered) except? 0xfffffff
     return run.count
 
 
-cdef inline uint64_t array_count(Items self, fs_self *me, int entered) except? 0xffffffffffffffff:
+cdef inline uint64_t array_count(SynchronizedArray self, fs_self *me, int entered) except? 0xffffffffffffffff:
     """Under the lock. They may have got more room where they are."""
     cdef uint64_t count = fs_load_acquire(&self.a.count)
     return count if count <= self.capacity_ else array_find(self, me, entered)
 
 
-cdef inline char *array_enter_item(Items self, fs_self *me, Py_ssize_t i, int *entered) except NULL:
+cdef inline char *array_enter_item(SynchronizedArray self, fs_self *me, Py_ssize_t i, int *entered) except NULL:
     """The lock, and where item i is."""
     cdef uint64_t count
     cdef Py_ssize_t at = i
@@ -824,7 +891,7 @@ cdef inline char *array_enter_item(Items self, fs_self *me, Py_ssize_t i, int *e
     return array_find_item(self, me, i, entered[0])
 
 
-cdef char *array_find_item(Items self, fs_self *me, Py_ssize_t i, int entered) except NULL:
+cdef char *array_find_item(SynchronizedArray self, fs_self *me, Py_ssize_t i, int entered) except NULL:
     cdef uint64_t count = array_find(self, me, entered)
     if i < 0:
         i += <Py_ssize_t>count
@@ -834,7 +901,9 @@ cdef char *array_find_item(Items self, fs_self *me, Py_ssize_t i, int entered) e
     raise IndexError("invalid index")
 
 
-cdef inline uint64_t array_look(Items self, Py_ssize_t i, uint64_t offset, uint32_t size) except? 0xffffffffffffffff:
+cdef inline uint64_t array_look(
+    SynchronizedArray self, Py_ssize_t i, uint64_t offset, uint32_t size
+) except? 0xffffffffffffffff:
     cdef fs_array *a = self.a
     cdef uint64_t version = fs_read_begin(&a.o.lock), count, word
     cdef Py_ssize_t at = i
@@ -852,11 +921,11 @@ cdef inline uint64_t array_look(Items self, Py_ssize_t i, uint64_t offset, uint3
     return array_read_locked(self, i, offset)
 
 
-cdef uint64_t array_read(Items self, Py_ssize_t i, uint64_t offset) except? 0xffffffffffffffff:
+cdef uint64_t array_read(SynchronizedArray self, Py_ssize_t i, uint64_t offset) except? 0xffffffffffffffff:
     return array_look(self, i, offset, self.unit)
 
 
-cdef uint64_t array_read_locked(Items self, Py_ssize_t i, uint64_t offset) except? 0xffffffffffffffff:
+cdef uint64_t array_read_locked(SynchronizedArray self, Py_ssize_t i, uint64_t offset) except? 0xffffffffffffffff:
     cdef fs_self me
     cdef int entered
     cdef uint64_t word = fs_item_read(array_enter_item(self, &me, i, &entered) + offset, self.unit)
@@ -864,7 +933,7 @@ cdef uint64_t array_read_locked(Items self, Py_ssize_t i, uint64_t offset) excep
     return word
 
 
-cdef inline int array_write(Items self, Py_ssize_t i, uint64_t offset, uint64_t word) except -1:
+cdef inline int array_write(SynchronizedArray self, Py_ssize_t i, uint64_t offset, uint64_t word) except -1:
     cdef fs_self me
     cdef int entered
     fs_item_write(array_enter_item(self, &me, i, &entered) + offset, self.unit, word)
@@ -873,7 +942,7 @@ cdef inline int array_write(Items self, Py_ssize_t i, uint64_t offset, uint64_t 
 
 
 cdef inline uint64_t array_change(
-    Items self, Py_ssize_t i, uint64_t offset, int what, uint64_t word
+    SynchronizedArray self, Py_ssize_t i, uint64_t offset, int what, uint64_t word
 ) except? 0xffffffffffffffff:
     """What the number was."""
     cdef fs_self me
@@ -884,14 +953,14 @@ cdef inline uint64_t array_change(
     return old
 
 
-cdef inline object array_fetch(Items self, object index, int what, object n):
+cdef inline object array_fetch(SynchronizedArray self, object index, int what, object n):
     cdef uint64_t word, offset
     cdef Py_ssize_t at = located(self, index, &offset)
     operand(self.form, self.code, what, n, &word)
     return box(self.form, self.unit, array_change(self, at, offset, what, word))
 
 
-cdef uint64_t array_exchange(Items self, Py_ssize_t i, uint64_t offset, uint64_t word) except? 0xffffffffffffffff:
+cdef uint64_t array_exchange(SynchronizedArray self, Py_ssize_t i, uint64_t offset, uint64_t word) except? 0xffffffffffffffff:
     cdef fs_self me
     cdef int entered
     cdef char *p = array_enter_item(self, &me, i, &entered) + offset
@@ -901,7 +970,7 @@ cdef uint64_t array_exchange(Items self, Py_ssize_t i, uint64_t offset, uint64_t
     return old
 
 
-cdef int array_compare_exchange(Items self, Py_ssize_t i, uint64_t offset, uint64_t was, uint64_t word) except -1:
+cdef int array_compare_exchange(SynchronizedArray self, Py_ssize_t i, uint64_t offset, uint64_t was, uint64_t word) except -1:
     cdef fs_self me
     cdef int entered
     cdef char *p = array_enter_item(self, &me, i, &entered) + offset
@@ -912,7 +981,7 @@ cdef int array_compare_exchange(Items self, Py_ssize_t i, uint64_t offset, uint6
     return same
 
 
-cdef inline int array_append(Items self, uint64_t word) except -1:
+cdef inline int array_append(SynchronizedArray self, uint64_t word) except -1:
     cdef fs_self me
     cdef uint64_t count, item = 0
     cdef int entered = array_enter(self, &me)
@@ -931,7 +1000,7 @@ cdef inline int array_append(Items self, uint64_t word) except -1:
     return 0
 
 
-cdef char *array_copied(Items self, slice part, Py_ssize_t *n) except NULL:
+cdef char *array_copied(SynchronizedArray self, slice part, Py_ssize_t *n) except NULL:
     """A slice's items, all of one instant; for free()."""
     cdef fs_self me
     cdef uint64_t count
@@ -960,7 +1029,7 @@ cdef char *array_copied(Items self, slice part, Py_ssize_t *n) except NULL:
     return out
 
 
-cdef int carry_out(Items self, const fs_self *me, const Order *order, uint64_t now) noexcept nogil:
+cdef int carry_out(SynchronizedArray self, const fs_self *me, const Order *order, uint64_t now) noexcept nogil:
     """With the lock held and `now` items. FS_CHANGED: it does not fit them."""
     cdef fs_array *a = self.a
     cdef uint32_t size = self.itemsize
@@ -986,7 +1055,7 @@ cdef int carry_out(Items self, const fs_self *me, const Order *order, uint64_t n
     return fs_array_write(me, a, size, start, 1, order.count, order.source)
 
 
-cdef int carried_out(Items self, Order *order) except -1:
+cdef int carried_out(SynchronizedArray self, Order *order) except -1:
     """FS_OK, or FS_CHANGED."""
     cdef fs_self me
     cdef uint64_t now

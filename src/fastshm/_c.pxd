@@ -292,6 +292,8 @@ cdef extern from "array.h" nogil:
         uint64_t size
 
     int fs_run_make(fs_heap *heap, fs_array *a, fs_run *run)
+    bint fs_array_is_settled(const fs_array *a)
+    int fs_array_entered(const fs_self *me, fs_array *a, int entered)
     int fs_array_enter(const fs_self *me, fs_array *a)
     void fs_array_leave(const fs_self *me, fs_object *o, int entered)
     int fs_array_write(const fs_self *me, fs_array *a, uint64_t size, uint64_t first, uint64_t step, uint64_t count,

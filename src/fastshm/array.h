@@ -63,8 +63,10 @@ static inline void fs_spread(char *to, uint64_t step, const char *from, uint64_t
     }
 }
 
+static inline int fs_array_is_settled(const fs_array *a) { return fs_likely(!(a->stage | a->stage_state)); }
+
 static int fs_array_settle(const fs_self *me, fs_array *a) {
-    if (fs_likely(!a->stage && !a->stage_state))
+    if (fs_array_is_settled(a))
         return FS_OK;
     uint64_t state = fs_load_relaxed(&a->stage_state);
     if (state) {

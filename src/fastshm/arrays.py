@@ -1,4 +1,4 @@
-"""The arrays that Array() makes, and what they have of ctypes and NumPy, which is imported when it is first asked for."""
+"""What arrays have of ctypes and NumPy, which is imported when it is first asked for; arrays of characters."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import weakref
 from typing import Any
 
 from fastshm import _array
+from fastshm._array import SynchronizedArray
 
-__all__ = ["SynchronizedArray", "SynchronizedString"]
+__all__ = ["SynchronizedString"]
 
 codes_of_types: dict[Any, str] = {
     getattr(ctypes, name): getattr(ctypes, name)._type_
@@ -19,68 +20,6 @@ codes_of_types: dict[Any, str] = {
 }  # fmt: skip
 types = {code: kind for kind, code in codes_of_types.items()}
 numpy_codes = {"c": "S1", "u": "U1", "w": "U1"}  # the others are NumPy's, too
-
-
-class SynchronizedArray(_array.Items):
-    """An array of one simple type: see fastshm.sharedctypes.Array.
-
-    Grows by append, extend and resize; changes many items as one by slices, fill and add_from; has the atomics of a value for
-    each item: load, store, exchange, compare_exchange, fetch_add and the like, wait.
-    """
-
-    _object: Any = None
-    _shown: dict[int, Any] | None = None
-
-    def get_obj(self) -> Any:
-        """The ctypes array on the bytes as they now lie; what is done through it does not take the lock.
-
-        After growth beyond the capacity the array's bytes are elsewhere. Then what was got before keeps its own, which are the
-        array's no more.
-        """
-        known = self._object and self._object()
-        if known is not None and (ctypes.addressof(known), len(known)) == self._place:
-            return known
-        view = _array.octets(self)
-        return object_over(self, view, self._type() * (view.nbytes // self.itemsize))
-
-    def _type(self) -> Any:
-        return types[self.typecode]
-
-    def numpy(self, dtype: Any = None, shape: Any = None) -> Any:
-        """The items as they now lie, as an ndarray without a copy; what is done through it does not take the lock.
-
-        With `dtype`, the same bytes taken for another type; with `shape`, along those axes. As with get_obj(), growth within
-        the capacity leaves it live, and after growth beyond it the ndarray's bytes are the array's no more.
-        """
-        return ndview(self, numpy_codes.get(self.typecode, self.typecode), (), dtype, shape)
-
-    @property
-    def __array_interface__(self) -> dict[str, Any]:
-        """For those who do not use the buffer: as long as this handle lives, the bytes stay what they are."""
-        try:
-            view = self.numpy()
-        except ImportError as error:
-            raise AttributeError(str(error)) from None
-        shown: dict[str, Any] = view.__array_interface__
-        if self._shown is None:
-            self._shown = {}
-        self._shown[shown["data"][0]] = view
-        return shown
-
-    def __dlpack__(self, **how: Any) -> Any:
-        return self.numpy().__dlpack__(**how)
-
-    def __dlpack_device__(self) -> Any:
-        return self.numpy().__dlpack_device__()
-
-    def __getslice__(self, start: int, stop: int) -> Any:
-        return self[start:stop]
-
-    def __setslice__(self, start: int, stop: int, values: Any) -> None:
-        self[start:stop] = values
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} wrapper for {self.get_obj()}>"
 
 
 class SynchronizedString(SynchronizedArray):
@@ -112,9 +51,20 @@ class SynchronizedString(SynchronizedArray):
 
 
 def object_of(owner: Any, kind: Any) -> Any:
+    """The ctypes object on the bytes of what never moves."""
     known = getattr(owner, "_object", None)
     known = known and known()
     return object_over(owner, owner, kind) if known is None else known
+
+
+def array_object(array: SynchronizedArray) -> Any:
+    """The ctypes array on the bytes as they now lie."""
+    known = getattr(array, "_object", None)
+    known = known and known()
+    if known is not None and (ctypes.addressof(known), len(known)) == array._place:
+        return known
+    view = _array.octets(array)
+    return object_over(array, view, array._type() * (view.nbytes // array.itemsize))
 
 
 def object_over(owner: Any, view: Any, kind: Any) -> Any:
@@ -128,7 +78,7 @@ def _get_obj(owner: Any) -> Any:
     return owner.get_obj()
 
 
-def ndview(items: _array.Items, own: Any, tail: tuple[int, ...], dtype: Any, shape: Any) -> Any:
+def ndview(items: SynchronizedArray, own: Any, tail: tuple[int, ...], dtype: Any, shape: Any) -> Any:
     """An ndarray over the items, which are elements of the dtype `own` along the axes `tail`."""
     import numpy
 
@@ -139,3 +89,14 @@ def ndview(items: _array.Items, own: Any, tail: tuple[int, ...], dtype: Any, sha
             raise TypeError(f"{dtype} has objects, which have no meaning in other processes")
         view = view.view(dtype)
     return view if shape is None else view.reshape(shape)
+
+
+def shown(array: SynchronizedArray) -> dict[str, Any]:
+    """`__array_interface__`. Whoever uses it keeps the handle, so the handle keeps what the address leads to."""
+    while True:
+        try:
+            interface: dict[str, Any] = array.numpy().__array_interface__
+        except ImportError as error:
+            raise AttributeError(str(error)) from None
+        if interface["data"][0] == array._keep():  # else they have moved in between
+            return interface

@@ -286,7 +286,7 @@ class ValueProxy(Proxy):
         return f"Value({typecode!r}, {value!r})"
 
 
-class ArrayProxy(Proxy, _array.Items):
+class ArrayProxy(Proxy, _array.SynchronizedArray):
     """A shared array.array of fixed length."""
 
     _typeid = "Array"
@@ -670,7 +670,7 @@ class SyncManager:
     def Array(self, typecode: str, sequence: Any, lock: Any = True) -> ArrayProxy:
         """A shared array.array."""
         gate, items = self._open(), array.array(typecode, sequence)
-        return _array.Items.make(ArrayProxy, items.typecode, 0, gate=gate, values=items)
+        return _array.SynchronizedArray.make(ArrayProxy, items.typecode, 0, gate=gate, values=items)
 
     def Lock(self) -> AcquirerProxy:
         return AcquirerProxy(gate=self._open())

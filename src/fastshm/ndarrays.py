@@ -13,8 +13,9 @@ from math import prod
 from operator import index
 from typing import Any, cast
 
-from fastshm import _array, _core
-from fastshm.arrays import SynchronizedArray, ndview, types
+from fastshm import _core
+from fastshm._array import SynchronizedArray
+from fastshm.arrays import ndview, types
 
 __all__ = ["SynchronizedNDArray"]
 
@@ -61,7 +62,7 @@ def new(dtype: Any, size_or_initializer: Any, shape: Any, capacity: int) -> Sync
     if not whole or not prod(whole[1:]) or not dtype.itemsize:
         raise ValueError(f"an array of shape {whole} and dtype {dtype} has items without bytes")
     code, tail = _code_of(dtype), tuple(whole[1:])
-    array = _array.Items.make(
+    array = SynchronizedArray.make(
         SynchronizedNDArray,
         "\0" if tail else code,
         whole[0],
@@ -105,10 +106,13 @@ class SynchronizedNDArray(SynchronizedArray):
     def _dressed(self, dtype: Any, tail: tuple[int, ...]) -> SynchronizedNDArray:
         import numpy
 
+        form: bytes | None = None
         try:
-            form: bytes | None = memoryview(cast(Any, numpy.empty(1, dtype))).format.encode()
-        except ValueError:  # NumPy has types that the buffer protocol has no format for
-            form = None
+            view = memoryview(cast(Any, numpy.empty(1, dtype)))
+            if numpy.asarray(view).dtype == dtype:
+                form = view.format.encode()
+        except ValueError:
+            pass  # NumPy has types that the buffer protocol has no format for
         self._shape(_code_of(dtype), dtype.itemsize, form, tail)
         self.dtype, self._tail = dtype, tail
         return self

@@ -13,8 +13,9 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from fastshm import _array, _typed, heap, ndarrays, synchronize  # noqa: F401  (heap and synchronize give the core its hooks)
+from fastshm._array import SynchronizedArray
 from fastshm._typed import Synchronized
-from fastshm.arrays import SynchronizedArray, SynchronizedString, codes_of_types, object_of, types
+from fastshm.arrays import SynchronizedString, codes_of_types, object_of, types
 
 _stdlib: Any = _sharedctypes  # its types are not in the stubs
 
@@ -137,23 +138,22 @@ def Array(
     A NumPy type (`numpy.float64`, `numpy.dtype(...)`) is taken, too, and an array may then have more axes: those of an ndarray
     as initializer, or of `shape`. The handle knows `dtype` and `shape`, wherever it goes. See fastshm.ndarrays.
     """
-    dtype = ndarrays.dtype_of(typecode_or_type)
-    if dtype is None and shape is not None:
-        dtype = ndarrays.dtype_of_code(_code_of(typecode_or_type))
-    if dtype is not None:
-        if lock is not True and lock is not None:
-            raise TypeError("an array of a NumPy type, or with a shape, has the lock that it comes with")
-        return ndarrays.new(dtype, size_or_initializer, shape, _room(capacity))
-    if lock is True or lock is None:
-        code = _code_of(typecode_or_type)
-        if code is not None:
-            is_size = isinstance(size_or_initializer, int)
-            if is_size and size_or_initializer < 0:
-                raise ValueError(f"Array length must be >= 0, not {size_or_initializer}")
-            kind = SynchronizedString if code == "c" else SynchronizedArray
-            if is_size:
-                return _array.Items.make(kind, code, size_or_initializer, capacity=_room(capacity))
-            return _array.Items.make(kind, code, 0, values=size_or_initializer, capacity=_room(capacity))
+    code = _code_of(typecode_or_type)
+    if code is None or shape is not None:
+        dtype = ndarrays.dtype_of(typecode_or_type)
+        if dtype is None and shape is not None:
+            dtype = ndarrays.dtype_of_code(code)
+        if dtype is not None:
+            if lock is not True and lock is not None:
+                raise TypeError("an array of a NumPy type, or with a shape, has the lock that it comes with")
+            return ndarrays.new(dtype, size_or_initializer, shape, _room(capacity))
+    if code is not None and (lock is True or lock is None):
+        kind = SynchronizedString if code == "c" else SynchronizedArray
+        if not isinstance(size_or_initializer, int):
+            return SynchronizedArray.make(kind, code, 0, values=size_or_initializer, capacity=_room(capacity))
+        if size_or_initializer < 0:
+            raise ValueError(f"Array length must be >= 0, not {size_or_initializer}")
+        return SynchronizedArray.make(kind, code, size_or_initializer, capacity=_room(capacity))
     if capacity is not None:
         raise TypeError("capacity: only arrays of a simple type, with the lock that they come with, can grow")
     return _with_lock(RawArray(typecode_or_type, size_or_initializer), lock)

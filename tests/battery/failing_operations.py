@@ -194,6 +194,18 @@ def create(prefix: str, function: Callable[[], Any], look: Callable[[Any], objec
     return Operation(f"make: {prefix}", list, lambda made: keep_new(made, function), show_nothing, False, False)
 
 
+def an_array_hemmed_in() -> Any:
+    """Where it cannot become longer; and what hems it in."""
+    items = fastshm.Array("q", 50)
+    return items, fastshm.Array("q", 50)
+
+
+def a_moved_array() -> Any:
+    items, _ = an_array_hemmed_in()
+    items.extend([5] * 900)
+    return items
+
+
 def on_dict(name: str, operate: Callable[[Any], object], prepare: Callable[[], Any] = a_dict, **more: bool) -> Operation:
     return Operation(f"dict: {name}", prepare, operate, show_dict, **more)
 
@@ -241,6 +253,16 @@ OPERATIONS = [
     Operation("array: set slice", lambda: fastshm.Array("q", 50), lambda a: a.__setitem__(slice(3, 13), range(10)), show_array),
     Operation("array: get slice", lambda: fastshm.Array("d", 50), lambda a: a[3:30], show_array),
     Operation("array: buffer", lambda: fastshm.Array("d", 50), lambda a: bytes(memoryview(a)), show_array),
+    Operation("array: append", lambda: fastshm.Array("q", 50, capacity=60), lambda a: a.append(70_000), show_array),
+    Operation("array: append with a move", lambda: an_array_hemmed_in()[0], lambda a: a.append(70_000), show_array),
+    Operation("array: extend with a move", a_moved_array, lambda a: a.extend(range(500)), show_array),
+    Operation("array: resize", lambda: fastshm.Array("q", 50), lambda a: a.resize(700), show_array),
+    Operation("array: cut short", a_moved_array, lambda a: a.resize(7), show_array),
+    Operation("array: fill", lambda: fastshm.Array("q", 50), lambda a: a.fill(70_000), show_array),
+    Operation("array: add_from", a_moved_array, lambda a: a.add_from(range(40), start=3), show_array),
+    Operation("array: wait", lambda: fastshm.Array("q", 50), lambda a: a.wait(3, 0, 0.001), show_array),
+    Operation("array: view of moved items", a_moved_array, lambda a: bytes(memoryview(a)), show_array),
+    Operation("array: get_obj() of moved items", a_moved_array, lambda a: a.get_obj()[3], show_array),
     on_dict("get int", lambda d: d["int"]),
     on_dict("get text", lambda d: d["text"]),
     on_dict("get pickle", lambda d: d["pickle"]),

@@ -110,6 +110,25 @@ class Items(Kind):
             assert self.items.pop() == self.model.pop()
 
 
+class Grown(Kind):
+    """An array, which keeps the room that it has had."""
+
+    def start(self) -> None:
+        self.items, self.model = fastshm.Array("B", 0), bytearray()
+
+    def add(self, i: int) -> None:
+        values = bytes([i % 256]) * (i * 7_919 % (3_000 * SCALE) + 1)
+        self.items.extend(values)
+        self.model += values
+
+    def check(self) -> None:
+        assert self.items.read_bytes() == self.model
+
+    def let_go(self, all_of_it: bool) -> None:
+        del self.items
+        self.start()
+
+
 class Nested(Kind):
     """A dict of containers, which are read one after the other: a handle on each at once would itself need memory."""
 
@@ -261,6 +280,7 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "values": lambda: Objects(lambda _, i: fastshm.Value("q", i), lambda i: i),
     "counters": lambda: Objects(lambda _, i: fastshm.ShardedCounter(i), lambda i: i),
     "arrays": lambda: Objects(lambda _, i: fastshm.Array("q", [i] * (i % 100 + 1)), lambda i: [i] * (i % 100 + 1)),
+    "an array that grows": lambda: Grown(nothing, nothing),  # type: ignore[arg-type]
     "raw arrays": lambda: Objects(lambda _, i: fastshm.RawArray("q", [i] * (i % 100 + 1)), lambda i: [i] * (i % 100 + 1)),
     "dicts": lambda: Objects(lambda _, i: fastshm.dict(n=i), lambda i: {"n": i}),
     "lists": lambda: Objects(lambda _, i: fastshm.list(small(i)), small),

@@ -89,6 +89,14 @@ def numbers() -> Any:
     return fastshm.list([(7 * i) % 20 for i in range(20)])
 
 
+def moved(i: int) -> Any:
+    items = fastshm.Array("q", 8)
+    hedge = fastshm.Array("q", 8)
+    items.extend([i] * 900)
+    assert hedge[:] == [0] * 8
+    return items
+
+
 def nothing() -> None:
     return None
 
@@ -107,6 +115,8 @@ def reset(operation: Operation, thing: Any) -> None:
         thing.clear()
         thing.update(new)
     elif hasattr(thing, "__len__"):
+        if hasattr(thing, "resize"):
+            thing.resize(len(new))
         thing[:] = new[:]
     elif hasattr(thing, "reset"):
         thing.exchange(new.value)
@@ -154,6 +164,15 @@ OPERATIONS = [
     Operation("Array.fetch_add", array, lambda a, i: a.fetch_add(i % 8), lambda s, i: put(s, i % 8, s[i % 8] + 1)),
     Operation("Array slice =", array, lambda a, i: a.__setitem__(slice(2, 6), [i] * 4), lambda s, i: s[:2] + [i] * 4 + s[6:]),
     Operation("Array[:]", array, lambda a, i: a[:]),
+    Operation("Array.append", array, lambda a, i: a.append(i), lambda s, i: [*s, i]),
+    Operation("Array.extend", array, lambda a, i: a.extend([i] * 90), lambda s, i: [*s, *[i] * 90]),
+    Operation("Array.resize", array, lambda a, i: a.resize(i % 20), lambda s, i: (s + [0] * 20)[: i % 20]),
+    Operation("Array.fill", array, lambda a, i: a.fill(i), lambda s, i: [i] * 8),
+    Operation("Array.add_from", array, lambda a, i: a.add_from([i] * 8), lambda s, i: [n + i for n in s]),
+    Operation("Array.fetch_max", array, lambda a, i: a.fetch_max(1, i), lambda s, i: put(s, 1, max(s[1], i))),
+    Operation("Array.wait(timeout)", array, lambda a, i: a.wait(0, 0, 0.0004)),
+    Operation("Array.get_obj()", array, lambda a, i: a.get_obj()[0]),
+    Operation("an Array that moves, and a view", nothing, lambda _, i: moved(i).get_obj()[-1]),
     Operation("dict word =", table, lambda d, i: d.__setitem__("word", i), lambda s, i: {**s, "word": i}),
     Operation("dict text =", table, lambda d, i: d.__setitem__("text", TEXT[: i % 199]),
               lambda s, i: {**s, "text": TEXT[: i % 199]}),

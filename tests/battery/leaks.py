@@ -129,6 +129,19 @@ def kinds(fastshm: Any) -> Iterator[tuple[str, Callable[[int], Any]]]:
     yield "Array", lambda i: fastshm.Array("d", i % 100 + 1).__setitem__(0, 1.0)
     yield "ShardedCounter", lambda i: fastshm.ShardedCounter(i).exchange(3)
     yield "Value, waited for", lambda i: fastshm.Value("q", i).wait(i, 0)
+    yield "Array that grows", lambda i: fastshm.Array("q", 5).extend(range(i % 300))
+
+    def viewed(i: int) -> None:
+        items = fastshm.Array("q", 5)
+        views = [memoryview(items)]
+        for _ in range(3):
+            items.extend(range(i % 300))
+            views.append(memoryview(items.get_obj()))
+        items.fill(i)
+        items.add_from(items)
+        items.resize(i % 7)
+
+    yield "Array with views", viewed
     yield "RawValue", lambda i: fastshm.RawValue("q", i).value
     yield "RawArray", lambda i: fastshm.RawArray("d", i % 100 + 1)[0]
     for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition"):

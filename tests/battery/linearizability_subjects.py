@@ -429,7 +429,7 @@ class Numbers(Subject):
     """An Array."""
 
     name = "Array"
-    names = ("fill", "every other", "set", "get", "get", "fetch_add", "slice")
+    names = ("fill", "every other", "set", "get", "get", "fetch_add", "slice", "append", "extend", "append", "cut", "last")
     always = ("slice",)
     keys = (0, 1, 99)
     state = (0,) * 100
@@ -441,9 +441,17 @@ class Numbers(Subject):
     def call(self, target: Any, name: str, arguments: tuple[Any, ...]) -> int:
         at, word = arguments
         if name == "fill":
-            target[:] = [word] * len(target)
+            target.fill(word)
         elif name == "every other":
-            target[::2] = [word] * (len(target) // 2)
+            target[:100:2] = [word] * 50
+        elif name == "append":
+            target.append(word)
+        elif name == "extend":
+            target.extend([word] * 150)
+        elif name == "cut":
+            target.resize(100)
+        elif name == "last":
+            return target[-1]
         elif name == "set":
             target[at] = word
         elif name == "get":
@@ -458,8 +466,16 @@ class Numbers(Subject):
         name, (at, word), now = call.name, call.arguments, list(state)
         if name == "fill":
             return (word,) * len(now), DONE
+        if name == "last":
+            return state, now[-1]
         if name == "every other":
-            now[::2] = [word] * (len(now) // 2)
+            now[:100:2] = [word] * 50
+        elif name == "append":
+            now.append(word)
+        elif name == "extend":
+            now += [word] * 150
+        elif name == "cut":
+            now = now[:100]
         elif name == "set":
             now[at] = word
         elif name == "get":
