@@ -340,12 +340,15 @@ static void take_up(const template *t) {
     heap.chunks = NULL;
     heap.free_slots = malloc(heap.free_room * 8);
     memcpy(heap.free_slots, t->free_slots, heap.free_room * 8);
+    heap.live_pins = NULL;
+    wish(fs_pin_claims(&heap));
 }
 
 static void give_up(void) {
     free(heap.free_slots);
     free(heap.chunks);
     heap.free_slots = heap.chunks = NULL;
+    fs_unpin_claims(&heap, 1);
 }
 
 static void build(void) {
@@ -517,7 +520,7 @@ static void drop_pins(void) {
 static void sum(const void *p, uint64_t n) { /* looks at every byte */
     static volatile uint8_t total;
     for (uint64_t i = 0; i < n; i++)
-        total += ((const uint8_t *)p)[i];
+        total = (uint8_t)(total + ((const uint8_t *)p)[i]);
 }
 
 static void t_peek(uint8_t a) {
@@ -561,13 +564,12 @@ static void t_remove(uint8_t a) {
 static int copied(void *out, const fs_seen *seen) { return fs_copy_out(&me, seen, NULL, out); }
 static void t_take(uint8_t a) {
     fs_table *t = bound(a & 1 ? LARGE : TABLE);
-    fs_copy c;
+    fs_copy c = {0};
     if (t) {
         fs_key k = key(a >> 1, t->seed);
-        if (known(fs_table_take(&me, t, &k, copied, &c)) == FS_OK) {
-            sum(c.data, c.size);
-            free(c.data);
-        }
+        known(fs_table_take(&me, t, &k, copied, &c));
+        sum(c.data, c.size); /* also when it then could not be taken out */
+        free(c.data);
     }
 }
 
@@ -662,12 +664,13 @@ static void v_extend(uint8_t a) { v_change(a, FS_EXTEND); }
 static void v_peek(uint8_t a) {
     fs_vector *v = bound(VECTOR);
     static unsigned char copy[SIZE];
-    uint64_t version;
+    int64_t i = (int64_t)(a % 16) - 4;
+    fs_glance g = {0};
     fs_seen s;
-    if (v && known(fs_vector_peek(&heap, v, (int64_t)(a % 16) - 4, &version, &s)) == FS_OK) {
+    if (v && known(fs_vector_peek(&heap, v, i, &g, &s)) == FS_OK) {
         if (fs_owning(s.kind) && !fs_needs_pin(s.kind))
             fs_copy_racy(copy, s.data, s.size);
-        fs_read_valid(&v->o.lock, version);
+        fs_vector_peek_valid(v, i, &g);
     }
 }
 static void v_read(uint8_t a) {
@@ -687,8 +690,9 @@ static void v_read(uint8_t a) {
 }
 static void v_take(uint8_t a) {
     fs_vector *v = bound(VECTOR);
-    fs_copy c;
-    if (v && known(fs_vector_take(&me, v, (int64_t)(a % 16) - 4, &c)) == FS_OK) {
+    fs_copy c = {0};
+    if (v) {
+        known(fs_vector_take(&me, v, (int64_t)(a % 16) - 4, copied, &c));
         sum(c.data, c.size);
         free(c.data);
     }
@@ -855,6 +859,7 @@ static void k_heir(uint8_t a) {
     if (known(fs_heir_make(&me, &heir)) == FS_OK) {
         known(fs_process_copy(&me, heap.process, heir.process));
         if (a & 1) { /* as the child */
+            fs_unpin_claims(&heap, 0);
             known(fs_heir_enter(&heap, &heir));
         }
     }
@@ -862,6 +867,7 @@ static void k_heir(uint8_t a) {
 static void k_orphan(uint8_t a) {
     (void)a;
     kernel.ours = 0; /* who they were is the parent now */
+    fs_unpin_claims(&heap, 0);
     known(fs_heir_orphan(&heap, heap.process, heap.process_id));
     kernel.ours = OURS;
 }

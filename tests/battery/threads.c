@@ -154,14 +154,15 @@ static int copied(void *out, const fs_seen *seen) { return fs_copy_out(NULL, see
 static void t_take(worker *w) {
     char kept[64];
     fs_key k = key(w, kept);
-    fs_copy c;
+    fs_copy c = {0};
     int r;
-    while (repeated(r = fs_table_take(&w->me, table(), &k, copied, &c)))
-        ;
+    while (repeated(r = fs_table_take(&w->me, table(), &k, copied, &c))) {
+        free(c.data); /* it could not be taken out */
+        c.data = NULL;
+    }
     if (r != FS_TYPE)
         expect("take", r, FS_MISSING);
-    if (r == FS_OK)
-        free(c.data);
+    free(c.data);
 }
 static void t_update(worker *w) {
     char kept[5][64];
@@ -198,12 +199,14 @@ static void v_set(worker *w) { v_change(w, FS_SET_ITEM, (int64_t)(chance(w) % 30
 static void v_delete(worker *w) { v_change(w, FS_DELETE_ITEM, (int64_t)(chance(w) % 9)); }
 static void v_peek(worker *w) {
     fs_seen s;
-    uint64_t version;
+    fs_glance g = {0};
     char bytes[512];
-    int r = fs_vector_peek(&heap, vector(), (int64_t)(chance(w) % 30), &version, &s);
+    int64_t i = (int64_t)(chance(w) % 34) - 4;
+    int r = fs_vector_peek(&heap, vector(), i, &g, &s);
     if (r == FS_OK && fs_owning(s.kind) && !fs_needs_pin(s.kind) && s.size <= sizeof bytes)
         fs_copy_racy(bytes, s.data, s.size);
-    fs_read_valid(&vector()->o.lock, version);
+    if (r == FS_OK || r == FS_RANGE)
+        fs_vector_peek_valid(vector(), i, &g);
 }
 static void v_copy(worker *w) {
     fs_items s = {0};
@@ -300,7 +303,7 @@ static void make_and_drop(worker *w) {
         ;
 }
 static void ticket(worker *w) {
-    uint64_t offset, number;
+    uint64_t offset = 0, number = 0;
     int r;
     while (repeated(r = fs_ticket_new(&w->me, inner_at, &offset, &number)))
         ;
