@@ -37,7 +37,7 @@ cdef inline int check_gate(Ref ref) except -1:
 
 
 cdef inline int check_kind(Ref ref, uint32_t kind) except -1:
-    if ref.o.block.kind != kind:
+    if fs_kind_at(ref.h, ref.offset, kind, fs_kind_size(kind)) == NULL:
         fail(FS_CORRUPT, ref.heap)
     return 0
 

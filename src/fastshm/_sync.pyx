@@ -406,6 +406,8 @@ cdef class Barrier(Handle):
                 r = fs_barrier_acted(me, b, place)
         if r == FS_CHANGED:
             raise BrokenBarrierError
+        if r != FS_OK:
+            fail(r, self.ref.heap)
         return 0
 
     cdef int stay(self, fs_self *me, uint64_t place, int64_t deadline) except -1:
@@ -450,6 +452,8 @@ cdef class Barrier(Handle):
         while again(r, &me):
             with nogil:
                 r = fs_barrier_abort(&me, <fs_barrier *>self.ref.o)
+        if r != FS_OK:
+            fail(r, self.ref.heap)
 
     def reset(self):
         """Empty again; an error for those who wait."""
@@ -460,6 +464,8 @@ cdef class Barrier(Handle):
         while again(r, &me):
             with nogil:
                 r = fs_barrier_reset(&me, <fs_barrier *>self.ref.o)
+        if r != FS_OK:
+            fail(r, self.ref.heap)
 
     @property
     def parties(self):
@@ -472,7 +478,7 @@ cdef class Barrier(Handle):
         """How many wait for the others."""
         check_open(self.ref)
         cdef fs_barrier *b = <fs_barrier *>self.ref.o
-        return fs_barrier_inside(b) if fs_load_u32(&b.phase) <= FS_ACTION else 0
+        return fs_barrier_inside(self.ref.h, b) if fs_load_u32(&b.phase) <= FS_ACTION else 0
 
     @property
     def broken(self):

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))  # crew.py and leftovers.py
+# A call that does not fit its header any more tries something else. (No more than that, or a mutant might fail by a warning.)
+UNFIT = [f"-Werror={what}" for what in ("incompatible-pointer-types", "int-conversion", "implicit-function-declaration")]
 SEEDS = int(os.environ.get("FASTSHM_SEED", "1"))
 
 
@@ -45,7 +47,7 @@ def compiled(source: str, *flags: str, compiler: str = "gcc", optimise: str = "-
     folder = os.environ.get("FASTSHM_BATTERY") or tempfile.mkdtemp(prefix="fastshm-battery-")
     program = os.path.join(folder, f"{Path(source).stem}-{abs(hash((flags, compiler))):x}")
     include = f"-I{sources()}"
-    command = [compiler, "-std=gnu11", optimise, "-g", include, *flags, str(HERE / source), "-o", program, "-lpthread"]
+    command = [compiler, "-std=gnu11", optimise, "-g", *UNFIT, include, *flags, str(HERE / source), "-o", program, "-lpthread"]
     subprocess.run(command, check=True)
     return program
 

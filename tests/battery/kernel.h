@@ -150,7 +150,7 @@ static long kernel_futex(int operation, const struct timespec *t) { return opera
 #define close(fd) ((void)(fd))
 #define mmap(...) ((void *)kernel.base)
 #define munmap(p, n) ((void)(p))
-#define madvise(...) 0
+#define madvise(p, n, advice) ((void)(p))
 #define nanosleep(t, rest) kernel_sleep(t)
 #define clock_gettime(which, t) kernel_clock(t)
 #define syscall(number, word, operation, value, t, ...) kernel_futex((operation), (t))
