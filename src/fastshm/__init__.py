@@ -9,6 +9,7 @@ from typing import Any as _Any
 
 from fastshm import heap
 from fastshm._core import CorruptedError
+from fastshm.caching import Cache, cache
 from fastshm.collections import Counter
 from fastshm.context import default as _default
 from fastshm.counter import ShardedCounter
@@ -74,6 +75,7 @@ __all__ = [
     "Barrier",
     "BoundedSemaphore",
     "BufferTooShort",
+    "Cache",
     "Condition",
     "CorruptedError",
     "Counter",
@@ -97,6 +99,7 @@ __all__ = [
     "__version__",
     "active_children",
     "allow_connection_pickling",
+    "cache",
     "cpu_count",
     "current_process",
     "freeze_support",

@@ -118,6 +118,7 @@ cdef extern from "segment.h" nogil:
     void fs_settle(fs_lock *l)
 
     int fs_drop(const fs_self *me, uint64_t *slot)
+    int fs_ref_first(const fs_self *me, uint64_t offset, uint64_t *slot)
     int fs_ref_to(const fs_self *me, uint64_t offset, uint64_t *slot)
     uint64_t fs_offset(const fs_heap *heap, const void *p)
 

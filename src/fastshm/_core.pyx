@@ -273,6 +273,7 @@ cdef class Heap:
         fs_store_release(&self.h.super.serial, serial)
 
     def set_root(self, Handle table):
+        """Makes it the root, unless there is one."""
         cdef fs_self me
         cdef int r = FS_INTERRUPTED
         whoami(&self.h, self, &me)
@@ -280,8 +281,8 @@ cdef class Heap:
         while r == FS_INTERRUPTED:
             PyErr_CheckSignals()
             with nogil:
-                r = fs_ref_to(&me, table.ref.offset, &self.h.super.root)
-        if r != FS_OK:
+                r = fs_ref_first(&me, table.ref.offset, &self.h.super.root)
+        if r != FS_OK and r != FS_EXISTS:
             fail(r, self)
 
     def root(self, type cls):

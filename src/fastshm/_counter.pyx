@@ -7,7 +7,7 @@ from libc.stdint cimport uint64_t
 
 from fastshm._c cimport *
 from fastshm._calls cimport fs_identify_by, whoami
-from fastshm._core cimport Handle, Ref, check_open, default_heap, fail, identify, new_ref
+from fastshm._core cimport Handle, Ref, check_open, fail, gate_ref, heap_of, identify, new_ref
 from fastshm._forms cimport box, unboxed
 
 fs_identify_by(identify)
@@ -47,10 +47,10 @@ cdef class ShardedCounter(Handle):
         self.c = <fs_counter *>self.ref.o
         self.bits = 1
 
-    def __init__(self, value=0):
+    def __init__(self, value=0, *, beside=None):
         cdef uint64_t word, stripes = stripes_for(cpu_count() or 1)
         unboxed(FS_SIGNED, value, &word)
-        cdef Ref ref = new_ref(default_heap(), fs_counter_bytes(stripes), FS_COUNTER, None)
+        cdef Ref ref = new_ref(heap_of(beside), fs_counter_bytes(stripes), FS_COUNTER, gate_ref(beside))
         fs_counter_start(<fs_counter *>ref.o, stripes, word)
         self.ref = ref
         self.bind()

@@ -517,6 +517,20 @@ static int fs_ref_to(const fs_self *me, uint64_t offset, uint64_t *slot) {
     return FS_OK;
 }
 
+/* The same, unless the slot refers to something already: FS_EXISTS. */
+FS_UNUSED static int fs_ref_first(const fs_self *me, uint64_t offset, uint64_t *slot) {
+    int r = fs_heap_enter(me);
+    if (r < 0)
+        return r;
+    fs_block *b = fs_block_at(me->heap, offset);
+    r = *slot ? FS_EXISTS : b ? fs_ref_inside(me->heap, b, slot) : FS_CORRUPT;
+    if (r != FS_OK && r != FS_EXISTS)
+        return fs_heap_fail(me, r);
+    fs_commit(me->heap);
+    fs_heap_leave(me);
+    return r;
+}
+
 /* Empties an owning slot. What thereby dies and owns others is put on the dying list: fs_reap() frees it. */
 static int fs_drop(const fs_self *me, uint64_t *slot) {
     if (!fs_load_acquire(&me->heap->super->undo_n) && !fs_load_relaxed(slot)) /* in this order: a dead process's 0 may be about to be put back */

@@ -45,6 +45,12 @@ def default() -> Heap:
         return _default
 
 
+def family() -> Heap:
+    """The segment of this process's family. It is another than the default one where shared objects were made while the process
+    was being started, before it knew of its family."""
+    return _of_family() or default()
+
+
 def _of_family() -> Heap | None:
     name = _configuration().get(FAMILY)
     try:

@@ -1,0 +1,184 @@
+"""Results of functions, shared by all workers: functools.lru_cache across processes."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, overload
+
+from fastshm import _core, _dict, heap, managers
+from fastshm.counter import ShardedCounter
+from fastshm.managers import DictProxy
+
+__all__ = ["Cache", "CacheInfo", "cache"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+MISSING: Any = object()
+KEYWORDS = "\0keywords"  # between positional and keyword arguments in a key
+
+
+class CacheInfo(NamedTuple):
+    """As functools.lru_cache's. Counted by all processes; the size is that of one instant."""
+
+    hits: int
+    misses: int
+    maxsize: int | None
+    currsize: int
+
+
+class Cache:
+    """A shared mapping that forgets: the least recently used beyond `maxsize`, and what is older than `ttl` seconds.
+
+    `get` and `put` are a few steps each; whoever is killed between two of them leaves a cache that may forget a little earlier
+    or later than it should, and nothing else.
+    """
+
+    def __init__(self, maxsize: int | None = None, ttl: float | None = None, *, beside: _core.Handle | None = None) -> None:
+        _check(maxsize, ttl)
+        entries, order, locks = (_dict.Dict.make(DictProxy, beside) for _ in range(3))
+        self._begin(maxsize, ttl, entries, order, locks, *(ShardedCounter(beside=beside) for _ in range(2)))
+
+    def _begin(self, maxsize: Any, ttl: Any, entries: Any, order: Any, locks: Any, hits: Any, misses: Any) -> None:
+        self.maxsize, self.ttl = maxsize, ttl
+        self._entries = entries  # with a ttl, values are (value, when it ends)
+        self._order = order  # its keys, the least recently used first
+        self._locks = locks  # of what is being computed
+        self._hits, self._misses = hits, misses
+
+    def __getstate__(self) -> Any:
+        return self.maxsize, self.ttl, self._entries, self._order, self._locks, self._hits, self._misses
+
+    def __setstate__(self, state: Any) -> None:
+        self._begin(*state)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The value, which is then the most recently used one."""
+        value = self._entries.get(key, MISSING)
+        if value is not MISSING and self.ttl is not None:
+            value, ends = value
+            if time.monotonic() >= ends:
+                self._entries.pop(key, None)
+                value = MISSING
+        if value is MISSING:
+            return default
+        if self.maxsize is not None:
+            self._order.pop(key, None)
+            self._order[key] = None
+        return value
+
+    def put(self, key: Any, value: Any) -> None:
+        """Stores a value, and forgets what is too much then."""
+        self._entries[key] = value if self.ttl is None else (value, time.monotonic() + self.ttl)
+        if self.maxsize is None:
+            return
+        self._order.pop(key, None)
+        self._order[key] = None
+        while len(self._entries) > self.maxsize:
+            oldest = _first_of(self._order)
+            if oldest is MISSING:  # one that a killed process had not put in order
+                oldest = _first_of(self._entries)
+            self._entries.pop(oldest, None)
+
+    def get_or_compute(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """The value, computed by one process while those that want the same one wait; if that one is killed, by another."""
+        value = self.get(key, MISSING)
+        if value is not MISSING:
+            self._hits.add()
+            return value
+        with self._locks.setdefault(key, managers.RecursiveAcquirerProxy(gate=self._locks)):
+            value = self.get(key, MISSING)
+            if value is not MISSING:
+                self._hits.add()
+                return value
+            self._misses.add()
+            try:
+                value = compute()
+                self.put(key, value)
+            finally:
+                self._locks.pop(key, None)
+        return value
+
+    def clear(self) -> None:
+        for part in (self._entries, self._order):
+            part.clear()
+        self._hits.exchange(0)
+        self._misses.exchange(0)
+
+    def info(self) -> CacheInfo:
+        return CacheInfo(self._hits.value, self._misses.value, self.maxsize, len(self._entries))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._entries
+
+
+def _check(maxsize: Any, ttl: Any) -> None:
+    if maxsize is not None and (not isinstance(maxsize, int) or maxsize < 1):
+        raise ValueError(f"maxsize must be a positive integer or None, not {maxsize!r}")
+    if ttl is not None and not ttl > 0:
+        raise ValueError(f"ttl must be a positive number of seconds or None, not {ttl!r}")
+
+
+def _first_of(keys: Any) -> Any:
+    try:
+        return keys.popitem(last=False)[0]
+    except KeyError:
+        return MISSING
+
+
+def _of_family(name: str, maxsize: int | None, ttl: float | None) -> Any:
+    """The cache of that name of this process and its relatives, whatever the start method."""
+    segment = heap.family()
+    root = segment.root(DictProxy)
+    if root is None:
+        segment.set_root(_dict.Dict.make(DictProxy, segment))
+        root = segment.root(DictProxy)
+    assert root is not None
+    found = root.get(name, MISSING)
+    return root.setdefault(name, Cache(maxsize, ttl, beside=root)) if found is MISSING else found
+
+
+@overload
+def cache(function: _F, /) -> _F: ...
+@overload
+def cache(*, maxsize: int | None = None, ttl: float | None = None, typed: bool = False) -> Callable[[_F], _F]: ...
+def cache(function: Any = None, /, *, maxsize: int | None = None, ttl: float | None = None, typed: bool = False) -> Any:
+    """Keeps a function's results for all processes of the family: functools.lru_cache across workers.
+
+    A missing result is computed once, while others that want it wait. `maxsize` bounds the number of results, `ttl` their age
+    in seconds. Arguments must be hashable; arguments and results must pickle. `cache_info()`, `cache_clear()`,
+    `cache_parameters()` and `__wrapped__` are functools'. A function of a module is known by its name, so children of every
+    start method share its results; one that was made inside another function shares them with forked children only.
+    """
+    _check(maxsize, ttl)
+    if function is None:
+        return functools.partial(cache, maxsize=maxsize, ttl=ttl, typed=typed)
+    if not callable(function):
+        raise TypeError(f"a function expected, not {type(function).__name__!r}")
+    name = f"cache of {function.__module__.replace('__mp_main__', '__main__')}.{function.__qualname__}"
+    kept: list[Cache] = []
+    if "<locals>" in name:
+        kept.append(Cache(maxsize, ttl))
+
+    def results() -> Cache:
+        if not kept:
+            kept.append(_of_family(name, maxsize, ttl))
+        return kept[0]
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        key = args
+        if kwargs:
+            key += (KEYWORDS, *(part for item in kwargs.items() for part in item))
+        if typed:
+            key += tuple(f"{type(value).__module__}.{type(value).__qualname__}" for value in (*args, *kwargs.values()))
+        return (kept[0] if kept else results()).get_or_compute(key, lambda: function(*args, **kwargs))
+
+    made: Any = wrapper
+    made.cache_info = lambda: results().info()
+    made.cache_clear = lambda: results().clear()
+    made.cache_parameters = lambda: {"maxsize": maxsize, "ttl": ttl, "typed": typed}
+    return made

@@ -1,0 +1,165 @@
+"""The cache that workers share."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from crew import Crew
+
+import fastshm
+
+calls = fastshm.dict()
+
+
+@fastshm.cache
+def square(n):
+    calls_of_workers(n)
+    return n * n
+
+
+@fastshm.cache(maxsize=3)
+def few(n, extra=None):
+    return [n, extra]
+
+
+@fastshm.cache
+def fibonacci(n):
+    return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+
+log = None  # of this test's processes; a shared list is no key, as it equals itself only
+
+
+@fastshm.cache
+def slow(n):
+    log.append(os.getpid())
+    time.sleep(0.3)
+    return n
+
+
+@fastshm.cache
+def deadly(n):
+    log.append(os.getpid())
+    if len(log) == 1:
+        time.sleep(60)
+    return n
+
+
+def work(function, shared, n):
+    global log
+    log = shared
+    return function(n)
+
+
+def calls_of_workers(n):
+    calls.increment(n)
+
+
+def test_results_are_kept():
+    square.cache_clear()
+    calls.clear()
+    assert [square(n) for n in (1, 2, 1, 1)] == [1, 4, 1, 1]
+    assert calls.copy() == {1: 1, 2: 1}
+    assert square.cache_info() == (2, 2, None, 2)
+    square.cache_clear()
+    assert square.cache_info() == (0, 0, None, 0)
+    assert square.__wrapped__(3) == 9
+    assert square.__name__ == "square"
+    assert few.cache_parameters() == {"maxsize": 3, "ttl": None, "typed": False}
+
+
+def test_least_recently_used():
+    few.cache_clear()
+    for n in (1, 2, 3, 1, 4):  # 2 has to go
+        few(n)
+    before = few.cache_info()
+    for n in (1, 3, 4):
+        few(n)
+    assert few.cache_info().hits == before.hits + 3
+    few(2)
+    assert few.cache_info().misses == before.misses + 1
+    assert few.cache_info().currsize == 3
+    assert few(2, extra=5) == [2, 5]
+    assert few(2, 5) == [2, 5]
+
+
+def test_time_to_live():
+    @fastshm.cache(ttl=0.05)
+    def now():
+        return time.monotonic_ns()
+
+    first = now()
+    assert now() == first
+    deadline = time.monotonic() + 10
+    while now() == first:
+        assert time.monotonic() < deadline
+
+
+def test_typed_and_nested():
+    @fastshm.cache(typed=True)
+    def kind(x):
+        return type(x).__name__
+
+    assert [kind(1), kind(1.0), kind(True), kind(1)] == ["int", "float", "bool", "int"]
+    assert kind.cache_info().misses == 3
+    assert fibonacci(60) == 1548008755920
+
+
+def test_an_exception_is_not_kept():
+    tries = []
+
+    @fastshm.cache
+    def fails(n):
+        tries.append(n)
+        raise LookupError(n)
+
+    for _ in range(2):
+        with pytest.raises(LookupError):
+            fails(1)
+    assert tries == [1, 1]
+    with pytest.raises(TypeError, match="unhashable"):
+        fails([])
+
+
+@pytest.mark.parametrize("options", [{"maxsize": 0}, {"maxsize": "x"}, {"ttl": 0}, {"ttl": -1}])
+def test_wrong_options(options):
+    with pytest.raises(ValueError, match="must be a positive"):
+        fastshm.cache(**options)
+    with pytest.raises(TypeError, match="a function expected"):
+        fastshm.cache(5)
+
+
+def test_computed_once_by_all_workers(method):
+    slow.cache_clear()
+    shared = fastshm.list()
+    with Crew(method) as crew:
+        for _ in range(4):
+            crew.start(work, slow, shared, 7)
+        assert crew.results() == [7] * 4
+    assert len(shared) == 1
+    assert work(slow, shared, 7) == 7, "and known to their parent"
+    assert len(shared) == 1
+
+
+def test_a_killed_one_is_taken_over_from():
+    shared = fastshm.list()
+    with Crew() as crew:
+        first = crew.run(work, deadly, shared, 1)
+        while not len(shared):
+            time.sleep(0.001)
+        second = crew.run(work, deadly, shared, 1)
+        crew.kill(first)
+        assert crew.result(second) == 1
+    assert len(shared) == 2
+
+
+def test_a_cache_as_an_object():
+    cache = fastshm.Cache(maxsize=2)
+    for i in range(5):
+        cache.put(i, str(i))
+    assert [cache.get(i) for i in range(5)] == [None, None, None, "3", "4"]
+    d = fastshm.dict(cache=cache)
+    assert d["cache"].get(4) == "4"
+    assert (len(cache), 3 in cache, 0 in cache) == (2, True, False)
