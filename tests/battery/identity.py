@@ -492,7 +492,8 @@ def forks_holding(judge: Judge, lock: Any) -> None:
 
 
 def forks_among_threads(judge: Judge, threads: int = 3) -> None:
-    """At any point, while other threads take, hold and leave locks and change things."""
+    """At any point, while other threads take, hold and leave locks and change things. (By Python's fork: after a bare one the
+    child may wait for ever for a thread that is not there to take the interpreter lock from it.)"""
     before, done, counts = census(), threading.Event(), [0] * threads
     start = judge.value.value, judge.numbers[0]
     lock_of = judge.locks[1]
@@ -519,10 +520,10 @@ def forks_among_threads(judge: Judge, threads: int = 3) -> None:
     for thread in running:
         thread.start()
     try:
-        for i in range(judge.rounds):
+        for _ in range(judge.rounds):
             with judge.trial("fork among threads"):
                 time.sleep(judge.random.random() / 500)
-                assert os.waitpid(forked(child, fork=C_FORK if i % 3 == 0 else os.fork), 0)[1] == 0
+                assert os.waitpid(forked(child), 0)[1] == 0
     finally:
         done.set()
         for thread in running:
