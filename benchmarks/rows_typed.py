@@ -21,6 +21,13 @@ DOUBLES = {
     "fastshm": "x = [float(i) for i in range(1_000)]; a = fastshm.Array('d', x)",
     "stdlib": "x = [float(i) for i in range(1_000)]; a = mp.Array('d', x)",
 }
+ADDED = {"fastshm": "a.add_from(x)", "stdlib": "with a.get_lock():\n    for i, y in enumerate(x):\n        a[i] += y"}
+GROWING = {"fastshm": "a = fastshm.Array('q', 0)", "manager": "a = manager.list()", "builtin": "a = []"}
+BY_MANY = {
+    "fastshm": "x = range(1_000, 2_000)\na = fastshm.Array('q', 0)",
+    "manager": "x = range(1_000, 2_000)\na = manager.list()",
+    "builtin": "x = range(1_000, 2_000)\na = []",
+}
 VIEWS = {
     "fastshm": "import numpy as np; a = np.frombuffer(fastshm.Array('d', 100_000).get_obj())",
     "stdlib": "import numpy as np; a = np.frombuffer(mp.Array('d', 100_000).get_obj())",
@@ -56,6 +63,12 @@ ROWS: list[Row] = [
     Loop("a.fetch_add(7, 1)", ARRAYS, {"stdlib": LOCKED_ITEM}),
     Loop("a[:]  (1,000 doubles)", DOUBLES, dict.fromkeys(DOUBLES, "a[:]"), {"stdlib": 1.2}),
     Loop("a[:] = list  (1,000 doubles)", DOUBLES, dict.fromkeys(DOUBLES, "a[:] = x"), {"stdlib": 15}),
+    Loop("a[-1]", ARRAYS),
+    Loop("a.fill(1.0)  (1,000 doubles)", DOUBLES, {"fastshm": "a.fill(1.0)", "stdlib": "a[:] = [1.0] * 1_000"}),
+    Loop("a.add_from(x)  (1,000 doubles)", DOUBLES, ADDED, rounds=5),
+    Loop("a.append(1_000_000)", GROWING, fresh=GROWING, count=100_000),
+    Loop("a.extend(x)  (1,000 at a time, an item)", BY_MANY, dict.fromkeys(BY_MANY, "a.extend(x)"), fresh=BY_MANY, count=100,
+         each=1_000),
     Loop("Value('q', 0), made and dropped", NOTHING, {"fastshm": "fastshm.Value('q', 0)", "stdlib": "mp.Value('q', 0)"},
          {"stdlib": 100}),
     Loop("Array('d', 1_000), made and dropped", NOTHING,
@@ -81,6 +94,16 @@ ROWS: list[Row] = [
 if find_spec("numpy"):
     ROWS += [
         Loop("np.frombuffer(a.get_obj())", {rival: f"import numpy as np\n{text}" for rival, text in ARRAYS.items()}),
+        Loop(
+            "a[:] = ndarray  (1,000 doubles)",
+            {rival: f"import numpy as np\n{text}\nx = np.array(x)" for rival, text in DOUBLES.items()},
+            dict.fromkeys(DOUBLES, "a[:] = x"),
+        ),
+        Loop(
+            "a.numpy()",
+            {"fastshm": f"{ARRAYS['fastshm']}\na.numpy()", "stdlib": f"import numpy as np\n{ARRAYS['stdlib']}"},
+            {"fastshm": "a.numpy()", "stdlib": "np.frombuffer(a.get_obj())"},
+        ),
         Loop("NumPy view: a.sum()  (100,000 doubles)", VIEWS, dict.fromkeys(VIEWS, "a.sum()"), {"numpy": 1.1}),
         Loop("NumPy view: a += 1  (100,000 doubles)", VIEWS, dict.fromkeys(VIEWS, "a += 1"), {"numpy": 1.1}),
     ]

@@ -60,6 +60,12 @@ MUTANTS = (
         "    end(&self.c.o, &me, entered)\n    fs_item_write(&self.c.value, self.size, plus(self.form, old, word, sign))\n",
     ),
     Mutant(
+        "a reader of an array looks at the version again",
+        "_array.pyx",
+        "            if fs_read_valid(&a.o.lock, version) and (i >= 0 or fs_load_relaxed(&a.count) == count):",
+        "            if True:",
+    ),
+    Mutant(
         "setdefault does not replace", "_dict.pyx", "FS_PUT_IF_ABSENT, &me, NULL) == FS_OK:", "FS_PUT, &me, NULL) == FS_OK:"
     ),
     Mutant(
