@@ -339,11 +339,13 @@ static void restore(const template *t) {
 static void take_up(const template *t) {
     heap = t->heap;
     heap.chunks = NULL;
+    heap.live_pins = NULL;
     heap.free_slots = malloc(heap.free_room * 8);
     memcpy(heap.free_slots, t->free_slots, heap.free_room * 8);
 }
 
 static void give_up(void) {
+    fs_unpin_claims(&heap, 1);
     free(heap.free_slots);
     free(heap.chunks);
     heap.free_slots = heap.chunks = NULL;
@@ -663,12 +665,13 @@ static void v_extend(uint8_t a) { v_change(a, FS_EXTEND); }
 static void v_peek(uint8_t a) {
     fs_vector *v = bound(VECTOR);
     static unsigned char copy[SIZE];
-    uint64_t version;
+    int64_t i = (int64_t)(a % 16) - 4;
+    fs_glance g;
     fs_seen s;
-    if (v && known(fs_vector_peek(&heap, v, (int64_t)(a % 16) - 4, &version, &s)) == FS_OK) {
+    if (v && known(fs_vector_peek(&heap, v, i, &g, &s)) == FS_OK) {
         if (fs_owning(s.kind) && !fs_needs_pin(s.kind))
             fs_copy_racy(copy, s.data, s.size);
-        fs_read_valid(&v->o.lock, version);
+        fs_vector_peek_valid(v, i, &g);
     }
 }
 static void v_read(uint8_t a) {
@@ -689,7 +692,7 @@ static void v_read(uint8_t a) {
 static void v_take(uint8_t a) {
     fs_vector *v = bound(VECTOR);
     fs_copy c;
-    if (v && known(fs_vector_take(&me, v, (int64_t)(a % 16) - 4, &c)) == FS_OK) {
+    if (v && known(fs_vector_take(&me, v, (int64_t)(a % 16) - 4, copied, &c)) == FS_OK) {
         sum(c.data, c.size);
         free(c.data);
     }

@@ -199,12 +199,14 @@ static void v_set(worker *w) { v_change(w, FS_SET_ITEM, (int64_t)(chance(w) % 30
 static void v_delete(worker *w) { v_change(w, FS_DELETE_ITEM, (int64_t)(chance(w) % 9)); }
 static void v_peek(worker *w) {
     fs_seen s;
-    uint64_t version;
+    fs_glance g;
     char bytes[512];
-    int r = fs_vector_peek(&heap, vector(), (int64_t)(chance(w) % 30), &version, &s);
+    int64_t i = (int64_t)(chance(w) % 30);
+    int r = fs_vector_peek(&heap, vector(), i, &g, &s);
     if (r == FS_OK && fs_owning(s.kind) && !fs_needs_pin(s.kind) && s.size <= sizeof bytes)
         fs_copy_racy(bytes, s.data, s.size);
-    fs_read_valid(&vector()->o.lock, version);
+    if (r == FS_OK)
+        fs_vector_peek_valid(vector(), i, &g);
 }
 static void v_copy(worker *w) {
     fs_items s = {0};
