@@ -42,6 +42,7 @@ def extension(name: str, *macros: tuple[str, str]) -> Extension:
 elsewhere = ("FASTSHM_IDENTITY_ELSEWHERE", "1")  # one extension keeps the identities, the others ask it
 extensions = [
     extension("_core"),
+    extension("_set"),
     *(
         extension(name, elsewhere)
         for name in ("_typed", "_array", "_codec", "_containers", "_dict", "_list", "_sync", "_counter")

@@ -5,13 +5,17 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from measure import Loop, Row
+from rivals import with_atomicshm
 
 LOCKED = "with v.get_lock():\n    v.value += 1"
 LOCKED_ITEM = "with a.get_lock():\n    a[7] += 1"
 LOCKED_EXCHANGE = "with v.get_lock():\n    old, v.value = v.value, 1"
+LOCKED_EXTREME = "with v.get_lock():\n    v.value = {}(v.value, 1)"
 LOCKED_COMPARE = "with v.get_lock():\n    if v.value == 1_000_000:\n        v.value = 1_000_000"
 
 VALUES = {"fastshm": "v = fastshm.Value('q', 1_000_000)", "stdlib": "v = mp.Value('q', 1_000_000)"}
+WORDS = with_atomicshm(VALUES, "from rivals import Word; w = Word(1_000_000); v = w.cell")
+COUNTERS = {"fastshm": "v = fastshm.ShardedCounter(1_000_000)", "stdlib": VALUES["stdlib"]}
 RAW_VALUES = {"fastshm": "v = fastshm.RawValue('q', 1_000_000)", "stdlib": "v = mp.RawValue('q', 1_000_000)"}
 ARRAYS = {
     "fastshm": "a = fastshm.Array('q', range(1_000_000, 1_001_000))",
@@ -48,13 +52,29 @@ EVENTS, SET_EVENTS = both("e = M.Event()"), both("e = M.Event()\ne.set()")
 CONDITIONS, BARRIERS = both("c = M.Condition()"), both("b = M.Barrier(1)")
 
 ROWS: list[Row] = [
-    Loop("v.fetch_add(1)", VALUES, {"stdlib": LOCKED}, {"stdlib": 22}, hot=True),
-    Loop("v.add(1)", VALUES, {"stdlib": LOCKED}, {"stdlib": 40}, hot=True),
+    Loop("v.fetch_add(1)", WORDS, {"stdlib": LOCKED}, {"stdlib": 22}, hot=True),
+    Loop("v.add(1)", WORDS, {"stdlib": LOCKED, "atomicshm": "v.fetch_add(1)"}, {"stdlib": 40}, hot=True),
     Loop("with v.get_lock(): v.value += 1", VALUES, dict.fromkeys(VALUES, LOCKED), {"stdlib": 5}, hot=True),
-    Loop("v.value", VALUES, budget={"stdlib": 5}, hot=True),
-    Loop("v.value = 1", VALUES, budget={"stdlib": 7}, hot=True),
-    Loop("v.exchange(1)", VALUES, {"stdlib": LOCKED_EXCHANGE}),
-    Loop("v.compare_exchange(1_000_000, 1_000_000)", VALUES, {"stdlib": LOCKED_COMPARE}),
+    Loop("v.value", WORDS, {"atomicshm": "v.load()"}, {"stdlib": 5}, hot=True),
+    Loop("v.value = 1", WORDS, {"atomicshm": "v.store(1)"}, {"stdlib": 7}, hot=True),
+    Loop("v.load()", WORDS, {"stdlib": "v.value"}),
+    Loop("v.store(1)", WORDS, {"stdlib": "v.value = 1"}),
+    Loop("v.exchange(1)", WORDS, {"stdlib": LOCKED_EXCHANGE}),
+    Loop("v.compare_exchange(1_000_000, 1_000_000)", WORDS,
+         {"stdlib": LOCKED_COMPARE, "atomicshm": "v.cas(1_000_000, 1_000_000)"}),
+    Loop("v.fetch_sub(1)", WORDS, {"stdlib": LOCKED.replace("+=", "-=")}),
+    Loop("v.fetch_and(-1)", WORDS, {"stdlib": LOCKED.replace("+= 1", "&= -1")}),
+    Loop("v.fetch_or(1)", WORDS, {"stdlib": LOCKED.replace("+=", "|=")}),
+    Loop("v.fetch_xor(1)", WORDS, {"stdlib": LOCKED.replace("+=", "^=")}),
+    Loop("v.fetch_max(1)", VALUES, {"stdlib": LOCKED_EXTREME.format("max")}),
+    Loop("v.fetch_min(2_000_000)", VALUES, {"stdlib": LOCKED_EXTREME.format("min")}),
+    Loop("v.wait(0), when it is another", VALUES | {"stdlib": "e = mp.Event()\ne.set()"},
+         {"fastshm": "v.wait(0)", "stdlib": "e.wait()"}),
+    Loop("v.notify_all(), nobody waits", VALUES | {"stdlib": "c = mp.Condition()"},
+         {"fastshm": "v.notify_all()", "stdlib": "with c:\n    c.notify_all()"}),
+    Loop("ShardedCounter: v.add(1)", COUNTERS, {"fastshm": "v.add(1)", "stdlib": LOCKED}, hot=True),
+    Loop("ShardedCounter: v.value", COUNTERS, dict.fromkeys(COUNTERS, "v.value")),
+    Loop("ShardedCounter: v.exchange(1)", COUNTERS, {"fastshm": "v.exchange(1)", "stdlib": LOCKED_EXCHANGE}),
     Loop("RawValue: v.value", RAW_VALUES, dict.fromkeys(RAW_VALUES, "v.value")),
     Loop("RawValue: v.value = 1", RAW_VALUES, dict.fromkeys(RAW_VALUES, "v.value = 1")),
     Loop("a[7]", ARRAYS, budget={"stdlib": 20}, hot=True),

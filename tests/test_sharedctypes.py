@@ -18,7 +18,11 @@ import fastshm
 INTEGERS = {"b": 8, "B": 8, "h": 16, "H": 16, "i": 32, "I": 32, "l": 64, "L": 64, "q": 64, "Q": 64}
 REALS = "fd"
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
-MORE = {"Array": [("capacity", KEYWORD, None), ("shape", KEYWORD, None)]}
+ANY = inspect.Parameter.POSITIONAL_OR_KEYWORD
+MORE = {
+    "Manager": [("address", ANY, None), ("options", inspect.Parameter.VAR_KEYWORD, inspect.Parameter.empty)],
+    "Array": [("capacity", KEYWORD, None), ("shape", KEYWORD, None)],
+}
 MAKERS = ["Value", "Array", "RawValue", "RawArray", "Lock", "RLock", "Manager"]
 
 

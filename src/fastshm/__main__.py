@@ -7,10 +7,10 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from fastshm import __version__, demo, gc
+from fastshm import __version__, demo, gc, running
 
 # Each command is a module with `add_command(commands)`, which adds its own parser and names the function that runs it.
-COMMANDS = (demo, gc)
+COMMANDS = (demo, gc, running)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(options)
     except KeyboardInterrupt:
+        if "passes_interrupts" in options:
+            raise
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would cut short the cleaning at exit
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT

@@ -1,7 +1,7 @@
 import sys
 from typing import Any, TypeVar, final
 
-from fastshm._core import Gate, Handle
+from fastshm._core import Handle
 
 _A = TypeVar("_A", bound=SynchronizedArray)
 
@@ -13,7 +13,7 @@ class SynchronizedArray(Handle):
         typecode: str,
         count: int,
         itemsize: int = 0,
-        gate: Gate | None = None,
+        gate: Handle | None = None,
         values: Any = None,
         capacity: int = 0,
     ) -> _A: ...

@@ -25,7 +25,7 @@ from libc.string cimport memcpy
 from fastshm._c cimport *
 from fastshm._calls cimport again, check_gate, fs_identify_by, patient, whoami
 from fastshm._core cimport (
-    Handle, Heap, Ref, check_open, deadline_of, default_heap, fail, gate_ref, hold, identify, lock_of, make_handle, new_ref,
+    Handle, Heap, Ref, check_open, deadline_of, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref,
     release_slot, reserve_slot, unhold,
 )
 from fastshm._forms cimport (
@@ -322,7 +322,7 @@ cdef class SynchronizedArray(Handle):
         capacity = max(capacity, count)
         if itemsize == 0 or capacity > (<uint64_t>1 << 62) // itemsize:
             raise MemoryError("array too large")
-        cdef Ref ref = new_ref(default_heap(), FS_ARRAY_DATA + capacity * itemsize, FS_ARRAY, gate_ref(gate))
+        cdef Ref ref = new_ref(heap_of(gate), FS_ARRAY_DATA + capacity * itemsize, FS_ARRAY, gate_ref(gate))
         cdef fs_array *a = <fs_array *>ref.o
         if given is not None:
             memcpy(<char *>a + FS_ARRAY_DATA, given.data, count * itemsize)

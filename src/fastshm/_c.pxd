@@ -49,10 +49,13 @@ cdef extern from "segment.h" nogil:
         uint64_t size
         uint64_t committed
         uint64_t dying
+        uint64_t root
+        uint32_t kept
         fs_lock reaper
         uint64_t tracker_device
         uint64_t tracker_inode
         uint64_t processes
+        uint64_t serial
 
     ctypedef struct fs_switch:
         const uint64_t *closed
@@ -135,6 +138,7 @@ cdef extern from "segment.h" nogil:
     ctypedef struct fs_file:
         pass
     int fs_file_make(const char *path, uint64_t size, fs_file *file)
+    int fs_segment_is_kept(int fd)
     int fs_file_open(const char *path)
     void fs_file_unmake(const char *path, const fs_file *file)
     int fs_segment_create(fs_heap *heap, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode)
@@ -182,6 +186,8 @@ cdef extern from "check.h" nogil:
 cdef extern from "semaphore.h" nogil:
     const uint32_t FS_MOST_PERMITS
 
+    uint32_t fs_turn_watch(uint32_t *turn, const fs_patience *p)
+    int fs_nap(uint32_t *word, uint32_t seen, fs_patience *p)
     ctypedef struct fs_patience:
         int64_t deadline
         int naps
@@ -274,8 +280,8 @@ cdef extern from "counter.h" nogil:
     int fs_stripes_fit(uint64_t stripes, uint64_t room)
     void fs_counter_start(fs_counter *c, uint64_t stripes, uint64_t value)
     void fs_counter_add(fs_counter *c, unsigned bits, uint32_t id, uint64_t n)
-    uint64_t fs_counter_value(const fs_counter *c, unsigned bits)
-    uint64_t fs_counter_exchange(fs_counter *c, unsigned bits, uint64_t value)
+    int fs_counter_value(const fs_counter *c, unsigned bits, uint64_t *value)
+    int fs_counter_exchange(fs_counter *c, unsigned bits, uint64_t value, uint64_t *old)
 
 cdef extern from "array.h" nogil:
     ctypedef struct fs_run:
@@ -354,6 +360,7 @@ cdef extern from "vector.h" nogil:
         fs_object o
         uint64_t n
         uint64_t stamp
+        uint64_t live
 
     ctypedef struct fs_item:
         uint64_t about
@@ -434,6 +441,8 @@ cdef extern from "table.h" nogil:
         uint64_t others
         uint64_t keys_changed
         uint64_t moved
+        uint32_t turn
+        uint32_t live
 
     ctypedef struct fs_record:
         fs_entry entry
@@ -451,6 +460,10 @@ cdef extern from "table.h" nogil:
         uint64_t used
         uint64_t keys_changed
         uint64_t moved
+        uint64_t first
+
+    const uint64_t FS_OLDEST
+    const uint64_t FS_NEWEST
 
     void fs_key_prepare(fs_key *k, uint64_t seed)
     void fs_key_of_word(fs_key *k, uint8_t form, uint8_t display, uint64_t word, uint64_t seed)
@@ -464,6 +477,8 @@ cdef extern from "table.h" nogil:
     int fs_table_read(const fs_self *me, fs_table *t, const fs_key *k, const uint64_t *pin, fs_copy *out, fs_witness *seen)
     int fs_table_remove(const fs_self *me, fs_table *t, const fs_key *k, const fs_witness *seen, uint64_t looked)
     int fs_table_empty(const fs_self *me, fs_table *t)
+    int fs_table_merge(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count, int how,
+                       uint64_t looked)
     int fs_table_update(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count,
                         uint64_t looked)
     int fs_table_copy(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first, const uint64_t *slots,

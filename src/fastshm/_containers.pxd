@@ -41,6 +41,16 @@ cdef inline int forget(PyObject **out) noexcept:
     return 0
 
 
+cdef object enlivened(object value, Ref ref)
+
+
+cdef inline object lively(object value, bint live, Ref ref):
+    """What is stored: in a live container, shared copies of plain dicts and lists."""
+    if live and (type(value) is dict or type(value) is list):
+        return enlivened(value, ref)
+    return value
+
+
 cdef inline int wait_for_heap(Ref ref, fs_self *me) except -1:
     """Until the heap's lock was free for a moment."""
     cdef int r = FS_BUSY

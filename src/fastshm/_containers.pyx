@@ -10,7 +10,7 @@ from libc.stdlib cimport free
 from fastshm._c cimport *
 from fastshm._calls cimport fs_identify_by, whoami
 from fastshm._codec cimport decode_value
-from fastshm._core cimport Ref, adopt_ref, fail, identify, release_slot, reserve_slot
+from fastshm._core cimport Handle, Ref, adopt_ref, fail, identify, make_handle, release_slot, reserve_slot
 
 fs_identify_by(identify)
 
@@ -124,3 +124,23 @@ cdef object made(fs_copy *c, Pins pins, Ref ref):
     finally:
         free(c.data)
         c.data = NULL
+
+
+# --- live nesting -------------------------------------------------------------------------------------------------------------
+
+cdef object make_live = None
+
+
+def set_live_maker(make):
+    """The function that makes a live container of a plain dict or list, beside a handle."""
+    global make_live
+    make_live = make
+
+
+cdef object enlivened(object value, Ref ref):
+    return make_live(value, make_handle(Neighbour, ref))
+
+
+@cython.final
+cdef class Neighbour(Handle):
+    """Beside it something new is made."""

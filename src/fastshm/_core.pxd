@@ -56,4 +56,5 @@ cdef int enter_object(Ref ref, fs_self *me) except -1
 cdef int hold(Ref ref, int64_t deadline, uint32_t flags) except -1
 cdef int unhold(Ref ref) except -1
 cdef object lock_of(Handle handle)
-cdef Ref gate_ref(object gate)
+cdef Ref gate_ref(object beside)
+cdef Heap heap_of(object beside)

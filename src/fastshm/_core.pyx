@@ -267,6 +267,45 @@ cdef class Heap:
             fail(r, self)
         return census
 
+    def begin_store(self, uint64_t serial):
+        """Before anything is made in it. Serial numbers count from there, so that a handle on a store that had this name before
+        does not fit."""
+        fs_store_release(&self.h.super.serial, serial)
+
+    def set_root(self, Handle table):
+        cdef fs_self me
+        cdef int r = FS_INTERRUPTED
+        whoami(&self.h, self, &me)
+        me.wait = 1
+        while r == FS_INTERRUPTED:
+            PyErr_CheckSignals()
+            with nogil:
+                r = fs_ref_to(&me, table.ref.offset, &self.h.super.root)
+        if r != FS_OK:
+            fail(r, self)
+
+    def root(self, type cls):
+        """A new handle on the store's table, None where there is none."""
+        cdef uint64_t offset = fs_load_acquire(&self.h.super.root)
+        if not offset:
+            return None
+        if fs_block_at(&self.h, offset) == NULL:
+            fail(FS_CORRUPT, self)
+        return make_handle(cls, open_ref(self, offset, (<fs_object *>(self.h.base + offset)).serial))
+
+    @property
+    def is_kept(self):
+        """Does the name stay when the last user leaves?"""
+        return self.h.super.kept != 0
+
+    def keep(self, bint kept):
+        self.h.super.kept = kept
+
+    def renamed(self, str name, bytes path):
+        """The file has another name now."""
+        self.name = name
+        fs_segment_named(&self.h, PyBytes_AS_STRING(path))
+
     def refuse_pickles(self):
         """From now on no byte of this segment is unpickled in this process, and nothing is pickled into it."""
         self.allow_pickle = self.undecided = False
@@ -384,6 +423,11 @@ def inspect(int fd):
 def is_abandoned(int fd):
     """True when no process uses the segment behind this fresh descriptor; from then on it keeps everybody out until closed."""
     return fs_claim_all(fd) == 0
+
+
+def is_kept(int fd):
+    """True for a store whose name stays without users."""
+    return fs_segment_is_kept(fd) != 0
 
 
 def is_unclaimed(int fd):
@@ -710,8 +754,18 @@ cdef class Gate(Handle):
         fs_store_release(&(<fs_cell *>self.ref.o).value, 1)
 
 
-cdef Ref gate_ref(object gate):
-    return None if gate is None else (<Gate?>gate).ref
+cdef Ref gate_ref(object beside):
+    """What closes a new object: a gate, or what closes the object beside which it is made."""
+    if beside is None or isinstance(beside, Heap):
+        return None
+    return (<Gate>beside).ref if isinstance(beside, Gate) else (<Handle?>beside).ref.gate
+
+
+cdef Heap heap_of(object beside):
+    """Where a new object is made: where its gate or its neighbour is, else in this process's segment."""
+    if beside is None:
+        return default_heap()
+    return <Heap>beside if isinstance(beside, Heap) else (<Handle?>beside).ref.heap
 
 
 # --- locks --------------------------------------------------------------------------------------------------------------------
@@ -878,7 +932,7 @@ cdef class RecursiveLock(Gateway):
     """A recursive lock: an object of its own, or the one that guards another object."""
 
     def __init__(self, *, gate=None):
-        self.ref = new_ref(default_heap(), sizeof(fs_object), FS_MUTEX, gate_ref(gate))
+        self.ref = new_ref(heap_of(gate), sizeof(fs_object), FS_MUTEX, gate_ref(gate))
         self.bind()
 
     cdef int bind(self) except -1:
@@ -988,7 +1042,7 @@ cdef class Mutex(Gateway):
     """A plain lock: a token that any process may give back. Its owner is a process, so a thread may end without losing it."""
 
     def __init__(self, *, gate=None):
-        self.ref = new_ref(default_heap(), sizeof(fs_object), FS_MUTEX, gate_ref(gate))
+        self.ref = new_ref(heap_of(gate), sizeof(fs_object), FS_MUTEX, gate_ref(gate))
         self.bind()
 
     cdef int bind(self) except -1:

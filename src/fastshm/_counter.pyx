@@ -2,6 +2,7 @@
 
 from os import cpu_count
 
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint64_t
 
 from fastshm._c cimport *
@@ -88,20 +89,29 @@ cdef class ShardedCounter(Handle):
     @property
     def value(self):
         """The sum of all that was added and not taken out."""
+        cdef uint64_t word = 0
         check_open(self.ref)
-        return box(FS_SIGNED, 8, fs_counter_value(self.c, self.bits))
+        while fs_counter_value(self.c, self.bits, &word) != FS_OK:
+            PyErr_CheckSignals()
+        return box(FS_SIGNED, 8, word)
 
     def exchange(self, new=0, /):
         """Takes out all there is, leaves `new`, and returns what was taken."""
         cdef uint64_t word
         unboxed(FS_SIGNED, new, &word)
-        check_open(self.ref)
-        return box(FS_SIGNED, 8, fs_counter_exchange(self.c, self.bits, word))
+        return box(FS_SIGNED, 8, taken(self, word))
 
     def reset(self):
         """Takes out all there is."""
-        check_open(self.ref)
-        fs_counter_exchange(self.c, self.bits, 0)
+        taken(self, 0)
 
     def __repr__(self):
         return f"{type(self).__name__}({self.value})"
+
+
+cdef uint64_t taken(ShardedCounter self, uint64_t new) except? 0xffffffffffffffff:
+    cdef uint64_t old = 0
+    check_open(self.ref)
+    while fs_counter_exchange(self.c, self.bits, new, &old) != FS_OK:
+        PyErr_CheckSignals()
+    return old

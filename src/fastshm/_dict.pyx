@@ -12,6 +12,7 @@ from numbers import Number
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_Items
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
@@ -26,10 +27,10 @@ from fastshm._codec cimport (
     PyUnicode_DATA, PyUnicode_New, damaged, decode_key, decode_value, key_of, value_of, word_value,
 )
 from fastshm._containers cimport (
-    FS_ANY, PATIENCE, TRIES, Pins, forget, made, make_plain, new_pins, reap, taken, wait_for_heap,
+    FS_ANY, PATIENCE, TRIES, Pins, forget, lively, made, make_plain, new_pins, reap, taken, wait_for_heap,
 )
 from fastshm._core cimport (
-    Handle, Ref, check_open, default_heap, fail, gate_ref, hold, identify, lock_of, make_handle, new_ref, unhold,
+    Handle, Ref, check_open, deadline_of, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref, unhold,
 )
 
 fs_identify_by(identify)
@@ -245,17 +246,19 @@ cdef class Dict(Handle):
     cdef fs_peek p
     cdef Cache cache
     cdef Mirror mirror
+    cdef readonly bint live
 
     def __cinit__(self):
         self.t = <fs_table *>self.ref.o
         self.p.view.version = 1
 
     @staticmethod
-    def make(type cls, gate=None):
-        """A new, empty one in this process's segment."""
-        cdef Ref ref = new_ref(default_heap(), sizeof(fs_table), FS_TABLE, gate_ref(gate))
+    def make(type cls, beside=None, live=False):
+        """A new, empty one, closed by that gate or with that object and in its segment, else in this process's."""
+        cdef Ref ref = new_ref(heap_of(beside), sizeof(fs_table), FS_TABLE, gate_ref(beside))
         cdef bytes seed = os.urandom(8)
         memcpy(&(<fs_table *>ref.o).seed, PyBytes_AS_STRING(seed), 8)
+        (<fs_table *>ref.o).live = 1 if live else 0
         return make_handle(cls, ref)
 
     cdef int bind(self) except -1:
@@ -263,6 +266,7 @@ cdef class Dict(Handle):
         if fs_kind_at(self.ref.h, self.ref.offset, FS_TABLE, sizeof(fs_table)) == NULL:
             fail(FS_CORRUPT, self.ref.heap)
         self.seed = self.t.seed
+        self.live = self.t.live != 0
         self.p.view.version = 1
         return 0
 
@@ -547,8 +551,11 @@ cdef class Dict(Handle):
                 return out
             out.append((s.key(r), s.value(r)))
 
-    def copy(self):
-        """A plain dict of one instant."""
+    def copy(self, deep=False):
+        """A plain dict of one instant. With `deep`, shared containers in it become plain ones, too, each of an instant of its
+        own."""
+        if deep:
+            return plain_of(self)
         cdef Snapshot s = self.whole(True)
         cdef fs_record *r
         cdef dict out = {}
@@ -573,7 +580,8 @@ cdef class Dict(Handle):
         cdef fs_key k
         cdef fs_value v
         cdef object _kept = key_in(self, key, &k)
-        cdef object _held = value_of(value, &v, self.ref.heap)
+        cdef object _kin = lively(value, self.live, self.ref)
+        cdef object _held = value_of(_kin, &v, self.ref.heap)
         cdef fs_self me
         cdef int r
         whoami(self.ref, &me)
@@ -746,8 +754,8 @@ cdef class Dict(Handle):
             if out is not UNSURE and out is not MISSING:
                 return out
 
-    def popitem(self):
-        """Removes and returns the last (key, value)."""
+    def popitem(self, last=True):
+        """Removes and returns the last (key, value), or with last=False the first, in the order of insertion."""
         cdef fs_extent extent
         cdef fs_witness seen
         cdef fs_key k
@@ -757,13 +765,13 @@ cdef class Dict(Handle):
         cdef int tries = 0
         try:
             while True:
-                s = self.snapshot(True, 0, FS_ANY, &extent)
+                s = self.snapshot(True, 0, FS_NEWEST if last else FS_OLDEST, &extent)
                 r = s.next()
                 if r == NULL:
                     raise KeyError("popitem(): dictionary is empty")
                 p = <unsigned char *>r + sizeof(fs_record)
                 item = s.key(r), s.value(r)
-                seen.moved, seen.number = extent.moved, extent.n - 1
+                seen.moved, seen.number = extent.moved, extent.first
                 seen.head, seen.value = r.entry.head, r.entry.value
                 k.bytes, k.length, k.total = p, r.entry.key_length, r.key_total
                 k.form, k.display = r.entry.form & ~FS_KEY_IN_BLOB, r.entry.display
@@ -784,8 +792,8 @@ cdef class Dict(Handle):
             out = self.find(key)
             if out is not MISSING:
                 return out
-            held = value_of(default, &v, self.ref.heap)
-            out = default
+            out = lively(default, self.live, self.ref)
+            held = value_of(out, &v, self.ref.heap)
             if v.kind == FS_V_PICKLE_BLOB or v.kind == FS_V_PICKLE_BUNDLE:  # made before it is stored: it may fail
                 out = decode_value(v.kind, 0, 0, <const unsigned char *>v.data, v.size, (<Packed>held).refs, self.ref.heap)
             whoami(self.ref, &me)
@@ -862,9 +870,27 @@ cdef class Dict(Handle):
         else:
             new = dict(*args, **kwargs)
         if new:
-            self.update_from(new)
+            self.merge(new, FS_PUT)
 
-    cdef int update_from(self, dict new) except -1:
+    def add_from(self, dict amounts, /):
+        """Adds each number to the value of its key (0 when it is not there). All of it at one instant, or, after an error,
+        nothing."""
+        cdef dict sums = {}
+        if not amounts:
+            return
+        if self.merge(amounts, FS_ADD) == FS_OK:
+            return
+        hold(self.ref, -1, FS_HOLD_QUIET)  # some are no machine integers
+        try:
+            for key, amount in amounts.items():
+                sums[key] = self.get(key, 0) + amount
+            self.merge(sums, FS_PUT)
+        finally:
+            unhold(self.ref)
+
+    cdef int merge(self, dict new, int how) except -100:
+        """FS_OK. With FS_ADD also, and nothing is changed: FS_TYPE and FS_OVERFLOW, when it is not a matter of machine
+        integers."""
         cdef Py_ssize_t n = len(new), i = 0
         cdef list kept = []
         cdef bint foreign = False
@@ -888,7 +914,7 @@ cdef class Dict(Handle):
                     i += 1
             whoami(self.ref, &me)
             if n < 1000 and not foreign:
-                r = fs_table_update(&me, self.t, keys, values, n, looked)
+                r = fs_table_merge(&me, self.t, keys, values, n, how, looked)
             else:
                 r = FS_CHANGED if foreign else FS_BUSY
             while True:
@@ -905,8 +931,8 @@ cdef class Dict(Handle):
                 elif not again(r, &me):
                     break
                 with nogil:
-                    r = fs_table_update(&me, self.t, keys, values, n, looked)
-            if r != FS_OK:
+                    r = fs_table_merge(&me, self.t, keys, values, n, how, looked)
+            if r != FS_OK and not (how == FS_ADD and (r == FS_TYPE or r == FS_OVERFLOW)):
                 fail(r, self.ref.heap)
             reap(self.ref, &me)
         finally:
@@ -914,14 +940,17 @@ cdef class Dict(Handle):
             PyMem_Free(values)
             if tries >= PATIENCE:
                 unhold(self.ref)
-        return 0
+        return r
 
     cdef inline int encode(self, object key, object value, fs_key *k, fs_value *v, list kept) except -1:
         """`kept` keeps alive what *k and *v point to."""
         cdef object held = key_in(self, key, k)
         if held is not None:
             kept.append(held)
+        value = lively(value, self.live, self.ref)
         held = value_of(value, v, self.ref.heap)
+        if self.live:
+            kept.append(value)
         if held is not None:
             kept.append(held)
         return 0
@@ -955,9 +984,79 @@ cdef class Dict(Handle):
             i += 1
         return 0
 
+    def set_many(self, items, /):
+        """What update() does with its argument, under the name that get_many() and pop_many() suggest."""
+        self.update(items)
+
+    def pop_many(self, keys, default=None):
+        """Removes several keys and returns their values, `default` for those that are not there. Each is taken at one instant,
+        not all of them at the same: for that hold get_lock()."""
+        cdef list out = []
+        for key in keys:
+            value = self.take(key)
+            out.append(default if value is MISSING else value)
+        return out
+
+    def compare_exchange(self, key, expected, new, /):
+        """Replaces the value of a key if it equals `expected`, as one step: True if so; False, with nothing changed, when it
+        does not, or the key is not there."""
+        cdef fs_key k
+        cdef fs_value v
+        cdef fs_self me
+        cdef fs_witness seen
+        cdef list keep = [None]
+        cdef object old, _held, _kin
+        cdef int tries = 0
+        try:
+            while True:
+                old = self.look(key, &k, keep, &seen)
+                if old is MISSING or not (old is expected or old == expected):
+                    return False
+                _kin = lively(new, self.live, self.ref)
+                _held = value_of(_kin, &v, self.ref.heap)
+                whoami(self.ref, &me)
+                if self.put_again(FS_BUSY, key, &k, &v, FS_PUT, &me, &seen) == FS_OK:
+                    return True
+                tries = self.impatient(tries)
+        finally:
+            if tries >= PATIENCE:
+                unhold(self.ref)
+
+    def wait_for(self, key, predicate=None, timeout=None):
+        """The value of a key, as soon as it is there and `predicate(value)` is true. TimeoutError after `timeout` seconds.
+
+        It looks again after each change of the dict, also of other keys; a value that comes and goes in between may be missed.
+        """
+        cdef fs_patience p = fs_patience(deadline_of(True, timeout), 0)
+        cdef uint32_t turn
+        cdef object out
+        cdef int r = FS_OK
+        while True:
+            turn = fs_turn_watch(&self.t.turn, &p)
+            out = self.find(key)
+            if out is not MISSING and (predicate is None or predicate(out)):
+                return out
+            if r == FS_TIMEOUT:
+                raise TimeoutError(f"waited {timeout} s for the value of {key!r}")
+            with nogil:
+                r = fs_nap(&self.t.turn, turn, &p)
+            PyErr_CheckSignals()
+
+    def __reversed__(self):
+        return reversed(self.keys())
+
     def get_lock(self):
         """The recursive lock that makes several operations one for all others."""
         return self.lock if self.lock is not None else lock_of(self)
+
+
+cdef object plain_of = None
+
+
+def set_deep_copier(copier):
+    """The function that makes a plain container of a shared one, all the way down."""
+    global plain_of
+    plain_of = copier
 
 
 cdef bint is_simple(dict new):

@@ -20,10 +20,10 @@ from fastshm._c cimport *
 from fastshm._calls cimport again, fs_identify_by, whoami
 from fastshm._codec cimport decode_value, value_of, word_value
 from fastshm._containers cimport (
-    FS_ANY, PATIENCE, TRIES, Pins, forget, made, make_plain, new_pins, reap, taken, wait_for_heap,
+    FS_ANY, PATIENCE, TRIES, Pins, forget, lively, made, make_plain, new_pins, reap, taken, wait_for_heap,
 )
 from fastshm._core cimport (
-    Handle, Heap, Ref, check_open, default_heap, fail, gate_ref, hold, identify, lock_of, make_handle, new_ref, unhold,
+    Handle, Heap, Ref, check_open, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref, unhold,
 )
 
 fs_identify_by(identify)
@@ -69,8 +69,11 @@ cdef class Values:
         PyMem_Free(self.v)
 
 
-cdef Values values_of(object source, Heap heap):
+cdef Values values_of(object source, List target):
+    cdef Heap heap = target.ref.heap
     cdef list items = list(source) if not isinstance(source, List) else (<List>source).slice(0, INT64_MAX, 1)
+    if target.live:
+        items = [lively(item, True, target.ref) for item in items]
     cdef Values out = Values.__new__(Values)
     cdef uint64_t i = 0
     out.kept = [items]
@@ -90,19 +93,23 @@ cdef class List(Handle):
     """A shared list. Every operation is one step for all processes; what is read is a copy."""
     cdef fs_vector *v
     cdef PyObject *fresh  # borrowed: an iterator that has not begun yet
+    cdef readonly bint live
 
     def __cinit__(self):
         self.v = <fs_vector *>self.ref.o
 
     @staticmethod
-    def make(type cls, gate=None):
-        """A new, empty one in this process's segment."""
-        return make_handle(cls, new_ref(default_heap(), sizeof(fs_vector), FS_VECTOR, gate_ref(gate)))
+    def make(type cls, beside=None, live=False):
+        """A new, empty one, closed by that gate or with that object and in its segment, else in this process's."""
+        cdef Ref ref = new_ref(heap_of(beside), sizeof(fs_vector), FS_VECTOR, gate_ref(beside))
+        (<fs_vector *>ref.o).live = 1 if live else 0
+        return make_handle(cls, ref)
 
     cdef int bind(self) except -1:
         self.v = <fs_vector *>self.ref.o
         if fs_kind_at(self.ref.h, self.ref.offset, FS_VECTOR, sizeof(fs_vector)) == NULL:
             fail(FS_CORRUPT, self.ref.heap)
+        self.live = self.v.live != 0
         return 0
 
     # reading
@@ -283,11 +290,12 @@ cdef class List(Handle):
 
     def append(self, value, /):
         cdef fs_value v
-        cdef object _held = value_of(value, &v, self.ref.heap)
+        cdef object _kin = lively(value, self.live, self.ref)
+        cdef object _held = value_of(_kin, &v, self.ref.heap)
         self.change(FS_EXTEND, 0, &v, 1, FS_ANY)
 
     def extend(self, values, /):
-        cdef Values new = values_of(values, self.ref.heap)
+        cdef Values new = values_of(values, self)
         if new.n:
             self.change(FS_EXTEND, 0, new.v, new.n, FS_ANY)
 
@@ -314,7 +322,8 @@ cdef class List(Handle):
 
     def insert(self, i, value, /):
         cdef fs_value v
-        cdef object _held = value_of(value, &v, self.ref.heap)
+        cdef object _kin = lively(value, self.live, self.ref)
+        cdef object _held = value_of(_kin, &v, self.ref.heap)
         self.change(FS_INSERT_ITEM, ssize_of(i), &v, 1, FS_ANY)
 
     def __setitem__(self, i, value):
@@ -323,6 +332,7 @@ cdef class List(Handle):
         if isinstance(i, slice):
             self.replace(i, value)
             return
+        value = lively(value, self.live, self.ref)
         _held = value_of(value, &v, self.ref.heap)
         if self.change(FS_SET_ITEM, index_of(i), &v, 1, FS_ANY) == FS_RANGE:
             raise IndexError("list assignment index out of range")
@@ -439,7 +449,7 @@ cdef class List(Handle):
 
     cdef int replace(self, slice part, object values) except -1:
         """Slice assignment; deletion when `values` is None."""
-        cdef Values new = None if values is None else assigned(part, values, self.ref.heap)
+        cdef Values new = None if values is None else assigned(part, values, self)
         cdef Items s
         cdef int tries = 0
         try:
@@ -502,14 +512,14 @@ cdef object room_left(Heap heap):
     return f.f_bavail * f.f_frsize + heap.h.super.committed
 
 
-cdef Values assigned(slice part, object values, Heap heap):
+cdef Values assigned(slice part, object values, List target):
     try:
         iter(values)
     except TypeError:
         raise TypeError(
             "can only assign an iterable" if part.step in (None, 1) else "must assign iterable to extended slice"
         ) from None
-    return values_of(values, heap)
+    return values_of(values, target)
 
 
 cdef int64_t index_of(object i) except? -1:

@@ -13,7 +13,7 @@ from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from fastshm._c cimport *
 from fastshm._calls cimport again, check_gate, check_kind, fs_identify_by, patient, whoami
 from fastshm._core cimport (
-    Gateway, Handle, Ref, check_open, deadline_of, default_heap, fail, gate_ref, identify, new_ref, retry,
+    Gateway, Handle, Ref, check_open, deadline_of, fail, gate_ref, heap_of, identify, new_ref, retry,
 )
 
 fs_identify_by(identify)
@@ -94,7 +94,7 @@ cdef class Semaphore(Gateway):
 
     def __init__(self, value=1, *, gate=None):
         cdef uint32_t n = permits(value)
-        self.ref = new_ref(default_heap(), sizeof(fs_semaphore), FS_SEMAPHORE, gate_ref(gate))
+        self.ref = new_ref(heap_of(gate), sizeof(fs_semaphore), FS_SEMAPHORE, gate_ref(gate))
         (<fs_semaphore *>self.ref.o).value = n
         self.bind()
 
@@ -158,7 +158,7 @@ cdef class BoundedSemaphore(Gateway):
     def __init__(self, value=1, *, gate=None):
         cdef fs_self me
         cdef uint32_t bound = permits(value)
-        cdef Ref ref = new_ref(default_heap(), sizeof(fs_bounded), FS_BOUNDED, gate_ref(gate))
+        cdef Ref ref = new_ref(heap_of(gate), sizeof(fs_bounded), FS_BOUNDED, gate_ref(gate))
         cdef fs_bounded *b = <fs_bounded *>ref.o
         whoami(ref, &me)
         cdef int r = fs_bounded_start(&me, b, bound)
@@ -207,7 +207,7 @@ cdef class Event(Handle):
     """A flag to wait for."""
 
     def __init__(self, *, gate=None):
-        self.ref = new_ref(default_heap(), sizeof(fs_semaphore), FS_EVENT, gate_ref(gate))
+        self.ref = new_ref(heap_of(gate), sizeof(fs_semaphore), FS_EVENT, gate_ref(gate))
 
     cdef int bind(self) except -1:
         return check_kind(self.ref, FS_EVENT)
@@ -248,7 +248,7 @@ cdef class Waiters(Handle):
     """Who waits at a condition. The lock is the condition's affair; here it is let go of and taken again."""
 
     def __init__(self, *, gate=None):
-        self.ref = new_ref(default_heap(), sizeof(fs_waiters), FS_WAITERS, gate_ref(gate))
+        self.ref = new_ref(heap_of(gate), sizeof(fs_waiters), FS_WAITERS, gate_ref(gate))
 
     cdef int bind(self) except -1:
         return check_kind(self.ref, FS_WAITERS)
@@ -355,7 +355,7 @@ cdef class Barrier(Handle):
         cdef uint64_t room = parties if parties > 0 else 1
         if room > 1 << 32:
             raise OverflowError("more parties than there can be threads")
-        self.ref = new_ref(default_heap(), sizeof(fs_barrier) + room * 8, FS_BARRIER, gate_ref(gate))
+        self.ref = new_ref(heap_of(gate), sizeof(fs_barrier) + room * 8, FS_BARRIER, gate_ref(gate))
         cdef fs_barrier *b = <fs_barrier *>self.ref.o
         b.parties = parties
         b.room = room

@@ -2,7 +2,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from fastshm._core import Gate, Handle
+from fastshm._core import Handle
 
 TYPECODES: frozenset[str]
 
@@ -13,7 +13,7 @@ def set_object_hook(hook: Callable[[Synchronized], Any]) -> None: ...
 class Synchronized(Handle):
     value: Any
     @staticmethod
-    def make(cls: type[_C], typecode: str, initial: Any, gate: Gate | None = None) -> _C: ...
+    def make(cls: type[_C], typecode: str, initial: Any, gate: Handle | None = None) -> _C: ...
     @property
     def typecode(self) -> str: ...
     def load(self) -> Any: ...

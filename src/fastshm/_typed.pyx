@@ -13,8 +13,8 @@ from libc.stdio cimport snprintf
 from fastshm._c cimport *
 from fastshm._calls cimport check_gate, fs_identify_by, patient, whoami
 from fastshm._core cimport (
-    Handle, Ref, check_open, deadline_of, default_heap, enter_object, fail, gate_ref, hold, identify, lock_of, make_handle,
-    new_ref, unhold,
+    Handle, Ref, check_open, deadline_of, enter_object, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref,
+    unhold,
 )
 from fastshm._forms cimport box, operand, unbox, unboxed
 
@@ -68,7 +68,7 @@ cdef class Synchronized(Handle):
         form, size = FORMS[typecode]
         if initial:
             unbox(form, initial[0], &word)
-        cdef Ref ref = new_ref(default_heap(), sizeof(fs_cell), FS_CELL, gate_ref(gate))
+        cdef Ref ref = new_ref(heap_of(gate), sizeof(fs_cell), FS_CELL, gate_ref(gate))
         cdef fs_cell *c = <fs_cell *>ref.o
         c.typecode = ord(typecode)
         fs_item_write(&c.value, size, word)

@@ -1059,7 +1059,10 @@ static int fs_check_inside(fs_walk *w) {
         return FS_PRIVATE_NOMEM;
     if ((r = fs_check_chain(w)) != FS_OK || (r = fs_check_lists(w)) != FS_OK)
         return r;
-    r = fs_count_if(w, w->super->processes);
+    if ((r = fs_count_if(w, w->super->root)) == FS_OK && w->super->root && !fs_kind_at(w->heap, w->super->root, FS_TABLE, sizeof(fs_table)))
+        return FS_BROKEN(w, "S5: the root is no table");
+    if (r == FS_OK)
+        r = fs_count_if(w, w->super->processes);
     for (uint64_t at = FS_FIRST; at < w->end && r == FS_OK; at = fs_block_next(w, at))
         if (w->state[at / FS_GRAIN] >= FS_IS_USED)
             r = fs_check_block(w, (fs_block *)(w->heap->base + at));

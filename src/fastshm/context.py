@@ -1,48 +1,93 @@
-"""The functions that fastshm exports, with the signatures of multiprocessing's context methods."""
+"""Contexts: multiprocessing's own, that make shared objects of fastshm.
+
+Everything else about them, processes, pools, pipes and the rest, is inherited. The objects do not depend on a start method; the
+contexts differ by how they start processes.
+"""
 
 from __future__ import annotations
 
+from multiprocessing import context
+from multiprocessing.context import AuthenticationError, BaseContext, BufferTooShort, Process, ProcessError, TimeoutError
 from typing import Any
 
-from fastshm import managers, sharedctypes, synchronize
+from fastshm import managers, queues, sharedctypes, stores, synchronize
 
-__all__ = ["Context", "default"]
+__all__ = [
+    "AuthenticationError",
+    "BaseContext",
+    "BufferTooShort",
+    "Context",
+    "DefaultContext",
+    "ForkContext",
+    "ForkServerContext",
+    "Process",
+    "ProcessError",
+    "SpawnContext",
+    "TimeoutError",
+    "default",
+    "get_context",
+]
 
 
-class Context:
-    """Makes shared objects. They do not depend on a start method, so there is one context for all."""
+class Context(BaseContext):
+    """What all contexts have in common: the calls that make shared objects."""
 
-    def Manager(self) -> managers.SyncManager:
-        """A started manager, which needs no server process."""
-        return managers.Manager()
+    def get_context(self, method: str | None = None) -> Any:
+        """This context, or the one of that start method; ValueError for one that there is not."""
+        if method is None:
+            return self
+        super().get_context(method)  # the stdlib's errors: unknown, or not available here
+        return _concrete[method]
 
-    def Lock(self) -> synchronize.Lock:
+    def Manager(self, address: str | None = None, **options: Any) -> managers.SyncManager:  # type: ignore[override]
+        """A started manager, which needs no server process. With `live`, plain dicts and lists that are stored in its dicts and
+        lists become shared ones. With an address like "shm://myapp", that of a named store: see fastshm.stores.Store."""
+        if address is None:
+            manager = managers.SyncManager(ctx=self.get_context(), **options)
+        else:
+            manager = stores.Store(address, **options)
+        manager.start()
+        return manager
+
+    def Lock(self) -> synchronize.Lock:  # type: ignore[override]
         """A non-recursive lock that any process may release."""
         return synchronize.Lock()
 
-    def RLock(self) -> synchronize.RLock:
+    def RLock(self) -> synchronize.RLock:  # type: ignore[override]
         """A recursive lock, owned by one thread of one process."""
         return synchronize.RLock()
 
-    def Semaphore(self, value: int = 1) -> synchronize.Semaphore:
+    def Semaphore(self, value: int = 1) -> synchronize.Semaphore:  # type: ignore[override]
         """Permits without owners."""
         return synchronize.Semaphore(value)
 
-    def BoundedSemaphore(self, value: int = 1) -> synchronize.BoundedSemaphore:
+    def BoundedSemaphore(self, value: int = 1) -> synchronize.BoundedSemaphore:  # type: ignore[override]
         """Permits that come back when the process that acquired them ends."""
         return synchronize.BoundedSemaphore(value)
 
-    def Condition(self, lock: Any = None) -> synchronize.Condition:
+    def Condition(self, lock: Any = None) -> synchronize.Condition:  # type: ignore[override]
         """A condition over that lock, or over a new RLock."""
         return synchronize.Condition(lock)
 
-    def Event(self) -> synchronize.Event:
+    def Event(self) -> synchronize.Event:  # type: ignore[override]
         """A flag to wait for."""
         return synchronize.Event()
 
-    def Barrier(self, parties: int, action: Any = None, timeout: float | None = None) -> synchronize.Barrier:
+    def Barrier(self, parties: int, action: Any = None, timeout: float | None = None) -> synchronize.Barrier:  # type: ignore[override]
         """Lets `parties` go on together."""
         return synchronize.Barrier(parties, action, timeout)
+
+    def Queue(self, maxsize: int = 0) -> queues.Queue:
+        """A queue of pickled objects, written by a thread."""
+        return queues.Queue(maxsize)
+
+    def JoinableQueue(self, maxsize: int = 0) -> queues.JoinableQueue:
+        """A queue that counts the tasks that are not done yet."""
+        return queues.JoinableQueue(maxsize)
+
+    def SimpleQueue(self) -> queues.SimpleQueue:
+        """A pipe of pickled objects, with a lock at each end."""
+        return queues.SimpleQueue()
 
     def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
         """A ctypes object in shared memory, without a lock."""
@@ -69,4 +114,39 @@ class Context:
         return sharedctypes.Array(typecode_or_type, size_or_initializer, lock=lock, capacity=capacity, shape=shape)
 
 
-default = Context()
+class ForkContext(Context, context.ForkContext):
+    """Starts processes by fork."""
+
+
+class SpawnContext(Context, context.SpawnContext):
+    """Starts processes by spawn."""
+
+
+class ForkServerContext(Context, context.ForkServerContext):
+    """Starts processes by forkserver."""
+
+
+class DefaultContext(Context, context.DefaultContext):
+    """Starts processes by the method that is set, in multiprocessing or here: it is one and the same."""
+
+    def __init__(self) -> None:
+        """Without a method of its own."""
+
+    def get_context(self, method: str | None = None) -> Any:
+        """The context of that start method, or of the one that is set."""
+        return _concrete[_stdlib.get_start_method()] if method is None else super().get_context(method)
+
+    def set_start_method(self, method: str | None, force: bool = False) -> None:
+        _stdlib.set_start_method(method, force)
+
+    def get_start_method(self, allow_none: bool = False) -> Any:
+        return _stdlib.get_start_method(allow_none)
+
+    def get_all_start_methods(self) -> list[str]:
+        return _stdlib.get_all_start_methods()
+
+
+_stdlib: context.DefaultContext = context._default_context
+_concrete: dict[str, Any] = {"fork": ForkContext(), "spawn": SpawnContext(), "forkserver": ForkServerContext()}
+default = DefaultContext()
+get_context = default.get_context

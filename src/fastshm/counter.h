@@ -15,7 +15,7 @@
  * exactly one exchange returns, or in the value: the exchanges' results telescope.
  *
  * A sum is no snapshot: additions made while it is being taken are in it or not, each for itself. The base is looked at before and after
- * it; while exchanges come in between, it is taken again.
+ * it; when an exchange has come in between, it is taken again.
  */
 #ifndef FASTSHM_COUNTER_H
 #define FASTSHM_COUNTER_H
@@ -23,6 +23,7 @@
 #include "local.h"
 
 #define FS_MOST_STRIPES 256u
+#define FS_COUNTER_TRIES 100
 
 static inline uint64_t fs_counter_bytes(uint64_t stripes) { return sizeof(fs_counter) + stripes * sizeof(fs_stripe); }
 
@@ -52,20 +53,26 @@ static inline uint64_t fs_counter_sum(const fs_counter *c, unsigned bits) {
     return sum;
 }
 
-static inline uint64_t fs_counter_value(const fs_counter *c, unsigned bits) {
-    for (;;) {
+/* FS_BUSY when others have exchanged again and again meanwhile: let the caller look for signals, and come back. */
+static inline int fs_counter_value(const fs_counter *c, unsigned bits, uint64_t *value) {
+    for (int i = 0; i < FS_COUNTER_TRIES; i++) {
         uint64_t base = fs_load_acquire(&c->base), sum = fs_counter_sum(c, bits);
+        *value = sum - base;
         if (fs_likely(fs_load_relaxed(&c->base) == base))
-            return sum - base;
+            return FS_OK;
     }
+    return FS_BUSY;
 }
 
-static inline uint64_t fs_counter_exchange(fs_counter *c, unsigned bits, uint64_t value) {
-    for (;;) {
+/* The same; the value that was taken out. */
+static inline int fs_counter_exchange(fs_counter *c, unsigned bits, uint64_t value, uint64_t *old) {
+    for (int i = 0; i < FS_COUNTER_TRIES; i++) {
         uint64_t base = fs_load_acquire(&c->base), sum = fs_counter_sum(c, bits);
+        *old = sum - base;
         if (fs_likely(fs_cas_u64(&c->base, base, sum - value)))
-            return sum - base;
+            return FS_OK;
     }
+    return FS_BUSY;
 }
 
 #endif

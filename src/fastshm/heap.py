@@ -13,11 +13,12 @@ import mmap
 import os
 import secrets
 import threading
+from collections.abc import Callable
 from multiprocessing import process, resource_tracker, util
 from typing import Any
 
 from fastshm import _core, names
-from fastshm._core import CorruptedError, Heap
+from fastshm._core import CorruptedError, Handle, Heap
 from fastshm.names import NAME, PREFIX
 
 __all__ = ["CorruptedError", "attach", "check", "create", "default", "sweep"]
@@ -66,15 +67,7 @@ def create(*, allow_pickle: bool = True) -> Heap:
     """A new anonymous segment, the default one if this process has none: see attach for allow_pickle. MemoryError when there is
     no room for its first page."""
     with _opening:
-        size = _largest()
-        for _ in range(ATTEMPTS):
-            heap = _made(PREFIX + secrets.token_hex(16), size)
-            if heap is not None:
-                break
-        else:
-            raise FileNotFoundError(
-                errno.ENOENT, f"each of {ATTEMPTS} shared memory segments was removed while it was being made"
-            )
+        heap = _make()
         if not allow_pickle:
             _refuse_pickles(heap)
         if _default is None:
@@ -82,10 +75,41 @@ def create(*, allow_pickle: bool = True) -> Heap:
         return heap
 
 
-def _made(name: str, size: int) -> Heap | None:
+def create_store(name: str, new_root: Callable[[Heap], Handle]) -> Handle | None:
+    """The root of a new segment with a name of the user's choice. None when there is one of that name by now.
+
+    It is made under a name of its own and then linked to the other, so that nobody ever finds half of one."""
+    with _opening:
+        heap = _make(tracked=False)
+        heap.begin_store(secrets.randbits(62) | 1)
+        root = new_root(heap)
+        heap.set_root(root)
+        first = heap.name
+        try:
+            os.link(names.path(first), names.path(name), follow_symlinks=False)
+        except FileExistsError:
+            return None
+        os.unlink(names.path(first))
+        _heaps[name] = heap
+        heap.renamed(name, os.fsencode(names.path(name)))
+        del _heaps[first]
+        _makers.pop(first, None)
+        return root
+
+
+def _make(tracked: bool = True) -> Heap:
+    size = _largest()
+    for _ in range(ATTEMPTS):
+        heap = _made(PREFIX + secrets.token_hex(16), size, tracked)
+        if heap is not None:
+            return heap
+    raise FileNotFoundError(errno.ENOENT, f"each of {ATTEMPTS} shared memory segments was removed while it was being made")
+
+
+def _made(name: str, size: int, tracked: bool) -> Heap | None:
     """A new segment. None when its name has gone meanwhile: a maker that is stopped for long, or while the clock is set, looks
     dead to a sweep as long as there is no header."""
-    is_its_own = process.parent_process() is not None and _tracker() == (0, 0)
+    is_its_own = not tracked or (process.parent_process() is not None and _tracker() == (0, 0))
     _leave_at_exit()
     try:  # a signal's handler may raise anywhere, and memory be lacking for anything
         if not is_its_own:  # a worker's tracker ends with the worker, whose family may go on: then the next start is the net
@@ -138,10 +162,21 @@ def attach(name: str, *, allow_pickle: bool = True) -> Heap:
     That holds however the segment is met, and is not taken back.
     """
     with _opening:
-        heap = _heaps.get(name) or _attach(name)
+        heap = _known(name) or _attach(name)
         if not allow_pickle:
             _refuse_pickles(heap)
         return heap
+
+
+def _known(name: str) -> Heap | None:
+    """The segment of that name that this process has mapped. A store that was unlinked makes room for the next of its name; its
+    handles go on, but do not pickle for others."""
+    heap = _heaps.get(name)
+    if heap is not None and name.startswith(names.STORE) and not names.leads_to(name, heap.file):
+        heap.renamed(f"{name}, unlinked {secrets.token_hex(8)}", b"")
+        _heaps[heap.name] = _heaps.pop(name)
+        return None
+    return heap
 
 
 def _attach(name: str) -> Heap:
@@ -149,7 +184,7 @@ def _attach(name: str) -> Heap:
         raise ValueError(f"{name!r} is not the name of a fastshm segment")
     _leave_at_exit()
     heap = _core.Heap.attach(name, os.fsencode(names.path(name)), _heaps)
-    if _default is None:
+    if _default is None and not name.startswith(names.STORE):
         _become_default(heap)
     heap.bury()
     return heap

@@ -314,6 +314,8 @@ typedef struct {
     uint64_t others;   /* live keys of form FS_K_OTHER */
     uint64_t keys_changed; /* counts inserted and deleted keys */
     uint64_t moved;        /* changes when entry numbers below n may stand for other keys than before */
+    uint32_t turn;         /* of those who wait for a change (wait.h) */
+    uint32_t live;         /* plain dicts and lists that are stored become shared ones */
     fs_redo redo;
 } fs_table;
 
@@ -324,6 +326,7 @@ typedef struct {
     uint64_t n;
     uint64_t capacity;
     uint64_t stamp; /* counts changes */
+    uint64_t live;  /* as that of a table */
     fs_redo redo;
 } fs_vector;
 
@@ -362,13 +365,14 @@ typedef struct {
     uint64_t size;
     uint64_t tracker_device, tracker_inode; /* the pipe of the resource tracker that knows this name; 0 for none */
     uint32_t next_id;
-    uint32_t spare;
+    uint32_t kept; /* a store whose name stays when its last user leaves */
     uint64_t line1[2];
 
     /* line 1: read by everybody, written when the segment grows */
     uint64_t committed;
     uint64_t last_size; /* grains of the block that ends at committed, 0 when there is none */
-    uint64_t line2[6];
+    uint64_t root; /* owning: a store's table, by which its objects are found */
+    uint64_t line2[5];
 
     /* line 2 */
     fs_lock heap;  /* allocator, references, processes */

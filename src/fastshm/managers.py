@@ -7,16 +7,21 @@ What has no form of its own yet (queues and pools) comes from the stdlib's serve
 from __future__ import annotations
 
 import array
+import builtins
 import threading
 from multiprocessing import ProcessError, managers
+from multiprocessing.managers import BaseManager, BaseProxy
+from multiprocessing.managers import SyncManager as _ServedManager
 from typing import Any
 
-from fastshm import _array, _codec, _core, _dict, _list, _sync, heap, sharedctypes, synchronize  # noqa: F401  (hooks)
+from fastshm import _array, _codec, _containers, _core, _dict, _list, _set, _sync, heap, sharedctypes, synchronize  # noqa: F401  (hooks)
 
 __all__ = [
     "AcquirerProxy",
     "ArrayProxy",
     "BarrierProxy",
+    "BaseManager",
+    "BaseProxy",
     "BoundedSemaphoreProxy",
     "ConditionProxy",
     "DictProxy",
@@ -26,10 +31,13 @@ __all__ = [
     "NamespaceProxy",
     "RecursiveAcquirerProxy",
     "SemaphoreProxy",
+    "SetProxy",
     "SyncManager",
     "ValueProxy",
     "dict",
     "list",
+    "live",
+    "set",
 ]
 
 
@@ -77,6 +85,24 @@ class DictProxy(Proxy, _dict.Dict):
     def _getvalue(self) -> Any:
         return self.copy()
 
+    def to_dict(self) -> Any:
+        """copy(deep=True)."""
+        return self.copy(True)
+
+    def fromkeys(self, iterable: Any, value: Any = None, /) -> Any:
+        """A plain dict, as it is with the stdlib's proxies."""
+        return builtins.dict.fromkeys(iterable, value)
+
+    def __or__(self, other: Any) -> Any:
+        return self.copy() | _plain(other)
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self.copy()
+
+    def __ior__(self, other: Any) -> Any:
+        self.update(other)
+        return self
+
 
 class ListProxy(Proxy, _list.List):
     """A shared list: see Manager().list and fastshm.list.
@@ -89,6 +115,106 @@ class ListProxy(Proxy, _list.List):
 
     def _getvalue(self) -> Any:
         return self[:]
+
+    def copy(self, deep: bool = False) -> Any:
+        """A plain list of one instant. With `deep`, shared containers in it become plain ones, too, each of an instant of its
+        own."""
+        return _plain_all_through(self, {}) if deep else self[:]
+
+    def clear(self) -> None:
+        self[:] = ()
+
+    def to_list(self) -> Any:
+        """copy(deep=True)."""
+        return self.copy(True)
+
+
+def _over_copies(name: str) -> Any:
+    """A method of the builtin set."""
+
+    def method(self: Any, *others: Any) -> Any:
+        return getattr(self.copy(), name)(*map(_plain, others))
+
+    method.__name__ = name
+    return method
+
+
+class SetProxy(Proxy, _set.Set):
+    """A shared set: see Manager().set and fastshm.set.
+
+    What takes items away several at a time (`-=`, `&=`, `^=` and their methods) holds the set's lock: nobody sees the middle of
+    it, but a process that is killed there leaves some of them.
+    """
+
+    _typeid = "set"
+
+    def _getvalue(self) -> Any:
+        return self.copy()
+
+    union, intersection, difference = _over_copies("union"), _over_copies("intersection"), _over_copies("difference")
+    symmetric_difference, isdisjoint = _over_copies("symmetric_difference"), _over_copies("isdisjoint")
+    issubset, issuperset = _over_copies("issubset"), _over_copies("issuperset")
+    __or__, __and__, __sub__, __xor__ = (
+        _over_copies("__or__"),
+        _over_copies("__and__"),
+        _over_copies("__sub__"),
+        _over_copies("__xor__"),
+    )
+    __ror__, __rand__, __rsub__, __rxor__ = (
+        _over_copies("__ror__"),
+        _over_copies("__rand__"),
+        _over_copies("__rsub__"),
+        _over_copies("__rxor__"),
+    )
+    __le__, __lt__, __ge__, __gt__ = (
+        _over_copies("__le__"),
+        _over_copies("__lt__"),
+        _over_copies("__ge__"),
+        _over_copies("__gt__"),
+    )
+
+    def _become(self, name: str, others: Any) -> None:
+        with self.get_lock():
+            old = self.copy()
+            new = getattr(old, name)(*map(_plain, others))
+            for item in old - new:
+                self.discard(item)
+            self.update(new - old)
+
+    def intersection_update(self, *others: Any) -> None:
+        self._become("intersection", others)
+
+    def difference_update(self, *others: Any) -> None:
+        self._become("difference", others)
+
+    def symmetric_difference_update(self, other: Any) -> None:
+        self._become("symmetric_difference", (other,))
+
+    def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
+        self.update(_set_only(other))
+        return self
+
+    def __iand__(self, other: Any) -> Any:  # type: ignore[misc]
+        self.intersection_update(_set_only(other))
+        return self
+
+    def __isub__(self, other: Any) -> Any:  # type: ignore[misc]
+        self.difference_update(_set_only(other))
+        return self
+
+    def __ixor__(self, other: Any) -> Any:  # type: ignore[misc]
+        self.symmetric_difference_update(_set_only(other))
+        return self
+
+
+def _plain(other: Any) -> Any:
+    return other.copy() if isinstance(other, (SetProxy, DictProxy)) else other
+
+
+def _set_only(other: Any) -> Any:
+    if not isinstance(other, (builtins.set, frozenset, _set.Set)):
+        raise TypeError(f"unsupported operand type(s): a shared set and {type(other).__name__!r}")
+    return _plain(other)
 
 
 class NamespaceProxy(Proxy):
@@ -331,7 +457,7 @@ class BarrierProxy(Proxy, synchronize.Barrier):
 
     _typeid = "Barrier"
 
-    def __init__(self, parties: int, action: Any, timeout: float | None, gate: _core.Gate) -> None:
+    def __init__(self, parties: int, action: Any, timeout: float | None, gate: _core.Handle) -> None:
         _sync.Barrier.__init__(self, parties, gate=gate)
         self._action, self._timeout = action, timeout
 
@@ -352,20 +478,71 @@ def _threading_timeout(blocking: Any, timeout: Any) -> Any:
 _codec.set_proxy_classes(DictProxy, ListProxy)
 
 
+# --- live nesting -------------------------------------------------------------------------------------------------------------
+
+
+def _live(value: Any, beside: _core.Handle | None, done: builtins.dict[int, Any] | None = None) -> Any:
+    """The live container for a plain dict or list, and for those in it; what contains itself does so as a live one, too."""
+    done = {} if done is None else done
+    new = done.get(id(value))
+    if new is not None:
+        return new
+    if type(value) is builtins.dict:
+        done[id(value)] = table = _dict.Dict.make(DictProxy, beside, True)
+        table.update({key: _live(item, table, done) for key, item in value.items()})
+        return table
+    if type(value) is builtins.list:
+        done[id(value)] = items = _list.List.make(ListProxy, beside, True)
+        items.extend([_live(item, items, done) for item in value])
+        return items
+    return value
+
+
+def _plain_all_through(value: Any, done: builtins.dict[Any, Any]) -> Any:
+    if not isinstance(value, (DictProxy, ListProxy)):
+        return value
+    known = done.get(value._address)
+    if known is not None:
+        return known
+    if isinstance(value, DictProxy):
+        done[value._address] = plain = value.copy()
+        for key, item in plain.items():
+            plain[key] = _plain_all_through(item, done)
+        return plain
+    done[value._address] = items = value[:]
+    items[:] = [_plain_all_through(item, done) for item in items]
+    return items
+
+
+_containers.set_live_maker(_live)
+_dict.set_deep_copier(lambda d: _plain_all_through(d, {}))
+
+
 # --- making them --------------------------------------------------------------------------------------------------------------
 
 
-def _new_dict(gate: _core.Gate | None, args: Any, kwargs: Any) -> DictProxy:
+def _new_dict(beside: _core.Handle | None, args: Any, kwargs: Any, live: bool = False) -> DictProxy:
     if len(args) > 1:
         raise TypeError(f"dict expected at most 1 argument, got {len(args)}")
-    new = _dict.Dict.make(DictProxy, gate)
-    new.update(*args, **kwargs)
+    new = _dict.Dict.make(DictProxy, beside, live)
+    if live:
+        done: builtins.dict[int, Any] = {}
+        new.update({key: _live(value, new, done) for key, value in builtins.dict(*args, **kwargs).items()})
+    else:
+        new.update(*args, **kwargs)
     return new
 
 
-def _new_list(gate: _core.Gate | None, sequence: Any) -> ListProxy:
-    new = _list.List.make(ListProxy, gate)
-    new.extend(sequence)
+def _new_list(beside: _core.Handle | None, sequence: Any, live: bool = False) -> ListProxy:
+    new = _list.List.make(ListProxy, beside, live)
+    done: builtins.dict[int, Any] = {}
+    new.extend([_live(item, new, done) for item in sequence] if live else sequence)
+    return new
+
+
+def _new_set(beside: _core.Handle | None, iterable: Any) -> SetProxy:
+    new = SetProxy(_dict.Dict.make(_dict.Dict, beside))
+    new.update(iterable)
     return new
 
 
@@ -377,6 +554,21 @@ def dict(*args: Any, **kwargs: Any) -> DictProxy:
 def list(sequence: Any = (), /) -> ListProxy:
     """A new shared list of the items of `sequence`. It lives as long as somebody has a handle on it."""
     return _new_list(None, sequence)
+
+
+def live(value: Any, /) -> Any:
+    """A live shared copy of a plain dict or list: what is stored in it as a plain dict or list becomes shared and live, too.
+
+    So `d["list"].append(4)` and `d["a"]["b"]["c"] += 1` are seen by all. `copy(deep=True)` gives plain Python back.
+    """
+    if type(value) in (builtins.dict, builtins.list):
+        return _live(value, None)
+    raise TypeError(f"a dict or list expected, not {type(value).__name__!r}")
+
+
+def set(iterable: Any = (), /) -> SetProxy:
+    """A new shared set of the items of `iterable`. It lives as long as somebody has a handle on it."""
+    return _new_set(None, iterable)
 
 
 def _not_negative(value: int) -> int:
@@ -396,13 +588,15 @@ class SyncManager:
         ctx: Any = None,
         *,
         shutdown_timeout: float = 1.0,
+        live: bool = False,
     ) -> None:
         self._server_options = (address, authkey, serializer, ctx)
         self._shutdown_timeout = shutdown_timeout
         self._gate: _core.Gate | None = None
         self._state = "initial"
+        self._live = live
         self._initializer: Any = (None, ())
-        self._server: managers.SyncManager | None = None
+        self._server: _ServedManager | None = None
 
     def start(self, initializer: Any = None, initargs: Any = ()) -> None:
         """Open for service. The initializer runs in the stdlib's server process, if that is ever needed."""
@@ -413,8 +607,11 @@ class SyncManager:
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         self._initializer = (initializer, initargs)
-        self._gate = _core.Gate()
+        self._begin()
         self._state = "started"
+
+    def _begin(self) -> None:
+        self._gate = _core.Gate()
 
     def join(self, timeout: float | None = None) -> None:
         if self._server is not None:
@@ -445,17 +642,22 @@ class SyncManager:
     def __reduce__(self) -> Any:
         raise TypeError(f"{type(self).__name__!r} objects do not pickle; their proxies do")
 
-    def _open(self) -> _core.Gate:
+    def _open(self) -> _core.Handle:
+        """Beside what new objects are made."""
         assert self._state == "started" and self._gate is not None, "server not yet started"  # noqa: PT018
         return self._gate
 
     def dict(self, *args: Any, **kwargs: Any) -> DictProxy:
         """A shared dict of what the builtin dict takes."""
-        return _new_dict(self._open(), args, kwargs)
+        return _new_dict(self._open(), args, kwargs, self._live)
 
     def list(self, sequence: Any = (), /) -> ListProxy:
         """A shared list of the items of `sequence`."""
-        return _new_list(self._open(), sequence)
+        return _new_list(self._open(), sequence, self._live)
+
+    def set(self, iterable: Any = (), /) -> SetProxy:
+        """A shared set of the items of `iterable`."""
+        return _new_set(self._open(), iterable)
 
     def Namespace(self, /, **kwargs: Any) -> NamespaceProxy:
         """Shared attributes."""
@@ -480,7 +682,7 @@ class SyncManager:
         """The stdlib's own manager, started at its first use."""
         self._open()
         if self._server is None:
-            self._server = managers.SyncManager(*self._server_options, shutdown_timeout=self._shutdown_timeout)
+            self._server = _ServedManager(*self._server_options, shutdown_timeout=self._shutdown_timeout)
             self._server.start(*self._initializer)
         return self._server
 
@@ -514,8 +716,8 @@ class SyncManager:
         return self._stdlib().Pool(*args, **kwargs)
 
 
-def Manager() -> SyncManager:
-    """A started manager."""
-    manager = SyncManager()
+def Manager(*, live: bool = False) -> SyncManager:
+    """A started manager. With `live`, plain dicts and lists that are stored in its dicts and lists become shared ones."""
+    manager = SyncManager(live=live)
     manager.start()
     return manager

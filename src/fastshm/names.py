@@ -18,7 +18,8 @@ from fastshm import _core
 
 FOLDER = "/dev/shm"
 PREFIX = "fastshm-"
-NAME = re.compile(re.escape(PREFIX) + "[0-9a-f]{32}")
+STORE = PREFIX + "store-"  # what a store's own name follows
+NAME = re.compile(re.escape(PREFIX) + "[0-9a-f]{32}|" + re.escape(STORE) + r"[A-Za-z0-9_.-]{1,200}")
 UNFINISHED = 60.0  # seconds after which a segment without a header is taken for one whose maker died
 
 
@@ -84,6 +85,8 @@ def _judged(name: str, remove: bool) -> Verdict | None:
             why = "its making was cut short"
         if not (_core.is_abandoned(fd) if remove else _core.is_unclaimed(fd)):
             return kept("a process uses it")
+        if name.startswith(STORE) and not unfit and _core.is_kept(fd):
+            return kept("it is a store that is kept until it is unlinked")
         return (
             _removed(fd, name, info.st_blocks * 512, why) if remove else Verdict(name, info.st_blocks * 512, True, False, why)
         )
@@ -99,11 +102,19 @@ def _unfinished_since(fd: int) -> float | None:
     return time.time() - info.st_ctime if os.pread(fd, 8, 0) in (b"", bytes(8)) else None
 
 
+def leads_to(name: str, file: tuple[int, int]) -> bool:
+    """Is that file (device, inode) the one that has the name now?"""
+    try:
+        info = os.lstat(path(name))
+    except FileNotFoundError:
+        return False
+    return (info.st_dev, info.st_ino) == file
+
+
 def remove_if_same(name: str, file: tuple[int, int]) -> bool:
     """Takes the name away, unless it has gone meanwhile or leads to another file than this (device, inode)."""
     try:
-        info = os.lstat(path(name))
-        if (info.st_dev, info.st_ino) == file:
+        if leads_to(name, file):
             os.unlink(path(name))
             return True
     except FileNotFoundError:

@@ -272,8 +272,9 @@ FS_COLD static int fs_bury(const fs_self *me) {
 /* Gives up this process's record and numbers. 1 when nobody else is left, 0 when somebody is. The mapping stays. */
 FS_COLD static int fs_part(const fs_self *me) {
     fs_heap *heap = me->heap;
+    int kept = fs_load_relaxed(&heap->super->kept) != 0; /* then others may come at any time, and nobody is the last */
     fs_own_fd(heap, &heap->live_fd);
-    if (fs_claim_all(heap->live_fd) == -1) {
+    if (kept || fs_claim_all(heap->live_fd) == -1) {
         int r = fs_reaper_enter(me, 1);
         if (r >= 0) {
             r = fs_process_remove(me, heap->process);
@@ -283,7 +284,7 @@ FS_COLD static int fs_part(const fs_self *me) {
         }
         fs_unpin_claims(heap, 1); /* where the descriptor had to be opened anew, the claims of the lost one would keep us out */
         fs_unclaim_all(heap->live_fd);
-        if (fs_claim_all(heap->live_fd) == -1)
+        if (kept || fs_claim_all(heap->live_fd) == -1)
             return 0;
     }
     return 1;

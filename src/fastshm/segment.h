@@ -168,6 +168,12 @@ FS_COLD static int fs_segment_inspect(int fd, uint64_t *size) {
     return FS_WHY_NONE;
 }
 
+/* Of a file that fs_segment_inspect has found whole. */
+FS_COLD static int fs_segment_is_kept(int fd) {
+    uint32_t kept = 0;
+    return pread(fd, &kept, 4, offsetof(fs_super, kept)) == 4 && kept;
+}
+
 /* Maps and joins the segment behind `fd`, which is ours from here on. *why tells what was wrong for FS_CORRUPT. */
 FS_COLD static int fs_segment_open(fs_heap *heap, int fd, int *why) {
     fs_heap_reset(heap);

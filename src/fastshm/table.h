@@ -22,6 +22,7 @@
 #define FASTSHM_TABLE_H
 
 #include "redo.h"
+#include "wait.h"
 
 #define FS_EMPTY 0ull
 #define FS_DELETED 1ull
@@ -352,11 +353,15 @@ static int fs_table_settle(const fs_self *me, fs_table *t) {
     return fs_redo_settle(me, &t->redo);
 }
 
+/* A change is a plain store, which may still be on its way when `turn` is looked at: who waits finds out when his nap is over. A fence
+ * would cost every change more than that is worth. */
 static inline void fs_table_leave(const fs_self *me, fs_table *t, int entered) {
     if (entered != FS_NESTED) {
         fs_settle(&t->o.lock);
         fs_leave(me, &t->o.lock);
     }
+    if (fs_unlikely(fs_load_relaxed(&t->turn) & FS_TURN_ASLEEP))
+        fs_turn_wake(&t->turn, FS_ALL);
 }
 
 /* The lock, with nothing left over from before. */
@@ -701,14 +706,17 @@ static inline int fs_witness_holds(const fs_witness *w, const fs_table *t, const
     return w->moved == t->moved && w->number == p->number && w->head == p->entry->head && w->value == p->entry->value;
 }
 
-static int fs_table_add(const fs_self *me, fs_table *t, fs_entry *e, const fs_value *val, uint64_t *result) {
-    int64_t sum;
+static inline int fs_sum(const fs_entry *e, const fs_value *val, uint64_t *result) {
     if ((e->kind != FS_V_INT && e->kind != FS_V_BOOL) || val->kind != FS_V_INT)
         return FS_TYPE;
-    if (__builtin_add_overflow((int64_t)e->value, (int64_t)val->value, &sum))
-        return FS_OVERFLOW;
-    fs_value next = {FS_V_INT, 0, (uint64_t)sum, NULL, 0, NULL, 0};
-    *result = (uint64_t)sum;
+    return __builtin_add_overflow((int64_t)e->value, (int64_t)val->value, (int64_t *)result) ? FS_OVERFLOW : FS_OK;
+}
+
+static int fs_table_add(const fs_self *me, fs_table *t, fs_entry *e, const fs_value *val, uint64_t *result) {
+    int r = fs_sum(e, val, result);
+    if (r != FS_OK)
+        return r;
+    fs_value next = {FS_V_INT, 0, *result, NULL, 0, NULL, 0};
     return fs_table_overwrite(me, t, e, &next);
 }
 
@@ -814,6 +822,14 @@ static inline uint64_t fs_table_last(const fs_view *v) {
     return UINT64_MAX;
 }
 
+static inline uint64_t fs_table_first(const fs_view *v) {
+    if (v->entries)
+        for (uint64_t n = fs_load_relaxed(&v->entries->n), i = 0; i < n && i < v->capacity; i++)
+            if (v->entries->entry[i].kind)
+                return i;
+    return UINT64_MAX;
+}
+
 /* --- many keys as one change --------------------------------------------------------------------------------------------- */
 
 static int fs_batch_log(const fs_self *me, fs_table *t, uint64_t room, fs_entry *e, uint64_t number) {
@@ -844,11 +860,14 @@ static int fs_batch_log(const fs_self *me, fs_table *t, uint64_t room, fs_entry 
     return FS_OK;
 }
 
-static int fs_batch_put(const fs_self *me, fs_table *t, const fs_view *v, const fs_key *k, const fs_value *val, uint64_t left) {
+static int fs_batch_put(const fs_self *me, fs_table *t, const fs_view *v, const fs_key *k, const fs_value *val, int how,
+                        uint64_t left) {
     fs_redo *r = &t->redo;
     fs_place p;
     uint64_t word = val->value;
     int code = fs_find(me->heap, v, k, &p);
+    if (code == FS_OK && how == FS_ADD && (code = fs_sum(p.entry, val, &word)) != FS_OK)
+        return code;
     if (code == FS_OK) {
         /* An object over itself changes nothing. In the log, it could not be told from an old value that is back already. */
         if (val->kind == FS_V_OBJECT && p.entry->kind == FS_V_OBJECT && p.entry->value == val->value)
@@ -910,9 +929,9 @@ static int fs_batch_put(const fs_self *me, fs_table *t, const fs_view *v, const 
     return FS_OK;
 }
 
-/* All of the items, or none. `looked` as for fs_table_put. */
-FS_UNUSED static int fs_table_update(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count,
-                                     uint64_t looked) {
+/* All of the items, or none: set (FS_PUT), or added to what is there (FS_ADD; each key once). `looked` as for fs_table_put. */
+FS_UNUSED static int fs_table_merge(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count,
+                                    int how, uint64_t looked) {
     int entered = fs_table_enter(me, t);
     if (entered < 0)
         return entered;
@@ -949,7 +968,7 @@ FS_UNUSED static int fs_table_update(const fs_self *me, fs_table *t, const fs_ke
             for (uint64_t i = 0; i < count && code == FS_OK; i++) {
                 if (i + 8 < count)
                     __builtin_prefetch(&v.index[keys[i + 8].hash & v.mask]);
-                code = fs_batch_put(me, t, &v, &keys[i], &values[i], count - i);
+                code = fs_batch_put(me, t, &v, &keys[i], &values[i], how, count - i);
             }
             if (code == FS_OK) {
                 r->drop[0] = r->batch;
@@ -967,6 +986,11 @@ FS_UNUSED static int fs_table_update(const fs_self *me, fs_table *t, const fs_ke
     }
     fs_table_leave(me, t, entered);
     return code;
+}
+
+FS_UNUSED static int fs_table_update(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count,
+                                     uint64_t looked) {
+    return fs_table_merge(me, t, keys, values, count, FS_PUT, looked);
 }
 
 /* --- all of it at one instant -------------------------------------------------------------------------------------------- */
@@ -1006,7 +1030,7 @@ static inline void fs_entry_copy(fs_entry *to, const fs_entry *from) {
 
 /* Live entries from number `first` on, with the lock held; of one form of key, unless that is 0. `slots` are the offsets of `pin_room`
  * empty handle slots. When more are needed, FS_RANGE with out->pins set, and nothing was pinned. Values are left out unless `values`. */
-FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first,
+FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first, uint64_t end,
                                        const uint64_t *slots, uint64_t pin_room, fs_snapshot *out) {
     fs_heap *heap = me->heap;
     fs_view v;
@@ -1018,6 +1042,7 @@ FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int value
     uint64_t size = 0, pinned = 0, n = fs_load_relaxed(&v.entries->n), made = 0;
     if (n > v.capacity)
         return FS_CORRUPT;
+    n = end < n ? end : n;
     for (int pass = 0; pass < 2; pass++) {
         unsigned char *to = out->buffer;
         uint64_t left = size;
@@ -1081,13 +1106,17 @@ fail:
     return r;
 }
 
+#define FS_NEWEST UINT64_MAX
+#define FS_OLDEST (UINT64_MAX - 1)
+
 /* What a snapshot was taken of, for whoever wants to know what has changed since. */
 typedef struct {
     uint64_t n, used, keys_changed, moved;
+    uint64_t first; /* number of the first entry taken */
 } fs_extent;
 
 /* The same with the lock taken; FS_CHANGED when entry `first` is not what it was at the extent handed in, if first is not 0. With
- * first == UINT64_MAX, the last live entry alone. */
+ * first FS_OLDEST or FS_NEWEST, the first or the last live entry alone. */
 FS_UNUSED static int fs_table_copy(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first,
                                    const uint64_t *slots, uint64_t pin_room, fs_snapshot *out, fs_extent *extent) {
     fs_view v;
@@ -1097,16 +1126,19 @@ FS_UNUSED static int fs_table_copy(const fs_self *me, fs_table *t, int values, u
     int r = fs_view_make(me->heap, t, &v);
     out->buffer = NULL;
     out->count = out->pins = 0;
-    if (r == FS_OK && first == UINT64_MAX)
-        first = fs_table_last(&v);
-    else if (r == FS_OK && first && extent->moved != t->moved)
+    uint64_t end = UINT64_MAX;
+    if (r == FS_OK && (first == FS_OLDEST || first == FS_NEWEST)) {
+        first = first == FS_OLDEST ? fs_table_first(&v) : fs_table_last(&v);
+        end = first == UINT64_MAX ? first : first + 1;
+    } else if (r == FS_OK && first && extent->moved != t->moved)
         r = FS_CHANGED;
     extent->n = v.entries ? v.entries->n : 0;
     extent->used = t->used;
     extent->keys_changed = t->keys_changed;
     extent->moved = t->moved;
+    extent->first = first;
     if (r == FS_OK)
-        r = fs_table_snapshot(me, t, values, form, first, slots, pin_room, out);
+        r = fs_table_snapshot(me, t, values, form, first, end, slots, pin_room, out);
     fs_table_leave(me, t, entered);
     return r;
 }

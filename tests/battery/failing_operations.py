@@ -225,6 +225,7 @@ def imul(items: Any) -> None:
 
 OPERATIONS = [
     create("Value", lambda: fastshm.Value("q", 5)),
+    create("ShardedCounter", lambda: fastshm.ShardedCounter(5)),
     create("RawValue", lambda: fastshm.RawValue("d", 5.0)),
     create("Array", lambda: fastshm.Array("q", [1, 2, 3])),
     create("large Array", lambda: fastshm.Array("d", 20_000)),
@@ -239,6 +240,12 @@ OPERATIONS = [
     Operation("value: get", lambda: fastshm.Value("q", 70_000), lambda v: v.value, show_value),
     Operation("value: fetch_add", lambda: fastshm.Value("q", 70_000), lambda v: v.fetch_add(9), show_value, True),
     Operation("value: exchange", lambda: fastshm.Value("q", 70_000), lambda v: v.exchange(9), show_value, True),
+    Operation("value: fetch_or", lambda: fastshm.Value("q", 70_000), lambda v: v.fetch_or(9), show_value, True),
+    Operation("value: fetch_max", lambda: fastshm.Value("d", 7.0), lambda v: v.fetch_max(9.0), show_value, True),
+    Operation("value: wait", lambda: fastshm.Value("q", 70_000), lambda v: v.wait(70_000, 0.001), show_value),
+    Operation("value: notify", lambda: fastshm.Value("q", 70_000), lambda v: v.notify_all(), show_value),
+    Operation("counter: add", lambda: fastshm.ShardedCounter(70_000), lambda c: c.add(9), show_value),
+    Operation("counter: exchange", lambda: fastshm.ShardedCounter(70_000), lambda c: c.exchange(9), show_value, True),
     Operation("value: add", lambda: fastshm.Value("q", 70_000), lambda v: v.add(9), show_value),
     Operation("value: lock", lambda: fastshm.Value("q", 70_000), lambda v: v.get_lock().acquire() and v.release(), show_value),
     Operation("array: set", lambda: fastshm.Array("q", 50), lambda a: a.__setitem__(3, 9), show_array),

@@ -278,6 +278,7 @@ KINDS: dict[str, Callable[[], Kind]] = {
         lambda d, i: d.__setitem__(i, fastshm.dict(n=i, t=wide(i))), lambda i: {"n": i, "t": wide(i)}
     ),
     "values": lambda: Objects(lambda _, i: fastshm.Value("q", i), lambda i: i),
+    "counters": lambda: Objects(lambda _, i: fastshm.ShardedCounter(i), lambda i: i),
     "arrays": lambda: Objects(lambda _, i: fastshm.Array("q", [i] * (i % 100 + 1)), lambda i: [i] * (i % 100 + 1)),
     "an array that grows": lambda: Grown(nothing, nothing),  # type: ignore[arg-type]
     "raw arrays": lambda: Objects(lambda _, i: fastshm.RawArray("q", [i] * (i % 100 + 1)), lambda i: [i] * (i % 100 + 1)),

@@ -38,7 +38,7 @@ static inline void between(void) {
 #define MOST_TEMPLATES 160
 #define OURS 2 /* the process's and the thread's number */
 
-enum { TABLE, LARGE, VECTOR, ARRAY, BYTES, CELL, MUTEX, GATED, INNER, SPARE, EXTRA, OBJECTS };
+enum { TABLE, LARGE, VECTOR, ARRAY, BYTES, CELL, MUTEX, GATED, INNER, COUNTER, SPARE, EXTRA, OBJECTS };
 
 typedef struct {
     uint64_t offset, serial, size;
@@ -171,6 +171,8 @@ static void fill(void) {
     make(CELL, sizeof(fs_cell), FS_CELL);
     ((fs_cell *)object(CELL))->typecode = 'q';
     make(MUTEX, sizeof(fs_object), FS_MUTEX);
+    make(COUNTER, fs_counter_bytes(8), FS_COUNTER);
+    fs_counter_start((fs_counter *)object(COUNTER), 8, 5);
     make(SPARE, sizeof(fs_cell), FS_GATE);
     make(GATED, sizeof(fs_table), FS_TABLE);
     wish(fs_ref_to(&me, handles[SPARE].offset, &object(GATED)->gate));
@@ -337,11 +339,13 @@ static void restore(const template *t) {
 static void take_up(const template *t) {
     heap = t->heap;
     heap.chunks = NULL;
+    heap.live_pins = NULL;
     heap.free_slots = malloc(heap.free_room * 8);
     memcpy(heap.free_slots, t->free_slots, heap.free_room * 8);
 }
 
 static void give_up(void) {
+    fs_unpin_claims(&heap, 1);
     free(heap.free_slots);
     free(heap.chunks);
     heap.free_slots = heap.chunks = NULL;
@@ -661,12 +665,13 @@ static void v_extend(uint8_t a) { v_change(a, FS_EXTEND); }
 static void v_peek(uint8_t a) {
     fs_vector *v = bound(VECTOR);
     static unsigned char copy[SIZE];
-    uint64_t version;
+    int64_t i = (int64_t)(a % 16) - 4;
+    fs_glance g;
     fs_seen s;
-    if (v && known(fs_vector_peek(&heap, v, (int64_t)(a % 16) - 4, &version, &s)) == FS_OK) {
+    if (v && known(fs_vector_peek(&heap, v, i, &g, &s)) == FS_OK) {
         if (fs_owning(s.kind) && !fs_needs_pin(s.kind))
             fs_copy_racy(copy, s.data, s.size);
-        fs_read_valid(&v->o.lock, version);
+        fs_vector_peek_valid(v, i, &g);
     }
 }
 static void v_read(uint8_t a) {
@@ -687,7 +692,7 @@ static void v_read(uint8_t a) {
 static void v_take(uint8_t a) {
     fs_vector *v = bound(VECTOR);
     fs_copy c;
-    if (v && known(fs_vector_take(&me, v, (int64_t)(a % 16) - 4, &c)) == FS_OK) {
+    if (v && known(fs_vector_take(&me, v, (int64_t)(a % 16) - 4, copied, &c)) == FS_OK) {
         sum(c.data, c.size);
         free(c.data);
     }
@@ -758,9 +763,25 @@ static void c_add(uint8_t a) {
         return;
     int entered = known(fs_enter(&me, &c->o.lock));
     if (entered >= 0) {
-        fs_item_write(&c->value, 8, fs_item_read(&c->value, 8) + a);
+        fs_item_change(&c->value, FS_SIGNED, 8, a % 7, a);
         fs_array_leave(&me, &c->o, entered);
     }
+}
+static void c_wait(uint8_t a) {
+    fs_cell *c = bound(CELL);
+    fs_patience p = {a & 1 ? kernel.now + 3000000 : 0, 0};
+    if (!c)
+        return;
+    known(fs_cell_wait(&me, c, 8, a >> 2, &p));
+    fs_item_notify(&c->turn, a & 2 ? 1 : FS_ALL);
+}
+static void n_count(uint8_t a) {
+    fs_counter *c = bound(COUNTER);
+    uint64_t value;
+    if (!c)
+        return;
+    fs_counter_add(c, 3, me.id, a);
+    known(a & 1 ? fs_counter_exchange(c, 3, a, &value) : fs_counter_value(c, 3, &value));
 }
 static void o_section(uint8_t a) { /* get_lock(): an operation inside */
     fs_object *o = any_object(a);
@@ -899,7 +920,7 @@ static void k_nothing(uint8_t a) { (void)a; }
 static void (*const actions[])(uint8_t) = {
     t_peek, t_set, t_default, t_add, t_fill, t_remove, t_take, t_read, t_copy, t_clear, t_update, t_last,
     v_set, v_insert, v_delete, v_extend, v_peek, v_read, v_take, v_copy, v_rearrange,
-    a_write, a_item, c_add, o_section, o_try, o_wait, o_open, o_drop, o_new,
+    a_write, a_item, c_add, c_wait, n_count, o_section, o_try, o_wait, o_open, o_drop, o_new,
     h_alloc, h_free, h_lengthen, h_flush,
     k_ticket, k_slots, k_heir, k_orphan, k_bury, k_reap, k_settle, k_check, k_refresh, k_nothing,
 };

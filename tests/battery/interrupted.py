@@ -65,6 +65,10 @@ def value() -> Any:
     return fastshm.Value("q", 5)
 
 
+def counter() -> Any:
+    return fastshm.ShardedCounter(5)
+
+
 def real() -> Any:
     return fastshm.Value("d", 0.5)
 
@@ -114,6 +118,8 @@ def reset(operation: Operation, thing: Any) -> None:
         if hasattr(thing, "resize"):
             thing.resize(len(new))
         thing[:] = new[:]
+    elif hasattr(thing, "reset"):
+        thing.exchange(new.value)
     else:
         thing.value = new.value
 
@@ -143,6 +149,14 @@ OPERATIONS = [
     Operation("Value.exchange", value, lambda v, i: v.exchange(i), lambda s, i: i),
     Operation("Value.compare_exchange", value, lambda v, i: v.compare_exchange(5, i), lambda s, i: i if s == 5 else s),
     Operation("Value.fetch_add", value, lambda v, i: v.fetch_add(3), lambda s, i: s + 3),
+    Operation("Value.fetch_xor", value, lambda v, i: v.fetch_xor(i), lambda s, i: s ^ i),
+    Operation("Value.fetch_max", value, lambda v, i: v.fetch_max(i), lambda s, i: max(s, i)),
+    Operation("Value.wait, with another's section", value, lambda v, i: v.wait(6)),
+    Operation("Value.wait(timeout)", value, lambda v, i: v.wait(5, 0.0004)),
+    Operation("Value.notify_all", value, lambda v, i: v.notify_all()),
+    Operation("ShardedCounter.add", counter, lambda c, i: c.add(i), lambda s, i: s + i),
+    Operation("ShardedCounter.exchange", counter, lambda c, i: c.exchange(i), lambda s, i: i),
+    Operation("ShardedCounter.value", counter, lambda c, i: c.value),
     Operation("Value.add, double", real, lambda v, i: v.add(0.5), lambda s, i: s + 0.5),
     Operation("with Value", value, lambda v, i: locked(v, lambda: v.add(1)), lambda s, i: s + 1),
     Operation("with Value.get_lock()", value, lambda v, i: locked(v.get_lock(), lambda: v.add(1)), lambda s, i: s + 1),
@@ -212,6 +226,7 @@ OPERATIONS = [
     Operation("Lock.acquire(timeout)", fastshm.Lock, lambda x, i: x.acquire(timeout=0.0004) and x.release()),
     Operation("RLock.acquire(timeout)", fastshm.RLock, lambda x, i: x.acquire(timeout=0.0004) and x.release()),
     Operation("make a Value", nothing, lambda _, i: fastshm.Value("q", i)),
+    Operation("make a ShardedCounter", nothing, lambda _, i: fastshm.ShardedCounter(i)),
     Operation("make an Array", nothing, lambda _, i: fastshm.Array("d", [1.0, 2.0])),
     Operation("make a dict", nothing, lambda _, i: fastshm.dict(a=TEXT, b=INNER)),
     Operation("make a list", nothing, lambda _, i: fastshm.list([THING, INNER])),

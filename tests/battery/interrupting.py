@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from battery import SEEDS, compiled, names, sources
+from crew import child_of
 from identity import Judge, dead, forked, holder, mark, marked, stay
 from interrupted import INNER, MANY, OPERATIONS, SENTINELS, TEXT, THING, Operation, Thing, locked, nothing, plain, reset
 from trials import Trials, census, until
@@ -106,7 +107,7 @@ def rival_for_object(thing: Any, hold: float = 200e-6, pause: float = 50e-6) -> 
         return
     mark(0)
     mark(0, 1)
-    pid = forked(compete)
+    pid = child_of(compete, seconds=3600)
     try:
         until(marked)
         yield
@@ -132,13 +133,15 @@ def rival_for_heap(hold: float = 300e-6, pause: float = 150e-6) -> Iterator[None
 
 
 def guard_of(thing: Any) -> Any:
-    return thing.get_lock() if hasattr(thing, "get_lock") else thing
+    """Its lock, or None when it has none."""
+    return thing.get_lock() if hasattr(thing, "get_lock") else thing if hasattr(thing, "acquire") else None
 
 
 def is_left_held(thing: Any) -> bool:
-    if thing is None:
+    guard = guard_of(thing)
+    if guard is None:
         return False
-    state = guard_of(thing)._state()
+    state = guard._state()
     return (state[0] if isinstance(state, tuple) else state) == "mine"
 
 
@@ -254,7 +257,7 @@ def windows(raised: Raised, wanted: int) -> None:
 def waits(raised: Raised, operation: Operation, mode: str) -> float | None:
     """Seconds from the one signal to its exception; None when there was nothing to wait for."""
     thing = operation.make()
-    if mode == "object" and thing is None:
+    if mode == "object" and guard_of(thing) is None:
         return None
     with rival_for_object(thing, 1.0, 0.001) if mode == "object" else rival_for_heap(1.0, 0.001):
         sent = time.monotonic() + 0.015
@@ -359,8 +362,8 @@ def use_in_handlers(trials: Trials, seconds: float) -> None:
         vector.sort(key=str)
         _made = [fastshm.dict(a=INNER), pickle.loads(pickle.dumps(vector))]
 
-    end = time.monotonic() + seconds
     with rival_for_object(value), rival_for_heap(100e-6, 400e-6), storm(handler, 0.002):
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             with trials.trial("work"):
                 work()

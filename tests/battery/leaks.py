@@ -47,7 +47,7 @@ MUTANTS = (
     Mutant(
         "of two that leave at once, one is the last",
         "reap.h",
-        "        if (fs_claim_all(heap->live_fd) == -1)\n            return 0;",
+        "        if (kept || fs_claim_all(heap->live_fd) == -1)\n            return 0;",
         "        return 0;",
     ),
     Mutant(
@@ -140,6 +140,8 @@ def kinds(fastshm: Any) -> Iterator[tuple[str, Callable[[int], Any]]]:
         items.resize(i % 7)
 
     yield "Array with views", viewed
+    yield "ShardedCounter", lambda i: fastshm.ShardedCounter(i).exchange(3)
+    yield "Value, waited for", lambda i: fastshm.Value("q", i).wait(i, 0)
     yield "RawValue", lambda i: fastshm.RawValue("q", i).value
     yield "RawArray", lambda i: fastshm.RawArray("d", i % 100 + 1)[0]
     for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition"):

@@ -6,6 +6,7 @@ the value, in each form that a value has in shared memory, and a torn one is of 
 
 from __future__ import annotations
 
+import operator
 import os
 import random
 import zlib
@@ -264,11 +265,15 @@ class Whole(Subject):
         return tuple(now.items()), DONE
 
 
+CHANGES = {"fetch_and": operator.and_, "fetch_or": operator.or_, "fetch_xor": operator.xor, "fetch_max": max, "fetch_min": min}
+
+
 class Counter(Subject):
     """A Value."""
 
     name = "Value"
-    names = ("add", "fetch_add", "fetch_sub", "exchange", "compare_exchange", "compare_exchange", "load", "store", "locked add")
+    names = ("add", "fetch_add", "fetch_sub", "fetch_and", "fetch_or", "fetch_xor", "fetch_max", "fetch_min", "exchange",
+             "compare_exchange", "compare_exchange", "load", "load", "store", "locked add")  # fmt: skip
     always = ("load",)
     state = 0
     final = (("load", ()),)
@@ -286,6 +291,8 @@ class Counter(Subject):
             return target.fetch_add(1)
         elif name == "fetch_sub":
             return target.fetch_sub(3)
+        elif name in CHANGES:
+            return getattr(target, name)(arguments[0])
         elif name == "exchange":
             return target.exchange(arguments[0])
         elif name == "compare_exchange":
@@ -307,11 +314,39 @@ class Counter(Subject):
             return state + 1, DONE if name == "add" else state
         if name == "fetch_sub":
             return state - 3, state
+        if name in CHANGES:
+            return CHANGES[name](state, call.arguments[0]), state
         if name == "exchange":
             return call.arguments[0], state
         if name == "compare_exchange":
             return (call.arguments[0], 1) if state == call.arguments[1] else (state, 0)
         return (state, state) if name == "load" else (call.arguments[0], DONE)
+
+
+class Sharded(Subject):
+    """A ShardedCounter to which ones are added: so a sum is what the count was at some instant. Of other additions, and beside
+    an exchange, that is not promised."""
+
+    name = "ShardedCounter"
+    names = ("add", "add", "value")
+    always = ("value",)
+    state = 0
+    final = (("value", ()),)
+
+    def make(self) -> Any:
+        return fastshm.ShardedCounter()
+
+    def arguments(self, rng: random.Random, name: str, key: int, word: int) -> tuple[Any, ...]:
+        return ()
+
+    def call(self, target: Any, name: str, arguments: tuple[Any, ...]) -> int:
+        if name == "value":
+            return target.value
+        target.add()
+        return DONE
+
+    def specification(self, state: Any, call: Call) -> tuple[Hashable, Any]:
+        return (state, state) if call.name == "value" else (state + 1, DONE)
 
 
 class Deque(Subject):
@@ -453,4 +488,4 @@ class Numbers(Subject):
         return tuple(now), DONE
 
 
-SUBJECTS: tuple[Subject, ...] = (Keys(), Whole(), Counter(), Deque(), Numbers())
+SUBJECTS: tuple[Subject, ...] = (Keys(), Whole(), Counter(), Sharded(), Deque(), Numbers())

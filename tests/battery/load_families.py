@@ -87,6 +87,9 @@ class Family:
         return model
 
 
+SINGLE = {"Value": lambda: fastshm.Value("q"), "ShardedCounter": fastshm.ShardedCounter}
+
+
 class Lanes(Family):
     """Some bits of a number for each worker, all in one word that all add to: an addition that was lost or made twice, by
     whomever, shows in somebody's bits."""
@@ -96,12 +99,12 @@ class Lanes(Family):
         self.bits = bits
 
     def make(self) -> Any:
-        if self.kind == "Value":
-            return fastshm.Value("q")
+        if self.kind in SINGLE:
+            return SINGLE[self.kind]()
         return fastshm.Array("q", 3) if self.kind == "Array" else fastshm.dict({0: 0, 1: 0, 2: 0.0})
 
     def now(self, thing: Any, me: int, i: int) -> int:
-        return self.lane(thing.value if self.kind == "Value" else thing[i], me)
+        return self.lane(thing.value if self.kind in SINGLE else thing[i], me)
 
     def lane(self, number: float, me: int) -> int:
         return int(number) >> self.bits * me & (1 << self.bits) - 1
@@ -110,8 +113,11 @@ class Lanes(Family):
         thing, i, how = things[self.name], r % 3, r // 3
         was = self.now(thing, me, i)
         amount = (1 if was + 1 < 1 << self.bits else -was) << self.bits * me
+        if self.kind == "ShardedCounter":
+            thing.add(amount)
+            return was
         if self.kind == "Value":
-            return self.add_to_value(thing, me, how % 5, amount)
+            return self.add_to_value(thing, me, how % 6, amount)
         if self.kind == "dict":
             return self.lane(thing.increment(i, float(amount) if i == 2 else amount) - amount, me)
         if how % 2:
@@ -127,6 +133,9 @@ class Lanes(Family):
         old = thing.value
         if how == 2:
             thing.add(amount)
+        elif how == 5:
+            was = old & ((1 << self.bits) - 1) << self.bits * me
+            return self.lane(thing.fetch_xor(was ^ was + amount), me)
         elif how == 3:
             with thing.get_lock():
                 old = thing.value
@@ -140,14 +149,14 @@ class Lanes(Family):
         return [0, 0, 0]
 
     def expect(self, model: Any, me: int, r: int, k: int) -> Any:
-        i = 0 if self.kind == "Value" else r % 3
+        i = 0 if self.kind in SINGLE else r % 3
         was = model[i]
         model[i] = (was + 1) % (1 << self.bits)
         return was
 
     def read(self, things: dict[str, Any], me: int) -> Any:
         thing = things[self.name]
-        if self.kind == "Value":
+        if self.kind in SINGLE:
             return [self.now(thing, me, 0), 0, 0]
         return [self.now(thing, me, i) for i in range(3)]
 
@@ -567,6 +576,7 @@ class Tokens(Family):
 
 FAMILIES: tuple[Family, ...] = (
     Lanes("value", "Value"),
+    Lanes("sharded counter", "ShardedCounter"),
     Lanes("items of an array", "Array"),
     Lanes("increments", "dict", bits=6),
     Slices("slices"),

@@ -29,7 +29,7 @@ static void wish(int r) {
 
 static uint64_t *slot_word(int slot) { return fs_slot_word(&heap, (uint64_t)slot); }
 
-enum { TABLE = 0, VECTOR, ARRAY, CELL, INNER, SPARE, SEMAPHORE, EVENT, BOUNDED, WAITERS, BARRIER, EXTRA };
+enum { TABLE = 0, VECTOR, ARRAY, CELL, INNER, SPARE, SEMAPHORE, EVENT, BOUNDED, WAITERS, BARRIER, COUNTER, EXTRA };
 
 static fs_object *object(int slot) { return (fs_object *)(heap.base + *slot_word(slot)); }
 static fs_table *table(void) { return (fs_table *)object(TABLE); }
@@ -189,6 +189,30 @@ static void make_cell(void) {
     ((fs_cell *)object(CELL))->typecode = 'q';
 }
 
+static fs_cell *cell(void) { return (fs_cell *)object(CELL); }
+
+static void make_cell_of_twelve(void) {
+    make_cell();
+    fs_item_write(&cell()->value, 8, 12);
+}
+
+static void make_double(void) {
+    make_cell();
+    cell()->typecode = 'd';
+    fs_item_write(&cell()->value, 8, fs_double_item(0.5));
+}
+
+static fs_counter *counter(void) { return (fs_counter *)object(COUNTER); }
+
+#define BITS 3 /* of the number of a stripe */
+
+static void make_counter(void) {
+    make(COUNTER, fs_counter_bytes(1 << BITS), FS_COUNTER);
+    fs_counter_start(counter(), 1 << BITS, 5);
+    for (uint32_t id = 1; id < 20; id++)
+        fs_counter_add(counter(), BITS, id, id);
+}
+
 static fs_semaphore *semaphore(void) { return (fs_semaphore *)object(SEMAPHORE); }
 static fs_semaphore *event(void) { return (fs_semaphore *)object(EVENT); }
 static fs_bounded *bounded(void) { return (fs_bounded *)object(BOUNDED); }
@@ -321,6 +345,11 @@ static void update(void) {
     fs_value v[] = {text('p', 200), number(5), text('q', 90), inner(), text('r', 5)};
     wish(fs_table_update(&me, table(), k, v, 5, UINT64_MAX));
 }
+static void merge(void) {
+    fs_key k[] = {key("int"), key("one more"), key("k3"), key("a second key that is too long to lie in its entry")};
+    fs_value v[] = {number(4), number(5), number(6), number(7)};
+    wish(fs_table_merge(&me, table(), k, v, 4, FS_ADD, UINT64_MAX));
+}
 static void change(int what, int64_t i, fs_value v) { wish(fs_vector_change(&me, vector(), what, i, &v, 1, FS_ANY_STAMP)); }
 static void append_int(void) { change(FS_EXTEND, 0, number(8)); }
 static void append_wide(void) { change(FS_EXTEND, 0, text('z', 100)); }
@@ -390,11 +419,38 @@ static void drop_array(void) {
     wish(fs_drop(&me, slot_word(ARRAY)));
     fs_reap(&me);
 }
-static void cell_add(void) {
-    fs_cell *c = (fs_cell *)object(CELL);
-    int entered = fs_enter(&me, &c->o.lock);
-    fs_item_write(&c->value, 8, fs_item_read(&c->value, 8) + 1);
-    fs_array_leave(&me, &c->o, entered);
+static void change_cell(int form, int what, uint64_t n) {
+    int entered = fs_enter(&me, &cell()->o.lock);
+    fs_item_change(&cell()->value, form, 8, what, n);
+    fs_array_leave(&me, &cell()->o, entered);
+}
+static void cell_add(void) { change_cell(FS_SIGNED, FS_PLUS, 1); }
+static void cell_subtract(void) { change_cell(FS_SIGNED, FS_MINUS, 1); }
+static void cell_and(void) { change_cell(FS_UNSIGNED, FS_AND, 10); }
+static void cell_or(void) { change_cell(FS_UNSIGNED, FS_OR, 3); }
+static void cell_xor(void) { change_cell(FS_UNSIGNED, FS_XOR, 5); }
+static void cell_max(void) { change_cell(FS_SIGNED, FS_MAX, 20); }
+static void cell_min(void) { change_cell(FS_SIGNED, FS_MIN, (uint64_t)-3); }
+static void cell_add_double(void) { change_cell(FS_DOUBLE, FS_PLUS, fs_double_item(0.25)); }
+static void cell_max_double(void) { change_cell(FS_DOUBLE, FS_MAX, fs_double_item(0.75)); }
+static void cell_exchange(void) {
+    int entered = fs_enter(&me, &cell()->o.lock);
+    if (fs_item_read(&cell()->value, 8) == 12)
+        fs_item_write(&cell()->value, 8, 7);
+    fs_array_leave(&me, &cell()->o, entered);
+}
+static void cell_tell(void) {
+    fs_patience p = {-1, 0};
+    fs_turn_watch(&cell()->turn, &p);
+    cell_add();
+    fs_item_notify(&cell()->turn, 1);
+    fs_item_notify(&cell()->turn, FS_ALL);
+    wish(fs_cell_wait(&me, cell(), 8, 0, &p));
+}
+static void count(void) { fs_counter_add(counter(), BITS, me.id, 3); }
+static void take_count(void) {
+    uint64_t old;
+    wish(fs_counter_exchange(counter(), BITS, 9, &old));
 }
 static void user_section(void) {
     fs_cell *c = (fs_cell *)object(CELL);
@@ -531,6 +587,18 @@ typedef struct {
 
 static const operation operations[] = {
     {"cell add", CELL, make_cell, cell_add},
+    {"cell subtract", CELL, make_cell, cell_subtract},
+    {"cell and", CELL, make_cell_of_twelve, cell_and},
+    {"cell or", CELL, make_cell_of_twelve, cell_or},
+    {"cell xor", CELL, make_cell_of_twelve, cell_xor},
+    {"cell max", CELL, make_cell_of_twelve, cell_max},
+    {"cell min", CELL, make_cell_of_twelve, cell_min},
+    {"cell add, double", CELL, make_double, cell_add_double},
+    {"cell max, double", CELL, make_double, cell_max_double},
+    {"cell compare and exchange", CELL, make_cell_of_twelve, cell_exchange},
+    {"cell change, notify, wait", CELL, make_cell, cell_tell},
+    {"counter add", COUNTER, make_counter, count},
+    {"counter exchange", COUNTER, make_counter, take_count},
     {"a user's section", CELL, make_cell, user_section},
     {"array slice", ARRAY, make_array, write_slice},
     {"array slice, after a move", ARRAY, make_moved_array, write_slice},
@@ -562,6 +630,7 @@ static const operation operations[] = {
     {"dict pop", TABLE, fill_table, take_wide},
     {"dict clear", TABLE, fill_table, clear_table},
     {"dict update", TABLE, fill_table, update},
+    {"dict merge of counts", TABLE, fill_to_growth, merge},
     {"dict update with growth", TABLE, fill_to_growth, update},
     {"list append", VECTOR, fill_vector, append_int},
     {"list append, block", VECTOR, fill_vector, append_wide},
@@ -657,6 +726,10 @@ static uint64_t picture(int slot) {
         h = fold(h, run.p, run.count * run.size);
     } else if (slot == CELL) {
         h = fold(h, &((fs_cell *)object(CELL))->value, 8);
+    } else if (slot == COUNTER) {
+        uint64_t value;
+        wish(fs_counter_value(counter(), BITS, &value));
+        h = fold(h, &value, 8);
     } else if (slot == SEMAPHORE) {
         h = fold(h, &semaphore()->value, 4);
     } else if (slot == EVENT) {

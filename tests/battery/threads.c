@@ -16,7 +16,7 @@
 #define SLOTS 3 /* handle slots of a thread's own */
 
 static fs_heap heap;
-static uint64_t table_at, vector_at, array_at, cell_at, mutex_at, inner_at;
+static uint64_t table_at, vector_at, array_at, cell_at, mutex_at, inner_at, counter_at;
 static uint64_t seed, operations_each, counted; /* counted: additions to the cell and to "n" in the table */
 static uint32_t failures;
 
@@ -41,6 +41,7 @@ static uint64_t chance(worker *w) { /* splitmix64 */
 static fs_table *table(void) { return (fs_table *)(heap.base + table_at); }
 static fs_vector *vector(void) { return (fs_vector *)(heap.base + vector_at); }
 static fs_array *array(void) { return (fs_array *)(heap.base + array_at); }
+static fs_counter *counter(void) { return (fs_counter *)(heap.base + counter_at); }
 static fs_cell *cell(void) { return (fs_cell *)(heap.base + cell_at); }
 static fs_object *mutex(void) { return (fs_object *)(heap.base + mutex_at); }
 
@@ -198,12 +199,14 @@ static void v_set(worker *w) { v_change(w, FS_SET_ITEM, (int64_t)(chance(w) % 30
 static void v_delete(worker *w) { v_change(w, FS_DELETE_ITEM, (int64_t)(chance(w) % 9)); }
 static void v_peek(worker *w) {
     fs_seen s;
-    uint64_t version;
+    fs_glance g;
     char bytes[512];
-    int r = fs_vector_peek(&heap, vector(), (int64_t)(chance(w) % 30), &version, &s);
+    int64_t i = (int64_t)(chance(w) % 30);
+    int r = fs_vector_peek(&heap, vector(), i, &g, &s);
     if (r == FS_OK && fs_owning(s.kind) && !fs_needs_pin(s.kind) && s.size <= sizeof bytes)
         fs_copy_racy(bytes, s.data, s.size);
-    fs_read_valid(&vector()->o.lock, version);
+    if (r == FS_OK)
+        fs_vector_peek_valid(vector(), i, &g);
 }
 static void v_copy(worker *w) {
     fs_items s = {0};
@@ -263,9 +266,27 @@ static void c_add(worker *w) {
     int entered;
     while (repeated(entered = fs_enter(&w->me, &c->o.lock)))
         ;
-    fs_item_write(&c->value, 8, fs_item_read(&c->value, 8) + 1);
+    fs_item_change(&c->value, FS_SIGNED, 8, FS_PLUS, 1);
     fs_array_leave(&w->me, &c->o, entered);
+    fs_item_notify(&c->turn, 1);
     __atomic_fetch_add(&counted, 1, __ATOMIC_RELAXED);
+}
+static void c_wait(worker *w) {
+    uint64_t was;
+    fs_patience p = {fs_now() + 1000000, 0};
+    int r = fs_cell_look(&w->me, &cell()->o, 0, 8, 1, &was);
+    if (r >= 0)
+        while ((r = fs_cell_wait(&w->me, cell(), 8, was, &p)) == FS_INTERRUPTED)
+            ;
+    if (r != FS_OK && r != FS_TIMEOUT && r != FS_INTERRUPTED)
+        fail("wait", r);
+}
+static void n_count(worker *w) {
+    uint64_t value;
+    fs_counter_add(counter(), 3, w->me.id, 2);
+    int r = chance(w) % 2 ? fs_counter_exchange(counter(), 3, 0, &value) : fs_counter_value(counter(), 3, &value);
+    if (r != FS_OK && r != FS_BUSY)
+        fail("counter", r);
 }
 static void c_read(worker *w) {
     (void)w;
@@ -325,7 +346,7 @@ static void check(worker *w) {
 
 static void (*const operations[])(worker *) = {
     t_put, t_put, t_add, t_peek, t_peek, t_read, t_remove, t_take, t_update, t_copy, v_append, v_append, v_insert, v_set,
-    v_delete, v_delete, v_peek, v_copy, v_rearrange, a_write, a_item, c_add, c_read, section, token, make_and_drop, ticket,
+    v_delete, v_delete, v_peek, v_copy, v_rearrange, a_write, a_item, c_add, c_read, c_wait, n_count, section, token, make_and_drop, ticket,
     reap, bury, check,
 };
 
@@ -378,6 +399,8 @@ int main(int count, char **arguments) {
     cell()->typecode = 'q';
     mutex_at = made(&me, 4, sizeof(fs_object), FS_MUTEX);
     inner_at = made(&me, 5, sizeof(fs_vector), FS_VECTOR);
+    counter_at = made(&me, 6, fs_counter_bytes(8), FS_COUNTER);
+    fs_counter_start(counter(), 8, 0);
     for (int i = 0; i < many; i++) {
         workers[i] = (worker){.state = seed * 1000 + (uint64_t)i, .number = i};
         pthread_create(&threads[i], NULL, work, &workers[i]);
@@ -395,9 +418,9 @@ int main(int count, char **arguments) {
     const char *what = NULL;
     if ((r = fs_check(&me, &census, &what)) != FS_OK)
         fail(what ? what : "check", r);
-    for (uint64_t slot = 0; slot < 6; slot++)
+    for (uint64_t slot = 0; slot < 7; slot++)
         fs_drop(&me, fs_slot_word(&heap, slot));
-    if (fs_reap(&me) != FS_OK || fs_check(&me, &census, &what) != FS_OK || census.tables + census.vectors + census.cells)
+    if (fs_reap(&me) != FS_OK || fs_check(&me, &census, &what) != FS_OK || census.tables + census.vectors + census.cells + census.counters)
         fail("objects are left when all is dropped", 0);
     printf("%llu tried, %u failed\n", (unsigned long long)operations_each * (unsigned)many, failures);
     fs_unmap(&heap);

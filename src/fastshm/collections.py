@@ -1,0 +1,167 @@
+"""Counter, with the interface of collections.Counter, in shared memory."""
+
+from __future__ import annotations
+
+import builtins
+import collections
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fastshm import _dict, managers
+
+__all__ = ["Counter", "CounterProxy"]
+
+
+class CounterProxy(managers.DictProxy):
+    """A shared dict of counts, 0 for what is not there: see collections.Counter.
+
+    `update()`, `subtract()`, `+=` and `-=` of whatever they are given, and `increment()`, are one step each: no process loses
+    another one's counts, also when processes are killed. What gives a new counter (`+`, `-`, `&`, `|`, `copy()`) gives a plain
+    collections.Counter. `&=`, `|=` and what drops counts that are not positive (`+=`, `-=`) hold the lock for that.
+    """
+
+    _typeid = "Counter"
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.get(key, 0)
+
+    def __delitem__(self, key: Any) -> None:
+        self.pop(key, None)
+
+    def copy(self, deep: bool = False) -> Any:
+        return collections.Counter(super().copy(deep))
+
+    def update(self, iterable: Any = None, /, **kwargs: Any) -> None:
+        """Adds counts: those of a mapping, or one for each item of an iterable. All at one instant; after an error, none."""
+        self._add(iterable, kwargs, 1)
+
+    def subtract(self, iterable: Any = None, /, **kwargs: Any) -> None:
+        """Takes counts away, as update() adds them."""
+        self._add(iterable, kwargs, -1)
+
+    def _add(self, iterable: Any, kwargs: builtins.dict[str, Any], sign: int) -> None:
+        counts = _counted(iterable)
+        for key, count in kwargs.items():
+            counts[key] = counts.get(key, 0) + count
+        self.add_from(counts if sign > 0 else {key: -count for key, count in counts.items()})
+
+    def most_common(self, n: int | None = None) -> builtins.list[tuple[Any, int]]:
+        return self.copy().most_common(n)  # type: ignore[no-any-return]
+
+    def elements(self) -> Iterable[Any]:
+        return self.copy().elements()  # type: ignore[no-any-return]
+
+    def total(self) -> Any:
+        """Of one instant."""
+        return sum(self.values())
+
+    def fromkeys(self, iterable: Any, value: Any = None, /) -> Any:
+        raise NotImplementedError("Counter.fromkeys() is undefined.  Use Counter(iterable) instead.")
+
+    def __eq__(self, other: object) -> Any:
+        return self.copy() == _counts_of(other)
+
+    def __ne__(self, other: object) -> Any:
+        return self.copy() != _counts_of(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __le__(self, other: Any) -> Any:
+        return self.copy() <= _counts_of(other)
+
+    def __lt__(self, other: Any) -> Any:
+        return self.copy() < _counts_of(other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self.copy() >= _counts_of(other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self.copy() > _counts_of(other)
+
+    def __add__(self, other: Any) -> Any:
+        return self.copy() + _counts_of(other)
+
+    def __sub__(self, other: Any) -> Any:
+        return self.copy() - _counts_of(other)
+
+    def __or__(self, other: Any) -> Any:
+        return self.copy() | _counts_of(other)
+
+    def __and__(self, other: Any) -> Any:
+        return self.copy() & _counts_of(other)
+
+    def __radd__(self, other: Any) -> Any:
+        return _counts_of(other) + self.copy()
+
+    def __rsub__(self, other: Any) -> Any:
+        return _counts_of(other) - self.copy()
+
+    def __ror__(self, other: Any) -> Any:
+        return _counts_of(other) | self.copy()
+
+    def __rand__(self, other: Any) -> Any:
+        return _counts_of(other) & self.copy()
+
+    def __pos__(self) -> Any:
+        return +self.copy()
+
+    def __neg__(self) -> Any:
+        return -self.copy()
+
+    def __iadd__(self, other: Any) -> CounterProxy:
+        self.add_from(builtins.dict(_counts_of(other)))
+        return self._keep_positive()
+
+    def __isub__(self, other: Any) -> CounterProxy:
+        self.add_from({key: -count for key, count in _counts_of(other).items()})
+        return self._keep_positive()
+
+    def __ior__(self, other: Any) -> CounterProxy:
+        with self.get_lock():
+            mine = self.copy()
+            larger = {key: count for key, count in _counts_of(other).items() if count > mine[key]}
+            _dict.Dict.update(self, larger)
+        return self._keep_positive()
+
+    def __iand__(self, other: Any) -> CounterProxy:
+        counts = _counts_of(other)
+        with self.get_lock():
+            smaller = {key: counts[key] for key, count in self.items() if counts[key] < count}
+            _dict.Dict.update(self, smaller)
+        return self._keep_positive()
+
+    def _keep_positive(self) -> CounterProxy:
+        if any(not count > 0 for count in self.values()):
+            with self.get_lock():
+                for key, count in self.items():
+                    if not count > 0:
+                        self.pop(key, None)
+        return self
+
+    def __reversed__(self) -> Any:
+        return reversed(self.keys())
+
+    def _text(self) -> str:
+        return repr(self.copy())
+
+
+def _counted(iterable: Any) -> builtins.dict[Any, Any]:
+    """What an argument of update() counts."""
+    if iterable is None:
+        return {}
+    if isinstance(iterable, _dict.Dict):
+        return builtins.dict(iterable.copy())
+    if isinstance(iterable, Mapping):
+        return builtins.dict(iterable)
+    return builtins.dict(collections.Counter(iterable))
+
+
+def _counts_of(other: Any) -> Any:
+    return other.copy() if isinstance(other, CounterProxy) else other
+
+
+def Counter(iterable: Any = None, /, **kwargs: Any) -> CounterProxy:
+    """A new shared counter of what collections.Counter takes. It lives as long as somebody has a handle on it."""
+    new = _dict.Dict.make(CounterProxy)
+    new.update(iterable, **kwargs)
+    return new

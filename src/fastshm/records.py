@@ -1,0 +1,116 @@
+"""Frozen sequences: written once, read by all, held by no process's private memory. For the records of a data set."""
+
+from __future__ import annotations
+
+import array
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, overload
+
+from fastshm import _array, _core
+
+__all__ = ["FrozenList", "frozen"]
+
+CHUNK = 1 << 24  # bytes of records that are collected before they go into shared memory
+BYTES, TEXT, PICKLE = range(3)  # how a record is stored: the low bits of where it ends
+
+
+class FrozenList(Sequence[Any]):
+    """A read-only list in shared memory: see fastshm.frozen.
+
+    `l[i]` makes the record anew, so a worker's private memory does not grow however many it reads. `view(i)` of a record of
+    bytes is a read-only memoryview of the shared memory itself, good for as long as it is held.
+    """
+
+    def __init__(self, ends: Any, data: Any) -> None:
+        self._ends, self._data = ends, data  # end << 2 | how it is stored, of each record; the records, one behind the other
+        self._where = memoryview(ends)
+        self._bytes = memoryview(data).toreadonly()
+
+    def __reduce__(self) -> Any:
+        return type(self), (self._ends, self._data)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    @overload
+    def __getitem__(self, i: int) -> Any: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[Any]: ...
+    def __getitem__(self, i: Any) -> Any:
+        """One record, or a list of those of a slice."""
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        record, kind = self._find(i)
+        if kind == PICKLE:
+            if not self._data._heap.allow_pickle:
+                raise pickle.UnpicklingError(f"a record of {self._data._heap.name} is a pickle, which this process refuses")
+            return pickle.loads(record)
+        return str(record, "utf-8", "surrogatepass") if kind == TEXT else bytes(record)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def view(self, i: int) -> memoryview:
+        """The bytes of a record without a copy. TypeError when it is not a record of bytes."""
+        record, kind = self._find(i)
+        if kind != BYTES:
+            raise TypeError(f"record {i} is not bytes")
+        return record
+
+    def _find(self, i: int) -> tuple[memoryview, int]:
+        try:
+            end = self._where[i]
+        except IndexError:
+            raise IndexError("list index out of range") from None
+        begin = self._where[i - 1] >> 2 if i % len(self._where) else 0
+        if not begin <= end >> 2 <= len(self._bytes):
+            raise _core.CorruptedError(f"record {i} is not where it should be")
+        return self._bytes[begin : end >> 2], end & 3
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self):,} records, {len(self._bytes):,} bytes>"
+
+
+def frozen(records: Iterable[Any], /) -> FrozenList:
+    """A read-only shared list of records, of any type that pickles. bytes and str are stored as they are.
+
+    The whole takes about as much shared memory as the pickled records and 8 bytes each; while it is made, it is there twice.
+    """
+    ends, pieces, size = array.array("Q"), [], 0
+    chunk = bytearray()
+    for record in records:
+        kind = BYTES if type(record) is bytes else TEXT if type(record) is str else PICKLE
+        chunk += record if kind == BYTES else record.encode("utf-8", "surrogatepass") if kind == TEXT else _pickled(record)
+        ends.append(size + len(chunk) << 2 | kind)
+        if len(chunk) >= CHUNK:
+            pieces.append(_shared(chunk))
+            size += len(chunk)
+            chunk = bytearray()
+    pieces.append(_shared(chunk))
+    size += len(chunk)
+    return FrozenList(_shared(ends), pieces[0] if len(pieces) == 1 else _joined(pieces, size))
+
+
+def _joined(pieces: list[Any], size: int) -> Any:
+    whole: Any = _array.Items.make(_array.Items, "B", size, 0)
+    at = 0
+    pieces.reverse()
+    with memoryview(whole) as to:
+        while pieces:
+            piece = pieces.pop()
+            to[at : at + len(piece)] = memoryview(piece)
+            at += len(piece)
+    return whole
+
+
+def _pickled(record: Any) -> Any:
+    return ForkingPickler.dumps(record, 5)
+
+
+def _shared(items: array.array[int] | bytearray) -> Any:
+    new: Any = _array.Items.make(_array.Items, "Q" if isinstance(items, array.array) else "B", len(items), 0)
+    with memoryview(new) as to, memoryview(items) as part:  # nobody else knows it yet: no lock, no stage
+        to.cast("B")[:] = part.cast("B")
+    return new

@@ -1,0 +1,106 @@
+"""Named stores: shared objects that programs find by a name, also programs that have nothing else to do with each other.
+
+    with fastshm.Manager("shm://myapp") as m:      # opens the store of that name, or makes it
+        m.root["hits"] = 1                         # a dict, by which everything is found
+        m.root.setdefault("jobs", []).append(4)    # live: what is stored becomes shared
+
+A store belongs to one user. It goes with its last user, or, if it was made or opened with persist=True, stays until
+`unlink("shm://myapp")` or the next boot. docs/format.md, "Named stores", has the steps and what a death after each leaves.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+
+from fastshm import _core, _dict, heap, managers, names
+
+__all__ = ["SCHEME", "Store", "unlink"]
+
+SCHEME = "shm://"
+ATTEMPTS = 100  # at a store that others unlink or leave whenever it has been found
+
+
+def _file_of(address: str) -> str:
+    name = address.removeprefix(SCHEME)
+    if name == address or not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", name):
+        raise ValueError(
+            f"{address!r} is not the address of a store: {SCHEME!r} and then 1 to 200 letters, digits, '_', '.' or '-' expected"
+        )
+    return names.STORE + name
+
+
+class Store(managers.SyncManager):
+    """A manager whose objects are in a named store. shutdown() lets go of the store; handles on its objects stay good."""
+
+    def __init__(
+        self, address: str, *, create: bool = True, persist: bool = False, live: bool = True, allow_pickle: bool = True
+    ) -> None:
+        super().__init__(live=live)
+        self._file = _file_of(address)
+        self._how = create, persist, allow_pickle
+        self._address = address
+        self._root: managers.DictProxy | None = None
+
+    def _begin(self) -> None:
+        """FileNotFoundError with create=False when there is no such store; PermissionError and CorruptedError when it is
+        another user's, open to others, of another format or damaged."""
+        create, persist, allow_pickle = self._how
+        for _ in range(ATTEMPTS):
+            root = self._found(allow_pickle)
+            if root is None and create:
+                root = self._made(allow_pickle)
+            if root is not None:
+                if persist:
+                    root._heap.keep(True)
+                self._root = root
+                return
+            if not create:
+                raise FileNotFoundError(errno.ENOENT, f"there is no store {self._address!r}")
+        raise FileNotFoundError(errno.ENOENT, f"the store {self._address!r} was unlinked {ATTEMPTS} times while it was opened")
+
+    def _found(self, allow_pickle: bool) -> managers.DictProxy | None:
+        try:
+            segment = heap.attach(self._file, allow_pickle=allow_pickle)
+        except FileNotFoundError:
+            return None
+        root = segment.root(managers.DictProxy)
+        if root is None:
+            raise _core.CorruptedError(f"{self._address!r} is a segment without a root: it is no store")
+        return root
+
+    def _made(self, allow_pickle: bool) -> managers.DictProxy | None:
+        root = heap.create_store(self._file, self._new_root)
+        if root is not None and not allow_pickle:
+            heap.attach(self._file, allow_pickle=False)
+        return root  # type: ignore[return-value]
+
+    def _new_root(self, segment: _core.Heap) -> managers.DictProxy:
+        return _dict.Dict.make(managers.DictProxy, segment, self._live)
+
+    @property
+    def address(self) -> str:
+        return self._address
+
+    @property
+    def root(self) -> managers.DictProxy:
+        """The dict by which the objects are found. `setdefault` makes one in one step, whoever comes first."""
+        assert self._root is not None, "the store is not open"
+        return self._root
+
+    def _open(self) -> _core.Handle:
+        return self.root  # beside what new objects are made
+
+    def _shut_down(self) -> None:
+        self._root = None
+        super()._shut_down()
+
+
+def unlink(address: str) -> None:
+    """Takes a store's name away: those who use it go on, those who come find none. FileNotFoundError when there is none."""
+    path = names.path(_file_of(address))
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, f"there is no store {address!r}") from None

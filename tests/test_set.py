@@ -1,0 +1,127 @@
+"""The shared set: what the builtin does, by a model; and between processes."""
+
+from __future__ import annotations
+
+import operator
+import pickle
+
+import pytest
+from crew import Crew
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastshm
+from fastshm.managers import SetProxy
+
+ITEMS = st.one_of(
+    st.integers(-3, 3), st.booleans(), st.sampled_from("abc"), st.tuples(st.integers(0, 1)), st.none(), st.floats(-1, 1)
+)
+SETS = st.sets(ITEMS, max_size=5)
+BINARY = [operator.or_, operator.and_, operator.sub, operator.xor, operator.le, operator.lt, operator.ge, operator.gt]
+IN_PLACE = [operator.ior, operator.iand, operator.isub, operator.ixor]
+METHODS = ["union", "intersection", "difference", "symmetric_difference", "isdisjoint", "issubset", "issuperset"]
+UPDATES = ["update", "intersection_update", "difference_update", "symmetric_difference_update"]
+
+
+@given(SETS, SETS)
+def test_like_the_builtin(a, b):
+    for other in (b, fastshm.set(b)):
+        for operate in BINARY:
+            assert operate(fastshm.set(a), other) == operate(a, b)
+        for operate in IN_PLACE:
+            shared = again = fastshm.set(a)
+            again = operate(again, other)
+            assert again is shared
+            assert shared.copy() == operate(set(a), b)
+        for name in METHODS:
+            assert getattr(fastshm.set(a), name)(other) == getattr(a, name)(b)
+        for name in UPDATES:
+            shared, plain = fastshm.set(a), set(a)
+            assert getattr(shared, name)(other) is None
+            getattr(plain, name)(b)
+            assert shared.copy() == plain
+    for operate in BINARY:
+        assert operate(b, fastshm.set(a)) == operate(b, a)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["add", "discard", "remove", "pop", "clear", "in"]), ITEMS)))
+def test_steps(steps):
+    shared, plain = fastshm.set(), set()
+    for step, item in steps:
+        if step == "in":
+            assert (item in shared) == (item in plain)
+        elif step == "pop":
+            if not plain:
+                with pytest.raises(KeyError):
+                    shared.pop()
+            else:
+                plain.remove(shared.pop())
+        elif step == "remove" and item not in plain:
+            with pytest.raises(KeyError) as caught:
+                shared.remove(item)
+            assert caught.value.args == (item,)
+        else:
+            args = () if step == "clear" else (item,)
+            assert getattr(shared, step)(*args) is None
+            getattr(plain, step)(*args)
+        assert (shared.copy(), len(shared), sorted(map(repr, shared))) == (plain, len(plain), sorted(map(repr, plain)))
+
+
+def test_text_and_pickles():
+    s = fastshm.set("a")
+    assert (str(s), type(s)) == ("{'a'}", SetProxy)
+    assert repr(s).startswith("<SetProxy object, typeid 'set' at ")
+    other = pickle.loads(pickle.dumps(s))
+    other.add("b")
+    assert s.copy() == {"a", "b"}
+    d = fastshm.dict(s=s)
+    d["s"].add("c")
+    assert s.copy() == {"a", "b", "c"}
+
+
+def test_what_the_builtin_refuses():
+    s = fastshm.set([frozenset({1})])
+    assert {1} in s
+    s.discard({1})
+    assert len(s) == 0
+    for wrong in (lambda: s.add([]), lambda: s.update(5), lambda: s | [1], lambda: fastshm.set(1234), lambda: s.add({1})):
+        with pytest.raises(TypeError):
+            wrong()
+    with pytest.raises(TypeError):
+        s |= [1]
+    with pytest.raises(TypeError, match="not 'int'"):
+        SetProxy(5)
+    assert s.copy() == set()
+
+
+def test_an_update_that_fails_changes_nothing():
+    s = fastshm.set([1])
+    with pytest.raises(TypeError):
+        s.update([2, 3], [4, []])
+    assert s.copy() == {1}
+
+
+def test_of_a_manager():
+    with fastshm.Manager() as m:
+        s = m.set([1, 2])
+        assert s | {3} == {1, 2, 3}
+    with pytest.raises(ConnectionRefusedError):
+        s.add(3)
+
+
+def add_all(s, numbers):
+    added = 0
+    for i in numbers:
+        before = len(s)
+        s.add(i)
+        added += len(s) > before
+    return added
+
+
+def test_processes(method):
+    s = fastshm.set()
+    with Crew(method) as crew:
+        for i in range(3):
+            crew.start(add_all, s, range(i, 600, 3))
+        crew.results()
+    assert s.copy() == set(range(600))
