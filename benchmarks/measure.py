@@ -38,6 +38,7 @@ class Rival(NamedTuple):
 
 RIVALS = {
     "stdlib": Rival("multiprocessing"),
+    "atomicshm": Rival("atomicshm"),
     "manager": Rival("Manager (unpinned)"),
     "bare": Rival("SharedMemory, bare", private=True),
     "builtin": Rival("builtin", private=True),

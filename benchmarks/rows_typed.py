@@ -5,13 +5,17 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from measure import Loop, Row
+from rivals import with_atomicshm
 
 LOCKED = "with v.get_lock():\n    v.value += 1"
 LOCKED_ITEM = "with a.get_lock():\n    a[7] += 1"
 LOCKED_EXCHANGE = "with v.get_lock():\n    old, v.value = v.value, 1"
+LOCKED_EXTREME = "with v.get_lock():\n    v.value = {}(v.value, 1)"
 LOCKED_COMPARE = "with v.get_lock():\n    if v.value == 1_000_000:\n        v.value = 1_000_000"
 
 VALUES = {"fastshm": "v = fastshm.Value('q', 1_000_000)", "stdlib": "v = mp.Value('q', 1_000_000)"}
+WORDS = with_atomicshm(VALUES, "from rivals import Word; w = Word(1_000_000); v = w.cell")
+COUNTERS = {"fastshm": "v = fastshm.ShardedCounter(1_000_000)", "stdlib": VALUES["stdlib"]}
 RAW_VALUES = {"fastshm": "v = fastshm.RawValue('q', 1_000_000)", "stdlib": "v = mp.RawValue('q', 1_000_000)"}
 ARRAYS = {
     "fastshm": "a = fastshm.Array('q', range(1_000_000, 1_001_000))",
@@ -20,6 +24,13 @@ ARRAYS = {
 DOUBLES = {
     "fastshm": "x = [float(i) for i in range(1_000)]; a = fastshm.Array('d', x)",
     "stdlib": "x = [float(i) for i in range(1_000)]; a = mp.Array('d', x)",
+}
+ADDED = {"fastshm": "a.add_from(x)", "stdlib": "with a.get_lock():\n    for i, y in enumerate(x):\n        a[i] += y"}
+GROWING = {"fastshm": "a = fastshm.Array('q', 0)", "manager": "a = manager.list()", "builtin": "a = []"}
+BY_MANY = {
+    "fastshm": "x = range(1_000, 2_000)\na = fastshm.Array('q', 0)",
+    "manager": "x = range(1_000, 2_000)\na = manager.list()",
+    "builtin": "x = range(1_000, 2_000)\na = []",
 }
 VIEWS = {
     "fastshm": "import numpy as np; a = np.frombuffer(fastshm.Array('d', 100_000).get_obj())",
@@ -41,13 +52,29 @@ EVENTS, SET_EVENTS = both("e = M.Event()"), both("e = M.Event()\ne.set()")
 CONDITIONS, BARRIERS = both("c = M.Condition()"), both("b = M.Barrier(1)")
 
 ROWS: list[Row] = [
-    Loop("v.fetch_add(1)", VALUES, {"stdlib": LOCKED}, {"stdlib": 22}, hot=True),
-    Loop("v.add(1)", VALUES, {"stdlib": LOCKED}, {"stdlib": 40}, hot=True),
+    Loop("v.fetch_add(1)", WORDS, {"stdlib": LOCKED}, {"stdlib": 22}, hot=True),
+    Loop("v.add(1)", WORDS, {"stdlib": LOCKED, "atomicshm": "v.fetch_add(1)"}, {"stdlib": 40}, hot=True),
     Loop("with v.get_lock(): v.value += 1", VALUES, dict.fromkeys(VALUES, LOCKED), {"stdlib": 5}, hot=True),
-    Loop("v.value", VALUES, budget={"stdlib": 5}, hot=True),
-    Loop("v.value = 1", VALUES, budget={"stdlib": 7}, hot=True),
-    Loop("v.exchange(1)", VALUES, {"stdlib": LOCKED_EXCHANGE}),
-    Loop("v.compare_exchange(1_000_000, 1_000_000)", VALUES, {"stdlib": LOCKED_COMPARE}),
+    Loop("v.value", WORDS, {"atomicshm": "v.load()"}, {"stdlib": 5}, hot=True),
+    Loop("v.value = 1", WORDS, {"atomicshm": "v.store(1)"}, {"stdlib": 7}, hot=True),
+    Loop("v.load()", WORDS, {"stdlib": "v.value"}),
+    Loop("v.store(1)", WORDS, {"stdlib": "v.value = 1"}),
+    Loop("v.exchange(1)", WORDS, {"stdlib": LOCKED_EXCHANGE}),
+    Loop("v.compare_exchange(1_000_000, 1_000_000)", WORDS,
+         {"stdlib": LOCKED_COMPARE, "atomicshm": "v.cas(1_000_000, 1_000_000)"}),
+    Loop("v.fetch_sub(1)", WORDS, {"stdlib": LOCKED.replace("+=", "-=")}),
+    Loop("v.fetch_and(-1)", WORDS, {"stdlib": LOCKED.replace("+= 1", "&= -1")}),
+    Loop("v.fetch_or(1)", WORDS, {"stdlib": LOCKED.replace("+=", "|=")}),
+    Loop("v.fetch_xor(1)", WORDS, {"stdlib": LOCKED.replace("+=", "^=")}),
+    Loop("v.fetch_max(1)", VALUES, {"stdlib": LOCKED_EXTREME.format("max")}),
+    Loop("v.fetch_min(2_000_000)", VALUES, {"stdlib": LOCKED_EXTREME.format("min")}),
+    Loop("v.wait(0), when it is another", VALUES | {"stdlib": "e = mp.Event()\ne.set()"},
+         {"fastshm": "v.wait(0)", "stdlib": "e.wait()"}),
+    Loop("v.notify_all(), nobody waits", VALUES | {"stdlib": "c = mp.Condition()"},
+         {"fastshm": "v.notify_all()", "stdlib": "with c:\n    c.notify_all()"}),
+    Loop("ShardedCounter: v.add(1)", COUNTERS, {"fastshm": "v.add(1)", "stdlib": LOCKED}, hot=True),
+    Loop("ShardedCounter: v.value", COUNTERS, dict.fromkeys(COUNTERS, "v.value")),
+    Loop("ShardedCounter: v.exchange(1)", COUNTERS, {"fastshm": "v.exchange(1)", "stdlib": LOCKED_EXCHANGE}),
     Loop("RawValue: v.value", RAW_VALUES, dict.fromkeys(RAW_VALUES, "v.value")),
     Loop("RawValue: v.value = 1", RAW_VALUES, dict.fromkeys(RAW_VALUES, "v.value = 1")),
     Loop("a[7]", ARRAYS, budget={"stdlib": 20}, hot=True),
@@ -56,6 +83,12 @@ ROWS: list[Row] = [
     Loop("a.fetch_add(7, 1)", ARRAYS, {"stdlib": LOCKED_ITEM}),
     Loop("a[:]  (1,000 doubles)", DOUBLES, dict.fromkeys(DOUBLES, "a[:]"), {"stdlib": 1.2}),
     Loop("a[:] = list  (1,000 doubles)", DOUBLES, dict.fromkeys(DOUBLES, "a[:] = x"), {"stdlib": 15}),
+    Loop("a[-1]", ARRAYS),
+    Loop("a.fill(1.0)  (1,000 doubles)", DOUBLES, {"fastshm": "a.fill(1.0)", "stdlib": "a[:] = [1.0] * 1_000"}),
+    Loop("a.add_from(x)  (1,000 doubles)", DOUBLES, ADDED, rounds=5),
+    Loop("a.append(1_000_000)", GROWING, fresh=GROWING, count=100_000),
+    Loop("a.extend(x)  (1,000 at a time, an item)", BY_MANY, dict.fromkeys(BY_MANY, "a.extend(x)"), fresh=BY_MANY, count=100,
+         each=1_000),
     Loop("Value('q', 0), made and dropped", NOTHING, {"fastshm": "fastshm.Value('q', 0)", "stdlib": "mp.Value('q', 0)"},
          {"stdlib": 100}),
     Loop("Array('d', 1_000), made and dropped", NOTHING,
@@ -81,6 +114,16 @@ ROWS: list[Row] = [
 if find_spec("numpy"):
     ROWS += [
         Loop("np.frombuffer(a.get_obj())", {rival: f"import numpy as np\n{text}" for rival, text in ARRAYS.items()}),
+        Loop(
+            "a[:] = ndarray  (1,000 doubles)",
+            {rival: f"import numpy as np\n{text}\nx = np.array(x)" for rival, text in DOUBLES.items()},
+            dict.fromkeys(DOUBLES, "a[:] = x"),
+        ),
+        Loop(
+            "a.numpy()",
+            {"fastshm": f"{ARRAYS['fastshm']}\na.numpy()", "stdlib": f"import numpy as np\n{ARRAYS['stdlib']}"},
+            {"fastshm": "a.numpy()", "stdlib": "np.frombuffer(a.get_obj())"},
+        ),
         Loop("NumPy view: a.sum()  (100,000 doubles)", VIEWS, dict.fromkeys(VIEWS, "a.sum()"), {"numpy": 1.1}),
         Loop("NumPy view: a += 1  (100,000 doubles)", VIEWS, dict.fromkeys(VIEWS, "a += 1"), {"numpy": 1.1}),
     ]

@@ -4,6 +4,8 @@ An operation is inline up to the point where a lock is held by somebody else, or
 last. Values become bytes before the lock is taken, and bytes become values after it was left.
 """
 
+from weakref import ref as ref_to
+
 cimport cython
 from cpython.buffer cimport (
     PyBUF_F_CONTIGUOUS, PyBUF_FORMAT, PyBUF_ND, PyBUF_RECORDS_RO, PyBUF_STRIDES, PyBuffer_IsContiguous, PyBuffer_Release,
@@ -161,7 +163,7 @@ cdef class Pin:
 cdef Pin look(SynchronizedArray self, fs_run *run):
     """Where the items are at this instant, and what keeps them there: None when that is the object itself."""
     cdef Ref ref = self.ref
-    cdef Pin pin = Pin.__new__(Pin)
+    cdef Pin pin
     cdef fs_self me
     cdef uint64_t slot
     cdef uint64_t *place
@@ -169,6 +171,7 @@ cdef Pin look(SynchronizedArray self, fs_run *run):
     if fs_load_relaxed(&self.a.items) == 0 and fs_run_make(ref.h, self.a, run) == FS_OK and run.items == 0:
         if fs_load_acquire(&self.a.items) == 0:  # so they were there when the count was read
             return None
+    pin = Pin.__new__(Pin)
     whoami(ref, &me)
     slot = reserve_slot(ref.heap)
     place = fs_slot_word(ref.h, slot)
@@ -295,6 +298,8 @@ cdef class SynchronizedArray(Handle):
     cdef uint32_t code
     cdef bint shaped  # an item is more than one number
     cdef tuple look_  # of a NumPy type's: its elements' format, the axes behind the first
+    cdef object object_  # a weak reference to what get_obj() made when items and count were these
+    cdef uint64_t object_items, object_count
     cdef dict __dict__
     cdef object __weakref__
 
@@ -701,12 +706,18 @@ cdef class SynchronizedArray(Handle):
         After growth beyond the capacity the array's bytes are elsewhere. Then what was got before keeps its own, which are the
         array's no more.
         """
-        from fastshm.arrays import array_object
-        return array_object(self)
+        cdef uint64_t items = fs_load_relaxed(&self.a.items), count = fs_load_acquire(&self.a.count)
+        if self.object_ is not None and items == self.object_items and count == self.object_count:
+            known = self.object_()  # it keeps the block that it looks at, so nothing else has come to lie there
+            if known is not None:
+                return known
+        new = python().array_object(self)
+        if fs_load_acquire(&self.a.items) == items and len(new) == <Py_ssize_t>count:
+            self.object_, self.object_items, self.object_count = ref_to(new), items, count
+        return new
 
     def _type(self):
-        from fastshm.arrays import types
-        return types[chr(self.code)]
+        return python().types[chr(self.code)]
 
     def numpy(self, dtype=None, shape=None):
         """The items as they now lie, as an ndarray without a copy; what is done through it does not take the lock.
@@ -714,14 +725,13 @@ cdef class SynchronizedArray(Handle):
         With `dtype`, the same bytes taken for another type; with `shape`, along those axes. As with get_obj(), growth within
         the capacity leaves it live, and after growth beyond it the ndarray's bytes are the array's no more.
         """
-        from fastshm.arrays import ndview, numpy_codes
-        return ndview(self, numpy_codes.get(chr(self.code), chr(self.code)), (), dtype, shape)
+        code = chr(self.code)
+        return python().ndview(self, python().numpy_codes.get(code, code), (), dtype, shape)
 
     @property
     def __array_interface__(self):
         """For those who do not use the buffer: as long as this handle lives, the bytes stay what they are."""
-        from fastshm.arrays import shown
-        return shown(self)
+        return python().shown(self)
 
     def __dlpack__(self, **how):
         return self.numpy().__dlpack__(**how)
@@ -758,6 +768,18 @@ cdef class SynchronizedArray(Handle):
 
 cdef class Items(SynchronizedArray):
     """Bytes of any kind, for ctypes to look at through the buffer."""
+
+
+cdef object module = None
+
+
+cdef object python():
+    """fastshm.arrays, which imports this."""
+    global module
+    if module is None:
+        from fastshm import arrays
+        module = arrays
+    return module
 
 
 # --- what the methods are made of ---------------------------------------------------------------------------------------------

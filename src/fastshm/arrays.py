@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from typing import Any
+from typing import Any, cast
 
 from fastshm import _array
 from fastshm._array import SynchronizedArray
@@ -54,23 +54,21 @@ def object_of(owner: Any, kind: Any) -> Any:
     """The ctypes object on the bytes of what never moves."""
     known = getattr(owner, "_object", None)
     known = known and known()
-    return object_over(owner, owner, kind) if known is None else known
+    if known is None:
+        known = _object_over(owner, owner, kind)
+        owner._object = weakref.ref(known)
+    return known
 
 
 def array_object(array: SynchronizedArray) -> Any:
     """The ctypes array on the bytes as they now lie."""
-    known = getattr(array, "_object", None)
-    known = known and known()
-    if known is not None and (ctypes.addressof(known), len(known)) == array._place:
-        return known
     view = _array.octets(array)
-    return object_over(array, view, array._type() * (view.nbytes // array.itemsize))
+    return _object_over(array, view, array._type() * (view.nbytes // array.itemsize))
 
 
-def object_over(owner: Any, view: Any, kind: Any) -> Any:
+def _object_over(owner: Any, view: Any, kind: Any) -> Any:
     new = kind.from_buffer(view)
     new.__reduce_ex__ = lambda protocol: (_get_obj, (owner,))
-    owner._object = weakref.ref(new)
     return new
 
 
@@ -82,7 +80,9 @@ def ndview(items: SynchronizedArray, own: Any, tail: tuple[int, ...], dtype: Any
     """An ndarray over the items, which are elements of the dtype `own` along the axes `tail`."""
     import numpy
 
-    view = numpy.asarray(_array.octets(items)).view(own).reshape((-1, *tail))
+    view = numpy.frombuffer(cast(Any, _array.Octets(items)), own)
+    if tail:
+        view = view.reshape((-1, *tail))
     if dtype is not None:
         dtype = numpy.dtype(dtype)
         if dtype.hasobject:

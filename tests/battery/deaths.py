@@ -37,6 +37,26 @@ MUTANTS = (
     Mutant("what was committed is completed", "redo.h", "            fs_store_release(word, r->redo[i].word);\n", ""),
     Mutant("a list's shift goes on where it stopped", "vector.h", "            r->before[0] = i - 1;\n", ""),
     Mutant(
+        "an array's items move in one transaction",
+        "array.h",
+        "    fs_set(heap, &a->items, fs_offset(heap, b));\n",
+        "    a->items = fs_offset(heap, b);\n    fs_crash_order();\n",
+    ),
+    Mutant(
+        "an array's new items are written before they count",
+        "array.h",
+        "    if (count)\n        fs_copy_racy(run.p + run.count * size, source, count * size);\n    fs_crash_order();\n"
+        "    fs_store_release(&a->count, run.count + count);",
+        "    fs_store_release(&a->count, run.count + count);\n    fs_crash_order();\n    if (count)\n"
+        "        fs_copy_racy(run.p + run.count * size, source, count * size);",
+    ),
+    Mutant(
+        "an array's stage is copied once more",
+        "array.h",
+        "        fs_spread(run.p + at,",
+        "        if (0) fs_spread(run.p + at,",
+    ),
+    Mutant(
         "a dead process's handles are let go",
         "reap.h",
         "        if ((r = fs_drop(me, &p->slot[i])) != FS_OK)",

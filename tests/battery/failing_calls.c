@@ -249,6 +249,9 @@ static uint64_t growth(void) {
         h = fold(h, &table()->entries, 8);
         h = fold(h, &table()->index, 8);
         h = fold(h, &table()->capacity, sizeof table()->capacity);
+        fs_block *entries = fs_block_at(&heap, table()->entries); /* longer, while there was no room for a larger index */
+        if (entries)
+            h = fold(h, &entries->size, sizeof entries->size);
     } else if (current->slot == VECTOR) {
         h = fold(h, &vector()->slots, 8);
         h = fold(h, &vector()->capacity, sizeof vector()->capacity);

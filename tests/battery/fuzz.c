@@ -474,6 +474,7 @@ static void take_up(const template *t) {
 }
 
 static void give_up(void) {
+    fs_unpin_claims(&heap, 1);
     free(heap.free_slots);
     free(heap.chunks);
     heap.free_slots = heap.chunks = NULL;

@@ -151,6 +151,7 @@ OPERATIONS = [
     Operation("Value.fetch_add", value, lambda v, i: v.fetch_add(3), lambda s, i: s + 3),
     Operation("Value.fetch_xor", value, lambda v, i: v.fetch_xor(i), lambda s, i: s ^ i),
     Operation("Value.fetch_max", value, lambda v, i: v.fetch_max(i), lambda s, i: max(s, i)),
+    Operation("Value.wait, with another's section", value, lambda v, i: v.wait(6)),
     Operation("Value.wait(timeout)", value, lambda v, i: v.wait(5, 0.0004)),
     Operation("Value.notify_all", value, lambda v, i: v.notify_all()),
     Operation("ShardedCounter.add", counter, lambda c, i: c.add(i), lambda s, i: s + i),

@@ -30,6 +30,12 @@ MUTANTS = (
         "        with nogil:\n            r = fs_lock_wait",
     ),
     Mutant(
+        "a wait for a value looks for signals",
+        "_typed.pyx",
+        "            PyErr_CheckSignals()\n            check_gate(self.ref)\n",
+        "            check_gate(self.ref)\n",
+    ),
+    Mutant(
         "and not once it has the lock",
         "_core.pyx",
         "    return -1 if r == FS_TIMEOUT else r",

@@ -56,8 +56,22 @@ MUTANTS = (
     Mutant(
         "addition under the lock",
         "_typed.pyx",
-        "    fs_item_write(&self.c.value, self.size, plus(self.form, old, word, sign))\n    end(&self.c.o, &me, entered)\n",
-        "    end(&self.c.o, &me, entered)\n    fs_item_write(&self.c.value, self.size, plus(self.form, old, word, sign))\n",
+        "    cdef uint64_t old = fs_item_change(&self.c.value, self.form, self.size, what, word)\n"
+        "    end(self, &me, entered)\n",
+        "    end(self, &me, entered)\n"
+        "    cdef uint64_t old = fs_item_change(&self.c.value, self.form, self.size, what, word)\n",
+    ),
+    Mutant(
+        "an addition to a counter is one instruction",
+        "counter.h",
+        "    fs_fetch_add(&fs_counter_stripe(c, bits, id)->n, n);",
+        "    uint64_t *at = &fs_counter_stripe(c, 1, id)->n, was = *at;\n    fs_pause();\n    fs_store_relaxed(at, was + n);",
+    ),
+    Mutant(
+        "a reader of an array looks at the version again",
+        "_array.pyx",
+        "            if fs_read_valid(&a.o.lock, version) and (i >= 0 or fs_load_relaxed(&a.count) == count):",
+        "            if True:",
     ),
     Mutant(
         "setdefault does not replace", "_dict.pyx", "FS_PUT_IF_ABSENT, &me, NULL) == FS_OK:", "FS_PUT, &me, NULL) == FS_OK:"
