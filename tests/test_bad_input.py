@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import pickle
+import re
+import sys
 from decimal import Decimal
 
 import pytest
@@ -307,3 +310,70 @@ def test_no_subclass_or_attribute_surprises():
         with pytest.raises(AttributeError):
             thing.no_such_method()
         assert not hasattr(thing, "no_such_attribute")
+
+
+@contextlib.contextmanager
+def held_by_the_collector(*containers):
+    """The owners that the containers' locks had whenever the collector ran, which is whenever it can."""
+    held = []
+    with open(f"/dev/shm/{containers[0]._address[0]}", "rb") as file:
+
+        def look(phase, info):
+            for container in containers:
+                file.seek(container._address[1] + 24)
+                held.append(int.from_bytes(file.read(4), sys.byteorder) & 0x3FFFFFFF)
+
+        threshold = gc.get_threshold()
+        gc.callbacks.append(look)
+        gc.set_threshold(1)
+        try:
+            yield held
+        finally:
+            gc.set_threshold(*threshold)
+            gc.callbacks.remove(look)
+
+
+@pytest.mark.parametrize(
+    "value", ["text", "a long text" * 9, "\ud800", "a long one \ud800" * 9, "ümläut" * 9, b"bytes" * 9, 1.5]
+)
+def test_the_collector_never_runs_while_a_container_is_locked(value):
+    d, items = fastshm.dict(), fastshm.list()
+    popped = []
+    with held_by_the_collector(d, items) as held:
+        for _ in range(20):
+            d["k"] = value
+            items.append(value)
+            popped += [d.pop("k"), items.pop()]
+        gc.collect()
+    assert popped == [value] * 40
+    assert held
+    assert not any(held)
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("value", ["an ASCII text that is to be damaged", "ein Text mit Ümläuten, auch er wird beschädigt"])
+def test_nor_when_a_damaged_text_is_taken_out(value):
+    d, items = fastshm.dict(k=value), fastshm.list([value])
+    with open(f"/dev/shm/{d._address[0]}", "r+b") as file:
+        places = [match.start() for match in re.finditer(re.escape(value.encode()), file.read(1 << 20))]
+
+        def write(byte):
+            for at in places:
+                file.seek(at)
+                file.write(byte)
+                file.flush()
+
+        write(b"\xff")
+        try:
+            with held_by_the_collector(d, items) as held:
+                with pytest.raises(fastshm.heap.CorruptedError):
+                    d.pop("k")
+                with pytest.raises(fastshm.heap.CorruptedError):
+                    items.pop()
+                gc.collect()
+        finally:
+            write(value.encode()[:1])
+    assert len(places) >= 2
+    assert held
+    assert not any(held)
+    assert (d.pop("k"), items.pop()) == (value, value)

@@ -116,6 +116,7 @@ cdef extern from "segment.h" nogil:
 
     fs_block *fs_block_at(fs_heap *heap, uint64_t offset)
     void *fs_kind_at(fs_heap *heap, uint64_t offset, uint32_t kind, uint64_t length)
+    uint64_t fs_kind_size(uint32_t kind)
     uint64_t fs_room(const fs_heap *heap, const fs_block *b)
     int fs_heap_enter(const fs_self *me)
     void fs_heap_leave(const fs_self *me)
@@ -225,7 +226,7 @@ cdef extern from "barrier.h" nogil:
         int64_t parties
         uint64_t room
 
-    uint64_t fs_barrier_inside(const fs_barrier *b)
+    uint64_t fs_barrier_inside(const fs_heap *heap, const fs_barrier *b)
     int fs_barrier_arrive(const fs_self *me, fs_barrier *b, int has_action, uint64_t *place, uint64_t *index, int *fate)
     int fs_barrier_acted(const fs_self *me, fs_barrier *b, uint64_t place)
     int fs_barrier_leave(const fs_self *me, fs_barrier *b, uint64_t place)
@@ -411,8 +412,8 @@ cdef extern from "table.h" nogil:
                       uint64_t pin_room, fs_snapshot *out, fs_extent *extent)
 
 cdef extern from "table.h":  # with the interpreter lock: they make an object
-    ctypedef int (*fs_maker)(void *out, const fs_seen *seen) except? -13  # FS_PRIVATE_NOMEM
-    int fs_table_take(const fs_self *me, fs_table *t, const fs_key *k, fs_maker make, void *out) except? -13
+    ctypedef int (*fs_maker)(void *out, const fs_seen *seen) noexcept
+    int fs_table_take(const fs_self *me, fs_table *t, const fs_key *k, fs_maker make, void *out)
 
 cdef extern from "vector.h":
-    int fs_vector_take(const fs_self *me, fs_vector *v, int64_t i, fs_maker make, void *out) except? -13
+    int fs_vector_take(const fs_self *me, fs_vector *v, int64_t i, fs_maker make, void *out)

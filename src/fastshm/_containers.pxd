@@ -30,7 +30,7 @@ cdef class Pins:
 
 cdef Pins new_pins(Ref ref)
 cdef object made(fs_copy *c, Pins pins, Ref ref)
-cdef int make_plain(void *out, const fs_seen *s) except? -13
+cdef int make_plain(void *out, const fs_seen *s) noexcept
 cdef object taken(PyObject *out)
 
 

@@ -1,6 +1,7 @@
 """References taken under a container's lock, and values made after it."""
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -13,6 +14,10 @@ from fastshm._codec cimport decode_value
 from fastshm._core cimport Ref, adopt_ref, fail, identify, release_slot, reserve_slot
 
 fs_identify_by(identify)
+
+cdef extern from "Python.h":
+    int PyGC_Disable()
+    int PyGC_Enable()
 
 
 @cython.final
@@ -98,13 +103,27 @@ cdef Pins new_pins(Ref ref):
     return pins
 
 
-cdef int make_plain(void *out, const fs_seen *s) except? -13:
-    """For fs_table_take and fs_vector_take, under their lock: a number, a text or bytes, so that no code of anybody's runs. An
-    exception passes through them."""
-    cdef object plain = decode_value(s.kind, s.length, s.value, s.data, s.size, None, None)
-    Py_INCREF(plain)
-    (<PyObject **>out)[0] = <PyObject *>plain
-    return FS_OK
+cdef int make_plain(void *out, const fs_seen *s) noexcept:
+    """For fs_table_take and fs_vector_take, under their lock: a number, a text or bytes, so that no code of anybody's runs. Nor
+    does the collector: an exception, or its traceback, might start it, and is a return code before it may run again."""
+    cdef bint collects = PyGC_Disable()
+    cdef const unsigned char *data = s.data
+    cdef bytes copy
+    cdef int r = FS_OK
+    try:
+        if s.kind == FS_V_UTF8_BLOB:  # decoding looks at bytes more than once, and a damaged segment may change meanwhile
+            copy = PyBytes_FromStringAndSize(<const char *>s.data, s.size)
+            data = <const unsigned char *>PyBytes_AS_STRING(copy)
+        plain = decode_value(s.kind, s.length, s.value, data, s.size, None, None)
+        Py_INCREF(plain)
+        (<PyObject **>out)[0] = <PyObject *>plain
+    except MemoryError:
+        r = FS_PRIVATE_NOMEM
+    except Exception:
+        r = FS_CORRUPT
+    if collects:
+        PyGC_Enable()
+    return r
 
 
 cdef object taken(PyObject *out):

@@ -30,7 +30,7 @@ cdef int check_gate(Ref ref) except -1:
 
 
 cdef int check_kind(Ref ref, uint32_t kind) except -1:
-    if ref.o.block.kind != kind:
+    if fs_kind_at(ref.h, ref.offset, kind, fs_kind_size(kind)) == NULL:
         fail(FS_CORRUPT, ref.heap)
     return 0
 
@@ -423,6 +423,8 @@ cdef class Barrier(Handle):
                 r = fs_barrier_acted(me, b, place)
         if r == FS_CHANGED:
             raise BrokenBarrierError
+        if r != FS_OK:
+            fail(r, self.ref.heap)
         return 0
 
     cdef int stay(self, fs_self *me, uint64_t place, int64_t deadline) except -1:
@@ -467,6 +469,8 @@ cdef class Barrier(Handle):
         while again(r, &me):
             with nogil:
                 r = fs_barrier_abort(&me, <fs_barrier *>self.ref.o)
+        if r != FS_OK:
+            fail(r, self.ref.heap)
 
     def reset(self):
         """Empty again; an error for those who wait."""
@@ -477,6 +481,8 @@ cdef class Barrier(Handle):
         while again(r, &me):
             with nogil:
                 r = fs_barrier_reset(&me, <fs_barrier *>self.ref.o)
+        if r != FS_OK:
+            fail(r, self.ref.heap)
 
     @property
     def parties(self):
@@ -489,7 +495,7 @@ cdef class Barrier(Handle):
         """How many wait for the others."""
         check_open(self.ref)
         cdef fs_barrier *b = <fs_barrier *>self.ref.o
-        return fs_barrier_inside(b) if fs_load_u32(&b.phase) <= FS_ACTION else 0
+        return fs_barrier_inside(self.ref.h, b) if fs_load_u32(&b.phase) <= FS_ACTION else 0
 
     @property
     def broken(self):

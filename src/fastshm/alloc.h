@@ -131,7 +131,7 @@ static int fs_bin_insert(fs_heap *heap, fs_free *f, uint64_t grains) {
     uint64_t head = s->bin[bin], offset = fs_offset(heap, f);
     if (head) {
         fs_free *h = fs_free_at(heap, head, FS_FREE);
-        if (!h)
+        if (!h || !(s->bitmap[bin / 64] >> bin % 64 & 1)) /* nobody would find it there */
             return FS_CORRUPT;
         fs_set(heap, &h->previous, offset);
     } else {
@@ -325,6 +325,8 @@ static int fs_take_from_bins(fs_heap *heap, uint64_t grains, fs_block **out) {
     }
     uint64_t span = f ? fs_load_relaxed(&f->block.size) : 0;
     if (span < grains) {
+        if (f && own < FS_BINS - 1) /* it does not belong into a bin as high as this */
+            return FS_CORRUPT;
         uint64_t at = s->bin[own];
         f = NULL;
         for (int tries = 0; at && tries < 16; tries++) {
@@ -374,7 +376,9 @@ static int fs_take(fs_heap *heap, uint64_t bytes, fs_block **out) {
         r = fs_flush_quick(heap);
         return r == FS_OK ? fs_take_from_bins(heap, grains, out) : r;
     }
-    return r == FS_OK ? fs_take_from_bins(heap, grains, out) : r;
+    if (r == FS_OK)
+        r = fs_take_from_bins(heap, grains, out);
+    return r == FS_NOMEM ? FS_CORRUPT : r; /* there is room now, so the bins are damaged */
 }
 
 /* Gives a taken block its kind and its first owning slot, and commits. */

@@ -25,53 +25,72 @@
 enum { FS_FILLING = 0, FS_ACTION = 1, FS_DRAINING = 2, FS_RESETTING = 3, FS_BARRIER_BROKEN = 4 };
 enum { FS_STAYS = 0, FS_PASSES = 1, FS_ACTS = 2 }; /* what becomes of one who arrives */
 
-/* As many places as there really are. */
-static inline uint64_t fs_barrier_room(const fs_barrier *b) {
-    uint64_t most = ((uint64_t)b->o.block.size * FS_GRAIN - sizeof(fs_barrier)) / 8;
-    return b->room < most ? b->room : most;
+/* How many places there are: as many as parties, at least one. 0 when it is damaged. */
+static inline uint64_t fs_barrier_room(const fs_heap *heap, const fs_barrier *b) {
+    uint64_t bytes = fs_room(heap, &b->o.block), room = fs_load_relaxed(&b->room);
+    int64_t parties = fs_load_relaxed(&b->parties);
+    uint64_t most = bytes < sizeof(fs_barrier) ? 0 : (bytes - sizeof(fs_barrier)) / 8;
+    return room <= most && room == (parties > 0 ? (uint64_t)parties : 1) ? room : 0;
 }
 
-static inline uint64_t fs_barrier_inside(const fs_barrier *b) {
-    uint64_t n = 0;
-    for (uint64_t i = 0; i < fs_barrier_room(b); i++)
+static inline uint64_t fs_barrier_inside(const fs_heap *heap, const fs_barrier *b) {
+    uint64_t n = 0, room = fs_barrier_room(heap, b);
+    for (uint64_t i = 0; i < room; i++)
         n += fs_load_relaxed(&b->place[i]) != 0;
     return n;
 }
 
-/* How many are inside. The lock is held. */
-static inline uint64_t fs_barrier_settle(fs_barrier *b) {
-    uint64_t n = fs_barrier_inside(b);
-    if (!n && (b->phase == FS_DRAINING || b->phase == FS_RESETTING))
+/* The phase, and how many are inside. The lock is held. FS_CORRUPT: no places, no phase, or an action that nobody runs. */
+static inline int fs_barrier_settle(const fs_heap *heap, fs_barrier *b, uint32_t *phase, uint64_t *n) {
+    *phase = fs_load_relaxed(&b->phase);
+    *n = fs_barrier_inside(heap, b);
+    if (!fs_barrier_room(heap, b))
+        return FS_CORRUPT;
+    if (!*n && (*phase == FS_DRAINING || *phase == FS_RESETTING)) {
+        *phase = FS_FILLING;
         fs_store_release(&b->phase, FS_FILLING);
-    return n;
+    }
+    return *phase > FS_BARRIER_BROKEN || (!*n && *phase == FS_ACTION) ? FS_CORRUPT : FS_OK;
+}
+
+static inline int fs_barrier_is_in(const fs_self *me, const fs_barrier *b, uint64_t place) {
+    return place < fs_barrier_room(me->heap, b) && fs_load_relaxed(&b->place[place]) == me->id;
+}
+
+/* Can nobody living be in this place? */
+FS_COLD static int fs_place_is_dead(const fs_self *me, uint64_t id) {
+    return id && id != me->id && (id > FS_LAST_ID || !fs_alive(me->heap, (uint32_t)id));
 }
 
 /* Frees the places of the dead. */
-FS_COLD static void fs_barrier_bury(const fs_self *me, fs_barrier *b) {
-    for (uint64_t i = 0; i < fs_barrier_room(b); i++) {
-        uint32_t id = (uint32_t)b->place[i];
-        if (!id || id == me->id || fs_alive(me->heap, id))
+FS_COLD static int fs_barrier_bury(const fs_self *me, fs_barrier *b) {
+    uint64_t room = fs_barrier_room(me->heap, b), n;
+    uint32_t phase;
+    for (uint64_t i = 0; i < room; i++) {
+        if (!fs_place_is_dead(me, fs_load_relaxed(&b->place[i])))
             continue;
-        if (b->phase <= FS_DRAINING)
+        if (fs_load_relaxed(&b->phase) <= FS_DRAINING)
             fs_store_release(&b->phase, FS_BARRIER_BROKEN);
         fs_crash_order();
         fs_store_release(&b->place[i], 0);
     }
-    fs_barrier_settle(b);
+    return fs_barrier_settle(me->heap, b, &phase, &n);
 }
 
 /* FS_OK: in place, with its index and what becomes of it. FS_MISSING: no place yet. FS_CHANGED: broken. */
 FS_UNUSED static int fs_barrier_arrive(const fs_self *me, fs_barrier *b, int has_action, uint64_t *place, uint64_t *index, int *fate) {
-    int entered = fs_enter(me, &b->o.lock), r = FS_OK;
+    int entered = fs_enter(me, &b->o.lock), let_go = 0;
     if (entered < 0)
         return entered;
-    uint64_t n = fs_barrier_settle(b), room = fs_barrier_room(b), i = 0;
-    int last = (int64_t)n + 1 == b->parties, let_go = 0;
-    while (i < room && b->place[i])
+    uint32_t phase;
+    uint64_t n, room = fs_barrier_room(me->heap, b), i = 0;
+    int r = fs_barrier_settle(me->heap, b, &phase, &n), last = (int64_t)n + 1 == fs_load_relaxed(&b->parties);
+    while (i < room && fs_load_relaxed(&b->place[i]))
         i++;
-    if (b->phase == FS_BARRIER_BROKEN) {
+    if (r != FS_OK) {
+    } else if (phase == FS_BARRIER_BROKEN) {
         r = FS_CHANGED;
-    } else if (b->phase != FS_FILLING || i == room) {
+    } else if (phase != FS_FILLING || i == room) {
         r = FS_MISSING;
     } else if (last && !has_action) {
         *fate = FS_PASSES;
@@ -98,14 +117,16 @@ FS_UNUSED static int fs_barrier_acted(const fs_self *me, fs_barrier *b, uint64_t
     int entered = fs_enter(me, &b->o.lock), r = FS_OK;
     if (entered < 0)
         return entered;
-    if (b->phase == FS_ACTION)
+    uint32_t phase;
+    uint64_t n;
+    if (fs_load_relaxed(&b->phase) == FS_ACTION)
         fs_store_release(&b->phase, FS_DRAINING);
     else
         r = FS_CHANGED;
     fs_crash_order();
-    if (place < fs_barrier_room(b) && b->place[place] == me->id)
+    if (fs_barrier_is_in(me, b, place))
         fs_store_release(&b->place[place], 0);
-    fs_barrier_settle(b);
+    fs_barrier_settle(me->heap, b, &phase, &n);
     fs_leave_entered(me, &b->o.lock, entered);
     fs_turn_pass_stored(&b->turn, FS_ALL);
     return r;
@@ -116,15 +137,15 @@ FS_UNUSED static int fs_barrier_leave(const fs_self *me, fs_barrier *b, uint64_t
     int entered = fs_enter(me, &b->o.lock);
     if (entered < 0)
         return entered;
-    uint32_t before = b->phase;
-    if (place < fs_barrier_room(b) && b->place[place] == me->id)
+    uint32_t before = fs_load_relaxed(&b->phase), phase;
+    uint64_t n;
+    if (fs_barrier_is_in(me, b, place))
         fs_store_release(&b->place[place], 0);
-    fs_barrier_settle(b);
-    int over = b->phase != before;
+    int r = fs_barrier_settle(me->heap, b, &phase, &n);
     fs_leave_entered(me, &b->o.lock, entered);
-    if (over)
+    if (phase != before)
         fs_turn_pass_stored(&b->turn, FS_ALL);
-    return FS_OK;
+    return r;
 }
 
 /* Its time is over: that breaks the barrier if it is still being filled. */
@@ -132,7 +153,7 @@ FS_UNUSED static int fs_barrier_late(const fs_self *me, fs_barrier *b) {
     int entered = fs_enter(me, &b->o.lock);
     if (entered < 0)
         return entered;
-    if (b->phase == FS_FILLING)
+    if (fs_load_relaxed(&b->phase) == FS_FILLING)
         fs_store_release(&b->phase, FS_BARRIER_BROKEN);
     fs_leave_entered(me, &b->o.lock, entered);
     fs_turn_pass_stored(&b->turn, FS_ALL);
@@ -153,50 +174,60 @@ FS_UNUSED static int fs_barrier_reset(const fs_self *me, fs_barrier *b) {
     int entered = fs_enter(me, &b->o.lock);
     if (entered < 0)
         return entered;
-    if (fs_barrier_inside(b))
+    uint32_t phase;
+    uint64_t n;
+    if (fs_barrier_inside(me->heap, b))
         fs_barrier_bury(me, b);
-    if (!fs_barrier_settle(b))
+    fs_barrier_settle(me->heap, b, &phase, &n);
+    if (!n)
         fs_store_release(&b->phase, FS_FILLING);
-    else if (b->phase == FS_FILLING || b->phase == FS_BARRIER_BROKEN)
+    else if (phase == FS_FILLING || phase >= FS_BARRIER_BROKEN) /* or none at all: that is mended */
         fs_store_release(&b->phase, FS_RESETTING);
+    int r = fs_barrier_room(me->heap, b) ? FS_OK : FS_CORRUPT;
     fs_leave_entered(me, &b->o.lock, entered);
     fs_turn_pass_stored(&b->turn, FS_ALL);
-    return FS_OK;
+    return r;
 }
 
 /* Looks for the dead: all of them, or in the place after one's own. */
 FS_COLD static int fs_barrier_look(const fs_self *me, fs_barrier *b, uint64_t place) {
-    uint64_t room = fs_barrier_room(b);
+    uint64_t room = fs_barrier_room(me->heap, b);
     if (place < room) {
-        uint64_t i = place;
-        uint32_t id;
+        uint64_t i = place, id;
         do {
             i = i + 1 < room ? i + 1 : 0;
-            id = (uint32_t)fs_load_relaxed(&b->place[i]);
+            id = fs_load_relaxed(&b->place[i]);
         } while (!id && i != place);
-        if (!id || i == place || fs_alive(me->heap, id))
+        if (i == place || !fs_place_is_dead(me, id))
             return FS_OK;
     }
     int entered = fs_enter(me, &b->o.lock);
     if (entered < 0)
         return entered;
-    fs_barrier_bury(me, b);
+    int r = fs_barrier_bury(me, b);
     fs_leave_entered(me, &b->o.lock, entered);
     fs_turn_pass_stored(&b->turn, FS_ALL);
-    return FS_OK;
+    return r;
 }
 
 #define FS_NO_PLACE UINT64_MAX
 
 /* In one's place, until it is let go: FS_OK, FS_CHANGED (broken), FS_TIMEOUT, FS_INTERRUPTED (come again). Without one, a nap until
- * it is worth trying to arrive. */
+ * it is worth trying to arrive. FS_CORRUPT: there is no such phase or no place, the place is not one's own any more, or one is alone with an
+ * action that somebody else would have to run. */
 FS_COLD static int fs_barrier_wait(const fs_self *me, fs_barrier *b, uint64_t place, fs_patience *p) {
+    int has_place = place != FS_NO_PLACE;
     for (;;) {
         uint32_t t = fs_turn_watch(&b->turn, p), phase = fs_load_ordered(&b->phase);
-        if (place == FS_NO_PLACE ? phase == FS_FILLING && fs_barrier_inside(b) < fs_barrier_room(b) : phase == FS_DRAINING)
+        uint64_t room = fs_barrier_room(me->heap, b);
+        if (has_place ? phase == FS_DRAINING : phase == FS_FILLING && fs_barrier_inside(me->heap, b) < room)
             return FS_OK;
-        if (phase == FS_BARRIER_BROKEN || (phase == FS_RESETTING && place != FS_NO_PLACE))
+        if (phase == FS_BARRIER_BROKEN || (phase == FS_RESETTING && has_place))
             return FS_CHANGED;
+        if (!room || phase > FS_BARRIER_BROKEN || (has_place && !fs_barrier_is_in(me, b, place)))
+            return FS_CORRUPT;
+        if (phase == FS_ACTION && has_place && fs_barrier_inside(me->heap, b) < 2 && fs_load_acquire(&b->phase) == FS_ACTION)
+            return FS_CORRUPT;
         fs_patience endless = {-1, p->naps}, *how = phase == FS_ACTION ? &endless : p; /* an action is waited for to its end */
         int r = fs_nap(&b->turn, t, how);
         p->naps = how->naps;

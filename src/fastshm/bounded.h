@@ -21,29 +21,49 @@
 #define FS_LEDGER_FIRST 7u /* shares in each half of the first ledger: two lines in all */
 #define FS_NET_MOST 0x40000000
 
-/* The half that counts; NULL when it is damaged. */
-static inline fs_share *fs_ledger(fs_heap *heap, const fs_bounded *b) {
-    fs_block *raw = fs_kind_at(heap, b->ledger, FS_RAW, FS_HEADER);
-    if (!raw || b->half > 1 || b->room > ((uint64_t)raw->size * FS_GRAIN - FS_HEADER) / 16)
-        return NULL;
-    return (fs_share *)((char *)raw + FS_HEADER) + b->half * b->room;
+/* The ledger as it was checked: what is shared may be damaged at any time, so it is not read again. */
+typedef struct {
+    fs_share *share; /* the half that counts */
+    uint64_t room, half;
+} fs_ledger;
+
+static inline int fs_ledger_look(fs_heap *heap, const fs_bounded *b, fs_ledger *l) {
+    fs_block *raw = fs_kind_at(heap, fs_load_relaxed(&b->ledger), FS_RAW, FS_HEADER);
+    l->half = fs_load_relaxed(&b->half);
+    l->room = fs_load_relaxed(&b->room);
+    if (!raw || l->half > 1 || l->room > (fs_room(heap, raw) - FS_HEADER) / 16)
+        return FS_CORRUPT;
+    l->share = (fs_share *)((char *)raw + FS_HEADER) + l->half * l->room;
+    return FS_OK;
 }
 
-static inline int64_t fs_ledger_sum(const fs_share *s, uint64_t room) {
+static inline fs_share fs_share_at(const fs_share *s) {
+    fs_share whole;
+    whole.word = fs_load_relaxed(&s->word);
+    return whole;
+}
+
+/* How many permits are taken. FS_CORRUPT when that is no number of permits. */
+static inline int fs_ledger_sum(const fs_ledger *l, uint32_t bound, uint32_t *taken) {
     int64_t sum = 0;
-    for (uint64_t i = 0; i < room; i++)
-        sum += s[i].net;
-    return sum;
+    for (uint64_t i = 0; i < l->room; i++)
+        sum += fs_share_at(&l->share[i]).net;
+    *taken = (uint32_t)sum;
+    return fs_likely(sum >= 0 && sum <= bound) ? FS_OK : FS_CORRUPT;
 }
 
-/* The share of a process, else an unused one, else NULL. */
-static inline fs_share *fs_share_of(fs_share *s, uint64_t room, uint32_t id) {
+/* The share of a process, else an unused one, else NULL; and what it holds. */
+static inline fs_share *fs_share_of(const fs_ledger *l, uint32_t id, int32_t *net) {
     fs_share *unused = NULL;
-    for (uint64_t i = 0; i < room; i++) {
-        if (s[i].id == id && s[i].word)
-            return &s[i];
-        if (!s[i].word && !unused)
-            unused = &s[i];
+    *net = 0;
+    for (uint64_t i = 0; i < l->room; i++) {
+        fs_share s = fs_share_at(&l->share[i]);
+        if (s.id == id && s.word) {
+            *net = s.net;
+            return &l->share[i];
+        }
+        if (!s.word && !unused)
+            unused = &l->share[i];
     }
     return unused;
 }
@@ -56,25 +76,24 @@ static inline void fs_share_put(fs_share *s, uint32_t id, int32_t net) {
 /* Twice the room, and whatever was begun before and not finished is dropped. */
 FS_COLD static int fs_ledger_grow(const fs_self *me, fs_bounded *b) {
     fs_heap *heap = me->heap;
-    fs_share *old = b->ledger ? fs_ledger(heap, b) : NULL;
-    uint64_t room = b->ledger ? b->room * 2 + 1 : FS_LEDGER_FIRST, bytes = room * 16;
+    fs_ledger old = {NULL, 0, 0};
     fs_block *raw;
-    if (b->ledger && !old)
-        return FS_CORRUPT;
-    int r = fs_drop(me, &b->spare);
+    int r = fs_load_relaxed(&b->ledger) ? fs_ledger_look(heap, b, &old) : FS_OK;
+    uint64_t room = old.share ? old.room * 2 + 1 : FS_LEDGER_FIRST, bytes = room * 16;
+    if (r == FS_OK)
+        r = fs_drop(me, &b->spare);
     if (r == FS_OK)
         r = fs_alloc_to(me, bytes, FS_RAW, &b->spare, &raw);
     if (r != FS_OK)
         return r;
     memset((char *)raw + FS_HEADER, 0, bytes);
-    if (old)
-        memcpy((char *)raw + FS_HEADER, old, b->room * 8);
+    if (old.share)
+        memmove((char *)raw + FS_HEADER, old.share, old.room * 8); /* in a damaged heap they may overlap */
     fs_crash_order();
     if ((r = fs_heap_enter(me)) < 0)
         return r;
-    uint64_t next = b->spare;
     fs_set(heap, &b->spare, b->ledger);
-    fs_set(heap, &b->ledger, next);
+    fs_set(heap, &b->ledger, fs_offset(heap, raw));
     fs_set(heap, &b->half, 0);
     fs_set(heap, &b->room, room);
     fs_commit(heap);
@@ -83,69 +102,74 @@ FS_COLD static int fs_ledger_grow(const fs_self *me, fs_bounded *b) {
     return r == FS_BUSY || r == FS_INTERRUPTED ? FS_OK : r; /* the next growth, or the end, drops it */
 }
 
-/* Takes `*owed` off a net above zero, as far as it goes. */
-static inline int32_t fs_set_off(int32_t net, int64_t *owed) {
-    int64_t off = net < *owed ? net : *owed;
+/* Takes `*owed` off `n` permits, as far as it goes. */
+static inline int64_t fs_set_off(int64_t n, int64_t *owed) {
+    int64_t off = n < *owed ? n : *owed;
     *owed -= off;
-    return (int32_t)(net - off);
+    return n - off;
 }
 
 /* Brings back what the dead hold. With `everybody`, what the living have acquired is set off against what others have released, too,
  * so that no net can overflow. */
 FS_COLD static int fs_ledger_fold(const fs_self *me, fs_bounded *b, int everybody) {
     fs_heap *heap = me->heap;
-    fs_share *s = fs_ledger(heap, b);
-    uint64_t room = b->room, n = 0;
+    fs_ledger l;
+    int r = fs_ledger_look(heap, b, &l), dead = 0;
+    if (r != FS_OK)
+        return r;
+    fs_share *from = l.share, *to = l.half ? from - l.room : from + l.room;
+    uint64_t n = 0;
     int64_t beyond = 0, owed;
-    int dead = 0;
-    if (!s)
-        return FS_CORRUPT;
-    fs_share *to = b->half ? s - room : s + room;
-    for (uint64_t i = 0; i < room; i++)
-        beyond += s[i].net < 0 ? -(int64_t)s[i].net : 0;
+    for (uint64_t i = 0; i < l.room; i++) {
+        int64_t net = fs_share_at(&from[i]).net;
+        beyond += net < 0 ? -net : 0;
+    }
     owed = beyond;
     /* Nets above zero: the dead's are set off and go, then the living's are kept. `id` of the other half marks the dead. */
-    for (uint64_t i = 0; i < room; i++) {
-        to[i].word = 0;
-        if (!s[i].id || s[i].id == heap->process_id || fs_alive(heap, s[i].id))
+    for (uint64_t i = 0; i < l.room; i++) {
+        fs_share s = fs_share_at(&from[i]);
+        fs_store_relaxed(&to[i].word, 0);
+        if (!s.id || s.id == heap->process_id || fs_alive(heap, s.id))
             continue;
         to[i].id = dead = 1;
-        if (s[i].net > 0)
-            fs_set_off(s[i].net, &owed);
+        if (s.net > 0)
+            fs_set_off(s.net, &owed);
     }
     if (!dead && !everybody)
         return FS_OK;
     int64_t nobody = 0, paid;
-    for (uint64_t i = 0; i < room; i++) {
-        int gone = (int)to[i].id;
-        int32_t net = s[i].net;
-        to[i].word = 0;
-        if (net > 0 && !gone) {
+    for (uint64_t i = 0; i < l.room; i++) {
+        fs_share s = fs_share_at(&from[i]);
+        int gone = (int)fs_share_at(&to[i]).id;
+        fs_store_relaxed(&to[i].word, 0);
+        if (s.net > 0 && !gone) {
             if (everybody)
-                net = fs_set_off(net, &owed);
-            if (net)
-                to[n++] = (fs_share){{s[i].id, net}};
+                s.net = (int32_t)fs_set_off(s.net, &owed);
+            if (s.net)
+                to[n++] = s;
         }
     }
     paid = beyond - owed;
-    for (uint64_t i = 0; i < room; i++) {
-        int32_t net = s[i].net;
-        if (net >= 0)
+    for (uint64_t i = 0; i < l.room; i++) {
+        fs_share s = fs_share_at(&from[i]);
+        if (s.net >= 0)
             continue;
-        net = -fs_set_off(-net, &paid);
-        if (s[i].id && (s[i].id == heap->process_id || fs_alive(heap, s[i].id))) {
-            if (net)
-                to[n++] = (fs_share){{s[i].id, net}};
-        } else {
-            nobody += net;
-        }
+        int64_t left = fs_set_off(-(int64_t)s.net, &paid);
+        if (!s.id || (s.id != heap->process_id && !fs_alive(heap, s.id)))
+            nobody += left;
+        else if (left && n == l.room) /* a net has changed its sign meanwhile */
+            return FS_CORRUPT;
+        else if (left)
+            to[n++] = (fs_share){{s.id, (int32_t)-left}};
     }
-    if (nobody < -(int64_t)FS_NET_MOST)
-        return fs_ledger_fold(me, b, 1);
+    if (nobody > FS_NET_MOST)
+        return everybody ? FS_CORRUPT : fs_ledger_fold(me, b, 1);
+    if (nobody && n == l.room)
+        return FS_CORRUPT;
     if (nobody)
-        to[n++] = (fs_share){{0, (int32_t)nobody}};
+        to[n] = (fs_share){{0, (int32_t)-nobody}};
     fs_crash_order();
-    b->half ^= 1;
+    fs_store_relaxed(&b->half, l.half ^ 1);
     return FS_OK;
 }
 
@@ -153,16 +177,18 @@ FS_COLD static int fs_ledger_fold(const fs_self *me, fs_bounded *b, int everybod
 static inline int fs_share_add(const fs_self *me, fs_bounded *b, int32_t by) {
     uint32_t id = me->heap->process_id;
     for (int tries = 0; tries < 2; tries++) {
-        fs_share *s = fs_ledger(me->heap, b), *mine = s ? fs_share_of(s, b->room, id) : NULL;
-        if (!s && b->ledger)
-            return FS_CORRUPT;
-        int r = FS_OK;
-        if (fs_unlikely(!mine))
+        fs_ledger l = {NULL, 0, 0};
+        int32_t net = 0;
+        int r = fs_load_relaxed(&b->ledger) ? fs_ledger_look(me->heap, b, &l) : FS_OK;
+        fs_share *mine = r == FS_OK ? fs_share_of(&l, id, &net) : NULL;
+        if (r == FS_OK && fs_unlikely(!mine)) {
             r = fs_ledger_grow(me, b);
-        else if (fs_unlikely(mine->net >= FS_NET_MOST || mine->net <= -FS_NET_MOST) && !tries)
+        } else if (r == FS_OK && fs_unlikely(net >= FS_NET_MOST || net <= -FS_NET_MOST) && !tries) {
             r = fs_ledger_fold(me, b, 1);
-        else {
-            fs_share_put(mine, id, mine->net + by);
+        } else if (r == FS_OK) {
+            if (fs_unlikely(by > 0 ? net == INT32_MAX : net == INT32_MIN))
+                return FS_CORRUPT;
+            fs_share_put(mine, id, net + by);
             return FS_OK;
         }
         if (r != FS_OK)
@@ -171,16 +197,26 @@ static inline int fs_share_add(const fs_self *me, fs_bounded *b, int32_t by) {
     return FS_NOMEM;
 }
 
+/* How many permits are taken, and how many there are. The lock is held. */
+static inline int fs_bounded_look(fs_heap *heap, const fs_bounded *b, uint32_t *taken, uint32_t *bound) {
+    fs_ledger l;
+    int r = fs_ledger_look(heap, b, &l);
+    *bound = fs_load_relaxed(&b->bound);
+    return r == FS_OK ? fs_ledger_sum(&l, *bound, taken) : r;
+}
+
 /* FS_OK, FS_MISSING when there is none, FS_BUSY and the like. With `look`, the dead are looked for when there is none. */
 FS_UNUSED static int fs_bounded_take(const fs_self *me, fs_bounded *b, int look) {
     int entered = fs_enter(me, &b->o.lock);
     if (entered < 0)
         return entered;
-    fs_share *s = fs_ledger(me->heap, b);
-    int r = s ? FS_OK : FS_CORRUPT;
-    if (r == FS_OK && fs_ledger_sum(s, b->room) >= (int64_t)b->bound) {
+    uint32_t taken = 0, bound = 0;
+    int r = fs_bounded_look(me->heap, b, &taken, &bound);
+    if (r == FS_OK && taken == bound) {
         r = look ? fs_ledger_fold(me, b, 0) : FS_MISSING;
-        if (r == FS_OK && fs_ledger_sum(fs_ledger(me->heap, b), b->room) >= (int64_t)b->bound)
+        if (r == FS_OK)
+            r = fs_bounded_look(me->heap, b, &taken, &bound);
+        if (r == FS_OK && taken == bound)
             r = FS_MISSING;
     }
     if (r == FS_OK)
@@ -219,8 +255,10 @@ static inline int fs_bounded_give(const fs_self *me, fs_bounded *b) {
     int entered = fs_enter(me, &b->o.lock);
     if (entered < 0)
         return entered;
-    fs_share *s = fs_ledger(me->heap, b);
-    int r = !s ? FS_CORRUPT : fs_ledger_sum(s, b->room) <= 0 ? FS_RANGE : fs_share_add(me, b, -1);
+    uint32_t taken = 0, bound;
+    int r = fs_bounded_look(me->heap, b, &taken, &bound);
+    if (r == FS_OK)
+        r = taken ? fs_share_add(me, b, -1) : FS_RANGE;
     fs_leave_entered(me, &b->o.lock, entered);
     if (r == FS_OK)
         fs_turn_pass_stored(&b->turn, 1);
@@ -232,9 +270,11 @@ FS_COLD static int fs_bounded_value(const fs_self *me, fs_bounded *b, uint32_t *
     int entered = fs_enter(me, &b->o.lock);
     if (entered < 0)
         return entered;
-    int r = fs_ledger(me->heap, b) ? fs_ledger_fold(me, b, 0) : FS_CORRUPT;
+    uint32_t taken = 0, bound = 0;
+    int r = fs_ledger_fold(me, b, 0);
     if (r == FS_OK)
-        *value = b->bound - (uint32_t)fs_ledger_sum(fs_ledger(me->heap, b), b->room);
+        r = fs_bounded_look(me->heap, b, &taken, &bound);
+    *value = bound - taken;
     fs_leave_entered(me, &b->o.lock, entered);
     return r;
 }

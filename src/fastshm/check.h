@@ -783,22 +783,26 @@ static int fs_check_bounded(fs_walk *w, fs_bounded *b, int dying) {
         return r;
     if ((still = fs_hold_still(w, &b->o)) <= 0)
         return still;
-    const fs_share *s = b->ledger ? fs_ledger(w->heap, b) : NULL;
-    uint64_t room = s ? b->room : 0;
-    if (b->bound > FS_MOST_PERMITS)
+    fs_ledger l = {NULL, 0, 0};
+    uint32_t bound = fs_load_relaxed(&b->bound), taken;
+    int has_ledger = fs_load_relaxed(&b->ledger) && fs_ledger_look(w->heap, b, &l) == FS_OK;
+    if (bound > FS_MOST_PERMITS)
         r = FS_BROKEN(w, "D1: a bounded semaphore's bound is too large");
-    else if (b->ledger && !s)
+    else if (b->ledger && !has_ledger)
         r = FS_BROKEN(w, "D2: a ledger does not fit in its block");
-    else if (s && (fs_ledger_sum(s, room) < 0 || fs_ledger_sum(s, room) > (int64_t)b->bound))
+    else if (has_ledger && fs_ledger_sum(&l, bound, &taken) != FS_OK)
         r = FS_BROKEN(w, "D3: the shares of a bounded semaphore are no number of permits");
-    for (uint64_t i = 0; i < room && r == FS_OK; i++) {
-        if (s[i].word && (!s[i].net || (!s[i].id && s[i].net > 0)))
+    for (uint64_t i = 0; has_ledger && i < l.room && r == FS_OK; i++) {
+        fs_share s = fs_share_at(&l.share[i]);
+        if (s.word && (!s.net || (!s.id && s.net > 0)))
             r = FS_BROKEN(w, "D4: a share is of nobody or of nothing");
-        if (r == FS_OK && s[i].id)
-            r = fs_check_id(w, s[i].id);
-        for (uint64_t j = 0; j < i && r == FS_OK; j++)
-            if (s[i].word && s[j].word && s[i].id == s[j].id)
+        if (r == FS_OK && s.id)
+            r = fs_check_id(w, s.id);
+        for (uint64_t j = 0; s.word && j < i && r == FS_OK; j++) {
+            fs_share other = fs_share_at(&l.share[j]);
+            if (other.word && other.id == s.id)
                 r = FS_BROKEN(w, "D5: a process has two shares");
+        }
     }
     if (still == 1)
         fs_leave(w->me, &b->o.lock);
@@ -837,14 +841,18 @@ static int fs_check_barrier(fs_walk *w, fs_barrier *b) {
     int r = FS_OK, still = fs_hold_still(w, &b->o);
     if (still <= 0)
         return still;
-    if (fs_barrier_room(b) != b->room)
+    uint64_t room = fs_barrier_room(w->heap, b);
+    uint32_t phase = fs_load_relaxed(&b->phase);
+    if (!room)
         r = FS_BROKEN(w, "Y1: a barrier's places do not fit in its block");
-    else if (b->phase > FS_BARRIER_BROKEN)
+    else if (phase > FS_BARRIER_BROKEN)
         r = FS_BROKEN(w, "Y2: a barrier's phase is unknown");
-    for (uint64_t i = 0; i < fs_barrier_room(b) && r == FS_OK; i++)
-        if (b->place[i] && (b->place[i] > FS_LAST_ID || fs_check_id(w, (uint32_t)b->place[i]) != FS_OK))
+    for (uint64_t i = 0; i < room && r == FS_OK; i++) {
+        uint64_t id = fs_load_relaxed(&b->place[i]);
+        if (id && (id > FS_LAST_ID || fs_check_id(w, (uint32_t)id) != FS_OK))
             r = FS_BROKEN(w, "Y3: a barrier's place is taken by a number that was never given out");
-    if (r == FS_OK && b->phase == FS_ACTION && !fs_barrier_inside(b))
+    }
+    if (r == FS_OK && phase == FS_ACTION && !fs_barrier_inside(w->heap, b))
         r = FS_BROKEN(w, "Y4: a barrier's action is run by nobody");
     if (still == 1)
         fs_leave(w->me, &b->o.lock);

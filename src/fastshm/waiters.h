@@ -39,6 +39,15 @@ static inline unsigned fs_chunks(const fs_waiters *w) {
     return n < FS_WAITER_CHUNKS ? (unsigned)n : FS_WAITER_CHUNKS;
 }
 
+/* Are all chunks there that count? Else who is not seen would not be notified. */
+FS_UNUSED static int fs_waiters_are_whole(fs_heap *heap, const fs_waiters *w) {
+    uint64_t n = fs_load_acquire(&w->chunks);
+    int r = n > FS_WAITER_CHUNKS ? FS_CORRUPT : FS_OK;
+    for (unsigned i = 0; r == FS_OK && i < n; i++)
+        r = fs_chunk(heap, w, i) ? FS_OK : FS_CORRUPT;
+    return r;
+}
+
 FS_UNUSED static fs_waiter *fs_waiter_at(fs_heap *heap, const fs_waiters *w, uint64_t n) {
     for (unsigned i = 0; i < fs_chunks(w); n -= fs_chunk_places(i++))
         if (n < fs_chunk_places(i)) {
@@ -125,9 +134,11 @@ FS_UNUSED static int fs_waiters_notify(const fs_self *me, fs_waiters *w, uint64_
     int entered = fs_enter(me, &w->o.lock);
     if (entered < 0)
         return entered;
-    fs_notify_inside(me, w, n);
+    int r = fs_waiters_are_whole(me->heap, w);
+    if (r == FS_OK)
+        fs_notify_inside(me, w, n);
     fs_leave_entered(me, &w->o.lock, entered);
-    return FS_OK;
+    return r;
 }
 
 /* Frees a place whose thread is dead; a notification that it had not made use of goes to the next. The lock is held. */
@@ -173,11 +184,12 @@ FS_UNUSED static fs_waiter *fs_waiter_unused(fs_heap *heap, fs_waiters *w, uint6
 
 /* A place for the calling thread, which will be notified from now on. */
 FS_UNUSED static int fs_waiters_join(const fs_self *me, fs_waiters *w, uint64_t *n) {
-    int entered = fs_enter(me, &w->o.lock), r = FS_OK;
+    int entered = fs_enter(me, &w->o.lock);
     if (entered < 0)
         return entered;
-    fs_waiter *x = fs_waiter_unused(me->heap, w, n), *y;
-    if (!x) {
+    int r = fs_waiters_are_whole(me->heap, w);
+    fs_waiter *x = r == FS_OK ? fs_waiter_unused(me->heap, w, n) : NULL, *y;
+    if (r == FS_OK && !x) {
         int freed = 0;
         for (fs_each e = {0}; (y = fs_next(me->heap, w, &e));)
             freed += fs_waiter_bury(me, w, y);
@@ -260,7 +272,9 @@ FS_UNUSED static int fs_waiters_give_up(const fs_self *me, fs_waiters *w, uint64
 /* The notified thread makes use of it, or, with `pass`, cannot: then it is the next one's. */
 FS_UNUSED static int fs_waiters_done(const fs_self *me, fs_waiters *w, uint64_t n, int pass) {
     fs_waiter *x = fs_waiter_at(me->heap, w, n);
-    if (!x || fs_seat_of(x).id != me->id)
+    if (!x)
+        return FS_CORRUPT;
+    if (fs_seat_of(x).id != me->id)
         return FS_OK;
     if (!pass) {
         fs_store_release(&x->seat.word, 0);

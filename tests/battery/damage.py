@@ -26,20 +26,20 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size) { return data
 
 # Inputs that once went wrong, or would without the check that is named. They are also what libFuzzer starts from.
 INPUTS = {
-    "a redo list has room": "25800140a1cc5c3bbabf",
-    "a shift stays inside the slots": "a10c0125dc498b9c5ded",
+    "a redo list has room": "25000140a1cc5c3b0abf",
+    "a shift stays inside the slots": "0f0c0125dc498b9c5d11",
     "an undone word lies in the segment": "220101644289ab6a2a42",
-    "an index slot names an entry that there is": "a10001f7612e7e075991d704c5",
-    "the undo log has room": "bcc80119924fab1b15105136b282127d",
-    "the end of the segment is looked at before it grows": "080001d57d5d1e52765a",
-    "a list of processes ends": "448201dcfdfb6a427d72",
-    "a value's bytes lie inside its block": "108c010a1e07a61e086d77c01396",
-    "a table's arrays are of their kind and large enough": "784001fc149dbfc8000d",
-    "the checker's walk ends": "a348013a0dc8232aec",
-    "the quick lists are emptied once": "174801b990eec66c40ccfca51a",
-    "arrays of a damaged heap may overlap": "f386016309f63e2efa7944b1eb03",
-    "a table has entries after it has grown": "930801ab63ef6c62d062ab0af2",
-    "the count of what is dying is loaded once": "eec801044b9f19372f09a07f02",
+    "an index slot names an entry that there is": "0f0001f7612e7e075991d704c5",
+    "the undo log has room": "2a080119924fab1b1510510ab22a1225",
+    "the end of the segment is looked at before it grows": "080001d57d5d1e521e5a",
+    "a list of processes ends": "440201dcfdfb6a422572",
+    "a value's bytes lie inside its block": "100c010a1e07a61e086d77c01396",
+    "a table's arrays are of their kind and large enough": "780001fc149dbfc8000d",
+    "the checker's walk ends": "1108013a0dc8232aec",
+    "the quick lists are emptied once": "170801b990eec66c401cfc211a",
+    "arrays of a damaged heap may overlap": "6106016309f63e2e1e7918b10f03",
+    "a table has entries after it has grown": "010801ab63ef6c62d00aab0af2",
+    "the count of what is dying is loaded once": "5c0801044b9f19372f09a02702",
 }
 
 MUTANTS = (

@@ -6,7 +6,7 @@
  *
  * A template is a whole segment with objects of every kind, at rest or as a death in the middle of one of `deaths` leaves it.
  * An input, of any bytes, names a template, then up to 8 places to be damaged (at the start, or, as another process would,
- * between two steps of what follows), then what to do. Whatever it says, the sanitizers must be silent, nothing may go on
+ * between two steps or two loads of what follows), then what to do. Whatever it says, the sanitizers must be silent, nothing may go on
  * for a second, and every call must end with a code that it knows. An input that damages nothing must find everything whole.
  *
  * Something joins by one line in `actions`, and in `deaths` if it changes several words.
@@ -18,10 +18,16 @@
 #include <stdatomic.h>
 
 static void between_slowly(void);
-static int stop_at, pending_count;
+static int stop_at, pending_count, finely;
 
 static inline void between(void) {
     if (__builtin_expect(stop_at | pending_count, 0))
+        between_slowly();
+}
+
+/* Where only damage is looked for, not deaths: that a word is not read again after it was checked. */
+static inline void between_loads(void) {
+    if (__builtin_expect(finely, 0))
         between_slowly();
 }
 
@@ -30,15 +36,21 @@ static inline void between(void) {
 #define fs_crash_order() (between(), __atomic_signal_fence(__ATOMIC_SEQ_CST))
 #undef fs_load_acquire
 #define fs_load_acquire(p) (between(), __atomic_load_n((p), __ATOMIC_ACQUIRE))
+#undef fs_load_ordered
+#define fs_load_ordered(p) (between(), __atomic_load_n((p), __ATOMIC_SEQ_CST))
+#undef fs_load_relaxed
+#define fs_load_relaxed(p) (between_loads(), __atomic_load_n((p), __ATOMIC_RELAXED))
 
 #include "check.h"
 #include "segment.h"
 
 #define SIZE (1u << 20)
-#define MOST_TEMPLATES 160
+#define MOST_TEMPLATES 256 /* a byte of the input names one */
 #define OURS 2 /* the process's and the thread's number */
 
+/* Handle slots: of objects; of six raw blocks; of what is waited for. */
 enum { TABLE, LARGE, VECTOR, ARRAY, BYTES, CELL, MUTEX, GATED, INNER, SPARE, EXTRA, OBJECTS };
+enum { SEMAPHORE = OBJECTS + 6, EVENT, BOUNDED, WAITERS, BARRIER, SLOTS, WAITED = SLOTS - SEMAPHORE };
 
 typedef struct {
     uint64_t offset, serial, size;
@@ -47,8 +59,8 @@ typedef struct {
 
 static fs_heap heap;
 static fs_self me;
-static handle handles[OBJECTS];
-static uint8_t held[OBJECTS]; /* which of them there still are */
+static handle handles[SLOTS];
+static uint8_t held[SLOTS]; /* which of them there still are */
 static uint64_t tickets[2][2]; /* offset, serial */
 
 static void broken(const char *why) {
@@ -66,6 +78,7 @@ typedef struct {
     uint64_t *free_slots;
     uint32_t *words, word_count;   /* numbers of the words that mean something */
     uint32_t *blocks, block_count; /* offsets */
+    int waited; /* has what is waited for */
 } template;
 
 static template templates[MOST_TEMPLATES];
@@ -198,17 +211,49 @@ static void fill(void) {
     wish(fs_drop(&me, slot_word(OBJECTS + 1)));
 }
 
+static uint32_t living_id, dead_id;
+
 /* A process that has died, with handles, and one that lives. */
 static void others(void) {
     uint64_t dead, living;
     uint32_t id;
     wish(fs_new_id(&heap, 9, &id));
+    living_id = id;
     wish(fs_process_new(&me, id, 77, &living));
     wish(fs_process_copy(&me, heap.process, living));
     wish(fs_new_id(&heap, 9, &id));
+    dead_id = id;
     wish(fs_process_new(&me, id, 78, &dead));
     wish(fs_process_copy(&me, heap.process, dead));
     kernel.claims--;
+}
+
+static fs_semaphore *semaphore(void) { return (fs_semaphore *)(heap.base + handles[SEMAPHORE].offset); }
+static fs_bounded *bounded(void) { return (fs_bounded *)(heap.base + handles[BOUNDED].offset); }
+static fs_waiters *waiters(void) { return (fs_waiters *)(heap.base + handles[WAITERS].offset); }
+static fs_barrier *barrier(void) { return (fs_barrier *)(heap.base + handles[BARRIER].offset); }
+
+/* At each, somebody who lives, somebody who is dead, and we: our seat and our place are 2. No permit is free. */
+static void fill_waited(void) {
+    static const int32_t nets[] = {1, 3, -1};
+    const uint32_t ids[] = {living_id, dead_id, heap.process_id};
+    uint64_t n;
+    make(SEMAPHORE, sizeof(fs_semaphore), FS_SEMAPHORE);
+    semaphore()->value = 1;
+    make(EVENT, sizeof(fs_semaphore), FS_EVENT);
+    make(BOUNDED, sizeof(fs_bounded), FS_BOUNDED);
+    wish(fs_bounded_start(&me, bounded(), 3));
+    make(WAITERS, sizeof(fs_waiters), FS_WAITERS);
+    make(BARRIER, sizeof(fs_barrier) + 5 * 8, FS_BARRIER);
+    barrier()->parties = barrier()->room = 5;
+    for (int i = 0; i < 3; i++) {
+        uint32_t id = i < 2 ? ids[i] : me.id;
+        fs_share *s = (fs_share *)(heap.base + bounded()->ledger + FS_HEADER);
+        fs_share_put(&s[i], ids[i], nets[i]);
+        wish(fs_waiters_join(&me, waiters(), &n));
+        fs_waiter_at(&heap, waiters(), n)->seat.id = id;
+        barrier()->place[i] = i == 1 ? 0 : id; /* a dead one breaks it: that is one of `deaths` */
+    }
 }
 
 static void append_text(void) {
@@ -277,6 +322,79 @@ static void bury(void) {
     kernel.claims += 2;
 }
 
+static void take_a_permit(void) { wish(fs_bounded_take(&me, bounded(), 1)); }
+static void give_a_permit(void) { wish(fs_bounded_give(&me, bounded())); }
+static void enlarge_ledger(void) { wish(fs_ledger_grow(&me, bounded())); }
+static void fold_all(void) { wish(fs_ledger_fold(&me, bounded(), 1)); }
+static void come(void) {
+    uint64_t n;
+    wish(fs_waiters_join(&me, waiters(), &n));
+}
+static void come_many(void) {
+    for (uint64_t n = 0; n < FS_WAITERS_FIRST;)
+        wish(fs_waiters_join(&me, waiters(), &n));
+}
+static void notify(void) { wish(fs_waiters_notify(&me, waiters(), 1)); }
+static void notify_all(void) { wish(fs_waiters_notify(&me, waiters(), 99)); }
+static void be_notified_in_vain(void) {
+    uint64_t n;
+    wish(fs_waiters_join(&me, waiters(), &n));
+    wish(fs_waiters_notify(&me, waiters(), 2));
+    wish(fs_waiters_done(&me, waiters(), n, 1));
+}
+static void arrive(void) {
+    uint64_t at, index;
+    int fate;
+    wish(fs_barrier_arrive(&me, barrier(), 0, &at, &index, &fate));
+}
+static void arrive_and_act(void) {
+    uint64_t at, index;
+    int fate;
+    barrier()->place[1] = barrier()->place[3] = living_id;
+    wish(fs_barrier_arrive(&me, barrier(), 1, &at, &index, &fate));
+    wish(fs_barrier_acted(&me, barrier(), at));
+}
+static void arrive_last(void) {
+    uint64_t at, index;
+    int fate;
+    barrier()->place[1] = barrier()->place[3] = living_id;
+    wish(fs_barrier_arrive(&me, barrier(), 0, &at, &index, &fate));
+}
+static void reset(void) { wish(fs_barrier_reset(&me, barrier())); }
+static void find_a_death(void) {
+    barrier()->place[1] = dead_id;
+    wish(fs_barrier_look(&me, barrier(), FS_NO_PLACE));
+}
+static void make_and_drop_waited(void) {
+    uint64_t n;
+    fs_object *o;
+    wish(fs_object_new(&me, sizeof(fs_waiters), FS_WAITERS, slot_word(EXTRA), &o));
+    wish(fs_waiters_join(&me, (fs_waiters *)o, &n));
+    wish(fs_drop(&me, slot_word(EXTRA)));
+    wish(fs_object_new(&me, sizeof(fs_bounded), FS_BOUNDED, slot_word(EXTRA), &o));
+    wish(fs_bounded_start(&me, (fs_bounded *)o, 3));
+    wish(fs_drop(&me, slot_word(EXTRA)));
+    wish(fs_reap(&me));
+}
+static int copied(void *out, const fs_seen *seen) { return fs_copy_out(&me, seen, NULL, out); }
+static void take_out(void) {
+    static fs_copy c; /* so that it can be found again after a death */
+    fs_key k = key(5, 0);
+    free(c.data);
+    c.data = NULL;
+    wish(fs_table_take(&me, table(LARGE), &k, copied, &c));
+}
+static void use_ticket(void) {
+    uint64_t offset = 0, serial = 0;
+    wish(fs_ticket_new(&me, handles[INNER].offset, &offset, &serial));
+    wish(fs_ticket_use(&me, offset, serial, handles[INNER].offset, slot_word(EXTRA)));
+}
+static void make_heir(void) {
+    fs_heir heir;
+    wish(fs_heir_make(&me, &heir));
+}
+
+/* What changes several words. In the second half: in a segment with what is waited for. */
 static const struct {
     const char *name;
     void (*operate)(void);
@@ -285,6 +403,13 @@ static const struct {
     {"rearrange", rearrange}, {"insert a key", insert_key}, {"overwrite", overwrite}, {"remove a key", remove_key},
     {"grow", grow}, {"update", update}, {"clear", clear}, {"write a slice", write_slice}, {"section", section},
     {"make and drop", make_and_drop}, {"drop containers", drop_containers}, {"bury", bury},
+#define FIRST_WAITED 16
+    {"take a permit", take_a_permit}, {"give a permit", give_a_permit}, {"enlarge the ledger", enlarge_ledger},
+    {"fold", fold_all}, {"come", come}, {"come, many", come_many}, {"notify", notify}, {"notify all", notify_all},
+    {"be notified in vain", be_notified_in_vain}, {"arrive", arrive}, {"arrive and act", arrive_and_act},
+    {"arrive last", arrive_last}, {"reset", reset}, {"find a death", find_a_death},
+    {"make and drop what is waited for", make_and_drop_waited}, {"take out", take_out}, {"use a ticket", use_ticket},
+    {"make an heir", make_heir},
 };
 
 static int steps; /* while building */
@@ -313,9 +438,12 @@ static void note_places(template *t) {
     }
 }
 
-static void keep_template(const char *name) {
+static void keep_template(const char *name, int waited) {
     template *t = &templates[template_count++];
+    if (template_count > MOST_TEMPLATES)
+        abort();
     t->name = name;
+    t->waited = waited;
     t->heap = heap;
     t->committed = kernel.pages;
     t->bytes = malloc(t->committed);
@@ -351,7 +479,40 @@ static void give_up(void) {
     fs_unpin_claims(&heap, 1);
 }
 
+/* Somebody who does it, and dies at it: at rest he has his number, and is dead. */
+static void keep_deaths(size_t from, size_t to, int samples, int waited) {
+    const template *rest = &templates[template_count - 1];
+    uint32_t mine = me.id;
+    take_up(rest);
+    wish(fs_new_id(&heap, 9, &me.id));
+    kernel.claims--;
+    keep_template("at rest, too", waited);
+    give_up();
+    rest++;
+    for (size_t d = from; d < to; d++) {
+        int all = 0;
+        for (int n = 0; n <= samples; n++) { /* the first to count the steps */
+            restore(rest);
+            take_up(rest);
+            steps = 0;
+            stop_at = n ? 1 + (all - 1) * n / samples : -1;
+            if (!setjmp(stopped)) {
+                deaths[d].operate();
+                all = steps;
+            }
+            stop_at = 0;
+            if (n) {
+                heap.free_count = rest->heap.free_count;
+                keep_template(deaths[d].name, waited);
+            }
+            give_up();
+        }
+    }
+    me.id = mine;
+}
+
 static void build(void) {
+    size_t count = sizeof deaths / sizeof *deaths;
     uint32_t id;
     kernel_start(SIZE);
     if (fs_segment_create(&heap, 9, SIZE, 0, 0) != FS_OK)
@@ -359,38 +520,18 @@ static void build(void) {
     wish(fs_new_id(&heap, 9, &id));
     me = (fs_self){&heap, id, 0};
     kernel.ours = OURS;
-    heap.free_count -= OBJECTS + 6; /* used by number here */
+    heap.free_count -= SLOTS; /* used by number here */
     fill();
     others();
-    keep_template("at rest");
+    keep_template("at rest", 0);
     give_up();
-    uint32_t dying;
+    keep_deaths(0, FIRST_WAITED, 9, 0);
+    restore(&templates[0]);
     take_up(&templates[0]);
-    wish(fs_new_id(&heap, 9, &dying));
-    kernel.claims--;
-    keep_template("at rest, too");
+    fill_waited();
+    keep_template("at rest, with what is waited for", 1);
     give_up();
-    for (size_t d = 0; d < sizeof deaths / sizeof *deaths; d++) {
-        int all = 0;
-        for (int n = 0; n < 10; n++) { /* the first to count the steps */
-            restore(&templates[1]);
-            take_up(&templates[1]);
-            me.id = dying;
-            steps = 0;
-            stop_at = n ? 1 + (all - 1) * n / 9 : -1;
-            if (!setjmp(stopped)) {
-                deaths[d].operate();
-                all = steps;
-            }
-            stop_at = 0;
-            if (n) {
-                heap.free_count = templates[1].heap.free_count;
-                keep_template(deaths[d].name);
-            }
-            give_up();
-        }
-    }
-    me.id = id;
+    keep_deaths(FIRST_WAITED, count, 5, 1);
 }
 
 /* --- damage -------------------------------------------------------------------------------------------------------------- */
@@ -474,6 +615,8 @@ static void between_slowly(void) {
 /* --- use ----------------------------------------------------------------------------------------------------------------- */
 
 static int corrupt;
+#define NOWHERE UINT64_MAX
+static uint64_t seat, place; /* ours at the condition and in the barrier */
 
 static int known(int r) {
     corrupt |= r == FS_CORRUPT;
@@ -482,16 +625,11 @@ static int known(int r) {
     return r;
 }
 
-/* As a Python handle is bound: by its private offset, looked at once, of the right kind and large enough. */
-static void *bound(int slot) {
-    if (!held[slot])
-        return NULL;
-    void *o = fs_kind_at(&heap, handles[slot].offset, handles[slot].kind, handles[slot].size);
-    corrupt |= !o;
-    return o;
-}
+/* A Python handle keeps its private offset. Kind and size are looked at once, when it is bound: see attach_anew. */
+static void *bound(int slot) { return held[slot] ? heap.base + handles[slot].offset : NULL; }
 
-static void *any_object(uint8_t a) { return bound(a % SPARE); }
+static int any_slot(uint8_t a) { return now->waited && a >= 200 ? SEMAPHORE + a % WAITED : a % SPARE; }
+static void *any_object(uint8_t a) { return bound(any_slot(a)); }
 
 static uint64_t *vacant(int slot) {
     uint64_t *word = slot_word(slot);
@@ -561,7 +699,6 @@ static void t_remove(uint8_t a) {
         known(fs_table_remove(&me, t, &k, NULL, UINT64_MAX));
     }
 }
-static int copied(void *out, const fs_seen *seen) { return fs_copy_out(&me, seen, NULL, out); }
 static void t_take(uint8_t a) {
     fs_table *t = bound(a & 1 ? LARGE : TABLE);
     fs_copy c = {0};
@@ -801,14 +938,15 @@ static void o_wait(uint8_t a) {
         fs_leave_slow(&o->lock);
 }
 static void o_open(uint8_t a) {
-    handle *h = &handles[a % SPARE];
+    handle *h = &handles[any_slot(a)];
     uint64_t *word = vacant(EXTRA);
     if (word)
         known(fs_object_open(&me, h->offset, h->serial, word));
 }
 static void o_drop(uint8_t a) {
-    if (known(fs_drop(&me, slot_word(a % OBJECTS))) == FS_OK)
-        held[a % OBJECTS] = 0;
+    int slot = now->waited && a >= 200 ? any_slot(a) : a % OBJECTS;
+    if (known(fs_drop(&me, slot_word(slot))) == FS_OK)
+        held[slot] = 0;
 }
 static void o_new(uint8_t a) {
     fs_object *o;
@@ -903,12 +1041,182 @@ static void k_refresh(uint8_t a) {
 }
 static void k_nothing(uint8_t a) { (void)a; }
 
+/* Waiting goes on as _sync.pyx does it, but not for ever: after each long nap, one is back here. */
+#define ROUNDS 6
+static fs_patience patience(uint8_t a) { return (fs_patience){a & 1 ? -1 : a & 2 ? kernel.now + (a << 18) : 0, a & 4 ? 5 : 0}; }
+
+static void s_take(uint8_t a) {
+    fs_semaphore *s = bound(SEMAPHORE);
+    fs_patience p = patience(a);
+    int r = s && !fs_semaphore_try(s) ? FS_INTERRUPTED : FS_OK;
+    for (int n = 0; r == FS_INTERRUPTED && n < ROUNDS; n++)
+        r = known(fs_semaphore_wait(s, &p));
+}
+static void s_give(uint8_t a) {
+    fs_semaphore *s = bound(SEMAPHORE);
+    if (s && a % 4)
+        known(fs_semaphore_give(s));
+}
+static void e_change(uint8_t a) {
+    fs_semaphore *e = bound(EVENT);
+    if (!e)
+        return;
+    (a & 1 ? fs_event_set : fs_event_clear)(e);
+    fs_event_is_set(e);
+}
+static void e_wait(uint8_t a) {
+    fs_semaphore *e = bound(EVENT);
+    fs_patience p = patience(a);
+    int r = e ? FS_INTERRUPTED : FS_OK;
+    uint32_t since = e ? fs_load_relaxed(&e->value) : 0;
+    for (int n = 0; r == FS_INTERRUPTED && n < ROUNDS; n++)
+        r = known(fs_event_wait(e, since, &p));
+}
+static void b_take(uint8_t a) {
+    fs_bounded *b = bound(BOUNDED);
+    fs_patience p = patience(a);
+    int r = b ? known(fs_bounded_try(&me, b)) : FS_OK;
+    if (r == FS_MISSING || r == FS_BUSY)
+        r = FS_INTERRUPTED;
+    for (int n = 0; r == FS_INTERRUPTED && n < ROUNDS; n++)
+        r = known(fs_bounded_wait(&me, b, &p));
+}
+static void b_give(uint8_t a) {
+    fs_bounded *b = bound(BOUNDED);
+    for (int n = 0; b && n <= a % 4; n++)
+        known(fs_bounded_give(&me, b));
+}
+static void b_value(uint8_t a) {
+    fs_bounded *b = bound(BOUNDED);
+    uint32_t value;
+    (void)a;
+    if (b && known(fs_bounded_value(&me, b, &value)) == FS_OK && !damaged && value > 3)
+        broken("more permits than there are");
+}
+static void b_grow(uint8_t a) { /* as many processes would */
+    fs_bounded *b = bound(BOUNDED);
+    int entered = b ? known(fs_enter(&me, &b->o.lock)) : -1;
+    if (entered < 0)
+        return;
+    known(a & 1 ? fs_ledger_grow(&me, b) : fs_ledger_fold(&me, b, a & 2));
+    fs_leave_entered(&me, &b->o.lock, entered);
+}
+
+static void w_join(uint8_t a) {
+    fs_waiters *w = bound(WAITERS);
+    for (int n = 0; w && seat == NOWHERE && n <= a % 40; n++) { /* those in front of the last are of no use to anybody */
+        uint64_t at = 0;
+        if (known(fs_waiters_join(&me, w, &at)) == FS_OK && n == a % 40)
+            seat = at;
+    }
+}
+static void w_notify(uint8_t a) {
+    fs_waiters *w = bound(WAITERS);
+    if (w)
+        known(fs_waiters_notify(&me, w, a < 128 ? a % 8 : INT64_MAX));
+}
+static void w_count(uint8_t a) {
+    fs_waiters *w = bound(WAITERS);
+    (void)a;
+    if (w)
+        fs_waiters_count(&heap, w);
+}
+static void w_wait(uint8_t a) {
+    fs_waiters *w = bound(WAITERS);
+    fs_patience p = patience(a);
+    int r = FS_INTERRUPTED;
+    if (!w || seat == NOWHERE)
+        return;
+    for (int n = 0; r == FS_INTERRUPTED && n < ROUNDS; n++)
+        r = known(fs_waiters_wait(&me, w, seat, &p));
+    if (r == FS_TIMEOUT && known(fs_waiters_give_up(&me, w, seat)) == FS_OK)
+        seat = NOWHERE;
+    else if (r != FS_INTERRUPTED && known(fs_waiters_done(&me, w, seat, a & 8)) == FS_OK)
+        seat = NOWHERE;
+}
+static void w_look(uint8_t a) {
+    fs_waiters *w = bound(WAITERS);
+    if (w)
+        known(fs_waiters_look(&me, w, a % 40));
+}
+
+static void r_leave(fs_barrier *b) {
+    if (known(fs_barrier_leave(&me, b, place)) == FS_OK)
+        place = FS_NO_PLACE;
+}
+static void r_arrive(uint8_t a) {
+    fs_barrier *b = bound(BARRIER);
+    uint64_t at = 0, index = 0;
+    int fate = FS_STAYS;
+    if (!b || place != FS_NO_PLACE)
+        return;
+    fs_patience p = {-1, a & 4 ? 5 : 0};
+    int r = known(fs_barrier_arrive(&me, b, a & 1, &at, &index, &fate));
+    for (int n = 0; r == FS_MISSING && n < ROUNDS; n++) {
+        known(fs_barrier_wait(&me, b, FS_NO_PLACE, &p));
+        r = known(fs_barrier_arrive(&me, b, a & 1, &at, &index, &fate));
+    }
+    if (r != FS_OK || fate == FS_PASSES)
+        return;
+    place = at;
+    if (fate == FS_STAYS)
+        return;
+    r = known(a & 2 ? fs_barrier_acted(&me, b, place) : fs_barrier_abort(&me, b));
+    if (r == FS_OK || r == FS_CHANGED)
+        r_leave(b);
+}
+static void r_stay(uint8_t a) {
+    fs_barrier *b = bound(BARRIER);
+    fs_patience p = patience(a);
+    int r = FS_INTERRUPTED;
+    if (!b || place == FS_NO_PLACE)
+        return;
+    for (int n = 0; (r == FS_INTERRUPTED || r == FS_BUSY) && n < ROUNDS; n++) {
+        r = known(fs_barrier_wait(&me, b, place, &p));
+        if (r == FS_TIMEOUT) {
+            r = known(fs_barrier_late(&me, b));
+            r = r == FS_OK ? FS_INTERRUPTED : r;
+        }
+    }
+    if (r != FS_INTERRUPTED || a & 8)
+        r_leave(b);
+}
+static void r_change(uint8_t a) {
+    fs_barrier *b = bound(BARRIER);
+    if (!b)
+        return;
+    switch (a % 4) {
+    case 0:
+        known(fs_barrier_abort(&me, b));
+        break;
+    case 1:
+        known(fs_barrier_late(&me, b));
+        break;
+    case 2:
+        known(fs_barrier_look(&me, b, a & 4 ? FS_NO_PLACE : a / 8));
+        break;
+    default:
+        known(fs_barrier_reset(&me, b));
+    }
+}
+static void o_make_waited(uint8_t a) {
+    fs_object *o;
+    uint64_t *word = vacant(EXTRA), n;
+    if (!word || known(fs_object_new(&me, sizeof(fs_waiters), a & 1 ? FS_WAITERS : FS_BOUNDED, word, &o)) != FS_OK)
+        return;
+    known(a & 1 ? fs_waiters_join(&me, (fs_waiters *)o, &n) : fs_bounded_start(&me, (fs_bounded *)o, 3));
+    if (a & 2 && vacant(EXTRA))
+        known(fs_reap(&me));
+}
+
 static void (*const actions[])(uint8_t) = {
     t_peek, t_set, t_default, t_add, t_fill, t_remove, t_take, t_read, t_copy, t_clear, t_update, t_last,
     v_set, v_insert, v_delete, v_extend, v_peek, v_read, v_take, v_copy, v_rearrange,
     a_write, a_item, c_add, o_section, o_try, o_wait, o_open, o_drop, o_new,
     h_alloc, h_free, h_lengthen, h_flush,
     k_ticket, k_slots, k_heir, k_orphan, k_bury, k_reap, k_settle, k_check, k_refresh, k_nothing,
+    s_take, s_give, e_change, e_wait, b_take, b_give, b_value, b_grow, w_join, w_notify, w_count, w_wait, w_look,
+    r_arrive, r_arrive, r_stay, r_change, o_make_waited,
 };
 #define ACTIONS (sizeof actions / sizeof *actions)
 
@@ -922,9 +1230,15 @@ static void attach_anew(void) {
     kernel.ours = OURS;
     if (r != FS_OK)
         return;
-    for (int i = 0; i < SPARE; i++)
-        known(fs_object_open(&me, handles[i].offset, handles[i].serial, slot_word(i)));
-    heap.free_count -= OBJECTS + 6;
+    for (int i = 0; i < SLOTS; i++) {
+        handle *h = &handles[i];
+        if (!held[i] || (i >= SPARE && i < SEMAPHORE))
+            continue;
+        r = known(fs_object_open(&me, h->offset, h->serial, slot_word(i)));
+        held[i] = r == FS_OK && fs_kind_at(&heap, h->offset, h->kind, h->size);
+        corrupt |= !held[i];
+    }
+    heap.free_count -= SLOTS;
 }
 
 static void use(input in) {
@@ -933,8 +1247,11 @@ static void use(input in) {
     now = &templates[which % template_count];
     restore(now);
     take_up(now);
-    damaged = corrupt = pending_count = 0;
+    damaged = corrupt = pending_count = finely = 0;
     memset(held, 1, sizeof held);
+    for (int i = SEMAPHORE; i < SLOTS; i++)
+        held[i] = (uint8_t)now->waited;
+    seat = place = 2;
     if (!strcmp(now->name, "drop containers"))
         held[LARGE] = held[VECTOR] = 0;
     pin_count = 0;
@@ -949,6 +1266,7 @@ static void use(input in) {
         else
             strike(&d);
     }
+    finely = flags & 64 && pending_count;
     me.wait = flags & 1;
     kernel.alone = flags & 16 && count;
     if (flags & 2) {

@@ -167,10 +167,14 @@ static void make_bounded(void) {
     wish(fs_bounded_take(&me, bounded(), 0));
 }
 
-/* Somebody else's share: the number is given out, and nobody claims it. */
-static void dead_share(int32_t net) {
-    fs_share *s = fs_ledger(&heap, bounded());
-    fs_share_put(fs_share_of(s, bounded()->room, UINT32_MAX), fs_fetch_add(&heap.super->next_id, 1), net);
+/* Somebody else's share: the number is given out, and nobody claims it. 0 when there is no room for it. */
+static int dead_share(int32_t net) {
+    fs_ledger l;
+    wish(fs_ledger_look(&heap, bounded(), &l));
+    fs_share *unused = fs_share_of(&l, UINT32_MAX, &(int32_t){0});
+    if (unused)
+        fs_share_put(unused, fs_fetch_add(&heap.super->next_id, 1), net);
+    return unused != NULL;
 }
 
 static void make_bounded_of_the_dead(void) {
@@ -181,8 +185,8 @@ static void make_bounded_of_the_dead(void) {
 
 static void make_full_ledger(void) {
     make_bounded();
-    while (fs_share_of(fs_ledger(&heap, bounded()), bounded()->room, UINT32_MAX))
-        dead_share(bounded()->room % 2 && fs_ledger_sum(fs_ledger(&heap, bounded()), bounded()->room) > 1 ? -1 : 1);
+    for (int net = 1; dead_share(net); net = -net)
+        ;
 }
 
 static void make_waiters(void) {
@@ -578,7 +582,7 @@ static uint64_t picture(int slot) {
     } else if (slot == BARRIER) {
         if (fs_barrier_look(&me, barrier(), FS_NO_PLACE) != FS_OK)
             die("barrier", "damaged");
-        uint64_t inside = fs_barrier_inside(barrier());
+        uint64_t inside = fs_barrier_inside(&heap, barrier());
         uint32_t phase = barrier()->phase; /* a death may have broken it, instead of what it was at */
         if (phase == FS_BARRIER_BROKEN && !breaks())
             phase = FS_FILLING;

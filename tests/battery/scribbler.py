@@ -9,7 +9,8 @@ An operation may give an answer (what the damaged bytes say), or raise Corrupted
 for what it finds (a key that is not there any more). It may not raise anything else, take a second, or end its process. Bytes
 that were a pickle are pickle's business: what its loading raises is counted apart.
 
-Not written: the number of somebody living as a lock's owner, because a lock that the living hold is waited for.
+Not written: the number of somebody living as a lock's owner or into a barrier's place, nor that a barrier's action runs:
+the living are waited for.
 """
 
 from __future__ import annotations
@@ -28,13 +29,17 @@ import time
 from collections.abc import Callable
 from multiprocessing import resource_tracker
 from pathlib import Path
+from threading import BrokenBarrierError
 from typing import Any
 
 STRIKES = 120
 SECONDS = 0.35
 HANG = 1.0
 OWNERS = 0x3FFFFFFF
+PATIENCE = 0.004  # of what waits
 FIRST, GRAIN = 4096, 64
+ARRAYS = {19: (48, 56), 20: (48,), 23: (56,), 25: (80,)}  # by kind: where an object keeps the offsets of its arrays
+BARRIER_PHASE = 48
 
 
 class DamagedPickle(Exception):
@@ -64,12 +69,19 @@ class Things:
         self.l = fastshm.list([self.value(n) for n in range(40)])
         self.v, self.a = fastshm.Value("q", 5), fastshm.Array("q", 50)
         self.lock, self.rlock = fastshm.Lock(), fastshm.RLock()
+        self.semaphore, self.bounded, self.event = fastshm.Semaphore(1), fastshm.BoundedSemaphore(2), fastshm.Event()
+        self.condition, self.barrier = fastshm.Condition(), fastshm.Barrier(2, int)
+        self.wait_for_notice()  # so that there are seats
         self.d["live"], self.d["pair"] = self.l, (self.l, [1, 2])
         self.l.append(self.d)
         self.still = {f"{n}": n for n in range(100)}
         self.words = [n * n for n in range(100)]
-        self.beside = fastshm.dict(self.still), fastshm.list(self.words), fastshm.Array("q", self.words), fastshm.Value("q", -7)
-        self.victims = [self.d, self.l, self.v, self.a, self.lock, self.rlock]
+        self.beside = (
+            *(fastshm.dict(self.still), fastshm.list(self.words), fastshm.Array("q", self.words), fastshm.Value("q", -7)),
+            *(fastshm.Semaphore(3), fastshm.BoundedSemaphore(3)),
+        )
+        self.victims = [self.d, self.l, self.v, self.a, self.lock, self.rlock, self.semaphore, self.bounded, self.event]
+        self.victims += [self.condition._lock, self.condition._waiters, self.barrier]
         self.chance = chance
 
     @staticmethod
@@ -120,6 +132,18 @@ class Things:
             "with rlock": (lambda: self.inside(self.rlock), (AssertionError,)),
             "with v.get_lock()": (lambda: self.inside(v.get_lock()), (AssertionError,)),
             "with d.get_lock()": (lambda: self.inside(d.get_lock()), (AssertionError, KeyError)),
+            "with semaphore": (lambda: self.permit(self.semaphore), (ValueError,)),
+            "with bounded": (lambda: self.permit(self.bounded), (ValueError,)),
+            "semaphore's value": (lambda: self.semaphore.get_value() + self.bounded.get_value(), ()),
+            "event.set": (lambda: self.event.set(), ()),
+            "event.clear": (lambda: self.event.clear(), ()),
+            "event.wait": (lambda: self.event.wait(PATIENCE), ()),
+            "condition.wait": (lambda: self.wait_for_notice(), (AssertionError,)),
+            "condition.notify": (lambda: self.notify(n % 3), (AssertionError,)),
+            "barrier.wait": (lambda: self.barrier.wait(PATIENCE), (BrokenBarrierError,)),
+            "barrier.reset": (lambda: self.barrier.reset(), ()),
+            "barrier.abort": (lambda: self.barrier.abort(), ()),
+            "barrier's state": (lambda: (self.barrier.n_waiting, self.barrier.broken, self.barrier.parties), ()),
             "make and drop": (lambda: fastshm.dict({key: "x" * 40 * n}), ()),
             "pickle": (lambda: pickle.loads(pickle.dumps(items)), (ReferenceError,)),
             "check": (lambda: fastshm.heap.check(), ()),
@@ -129,10 +153,23 @@ class Things:
         with lock:
             self.v.value = 3
 
+    def permit(self, semaphore: Any) -> None:
+        if semaphore.acquire(timeout=PATIENCE):
+            semaphore.release()
+
+    def wait_for_notice(self) -> None:
+        with self.condition:
+            self.condition.wait(PATIENCE)
+
+    def notify(self, n: int) -> None:
+        with self.condition:
+            self.condition.notify(n) if n else self.condition.notify_all()
+
     def beside_is_right(self) -> bool:
-        d, items, array, value = self.beside
+        d, items, array, value, semaphore, bounded = self.beside
         key, n = self.chance.choice(list(self.still)), self.chance.randrange(100)
         same = (d[key], items[n], array[n], value.value) == (self.still[key], self.words[n], self.words[n], -7)
+        same &= semaphore.get_value() == bounded.get_value() == 3
         return same and (n > 5 or (d.copy() == self.still and items[:] == self.words and array[:] == self.words))
 
 
@@ -149,7 +186,9 @@ class Writer:
         committed = struct.unpack("Q", os.pread(fd, 8, 64))[0]
         self.m = mmap.mmap(fd, committed)
         self.end = committed
-        self.locks = {128, 144} | {h._address[1] + 24 for h in [*things.victims, *things.beside]}
+        self.action = things.barrier._address[1] + BARRIER_PHASE
+        self.locks = {128, 144} | {self.action + 24 + 8 * n for n in range(things.barrier.parties)}
+        self.locks |= {h._address[1] + 24 for h in [*things.victims, *things.beside]}
         shut = [part for handle in things.beside for part in self.parts(handle._address[1])]
         self.shut = {at for at, size in shut}
         if narrow:
@@ -173,7 +212,7 @@ class Writer:
     def parts(self, offset: int) -> list[tuple[int, int]]:
         """The payload of an object's block and, for containers, of its arrays."""
         kind = self.word(offset + 8) & 0xFFFFFFFF
-        offsets = [offset] + [self.word(offset + at) for at in {19: (48, 56), 20: (48,)}.get(kind, ())]
+        offsets = [offset] + [self.word(offset + at) for at in ARRAYS.get(kind, ())]
         return [(at + 16, (self.word(at) & 0xFFFFFFFF) * GRAIN - 16) for at in offsets if at]
 
     def strike(self) -> None:
@@ -189,6 +228,8 @@ class Writer:
         ) % (1 << 64)  # fmt: skip
         if at in self.locks and new & OWNERS < 10_000:
             new |= 0x20000000  # nobody's number
+        if at == self.action and new & 0xFFFFFFFF == 1:
+            new += 1
         struct.pack_into("Q", self.m, at, new)
 
     def write(self) -> None:

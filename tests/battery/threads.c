@@ -13,10 +13,12 @@
 #include <sys/wait.h>
 
 #define MOST_THREADS 8
-#define SLOTS 3 /* handle slots of a thread's own */
+#define OBJECTS 16 /* handle slots of the objects */
+#define SLOTS 3   /* of each thread's own */
 
 static fs_heap heap;
 static uint64_t table_at, vector_at, array_at, cell_at, mutex_at, inner_at;
+static uint64_t semaphore_at, event_at, bounded_at, waiters_at, condition_at, barrier_at;
 static uint64_t seed, operations_each, counted; /* counted: additions to the cell and to "n" in the table */
 static uint32_t failures;
 
@@ -43,8 +45,14 @@ static fs_vector *vector(void) { return (fs_vector *)(heap.base + vector_at); }
 static fs_array *array(void) { return (fs_array *)(heap.base + array_at); }
 static fs_cell *cell(void) { return (fs_cell *)(heap.base + cell_at); }
 static fs_object *mutex(void) { return (fs_object *)(heap.base + mutex_at); }
+static fs_semaphore *semaphore(void) { return (fs_semaphore *)(heap.base + semaphore_at); }
+static fs_semaphore *event(void) { return (fs_semaphore *)(heap.base + event_at); }
+static fs_bounded *bounded(void) { return (fs_bounded *)(heap.base + bounded_at); }
+static fs_waiters *waiters(void) { return (fs_waiters *)(heap.base + waiters_at); }
+static fs_lock *condition(void) { return &((fs_object *)(heap.base + condition_at))->lock; }
+static fs_barrier *barrier(void) { return (fs_barrier *)(heap.base + barrier_at); }
 
-static uint64_t *slot_of(const worker *w, int n) { return fs_slot_word(&heap, 8 + (uint64_t)(SLOTS * w->number + n)); }
+static uint64_t *slot_of(const worker *w, int n) { return fs_slot_word(&heap, OBJECTS + (uint64_t)(SLOTS * w->number + n)); }
 static uint64_t pin_of(const worker *w, int n) { return fs_offset(&heap, slot_of(w, n)); }
 
 static void expect(const char *what, int r, int other) {
@@ -314,6 +322,166 @@ static void ticket(worker *w) {
     while (repeated(fs_drop(&w->me, slot_of(w, 2))))
         ;
 }
+static void v_extend(worker *w) {
+    fs_value v[4] = {some(w), number(1), number(2), number(3)};
+    int r;
+    while (repeated(r = fs_vector_change(&w->me, vector(), FS_EXTEND, 0, v, 4, FS_ANY_STAMP)))
+        ;
+    expect("extend", r, FS_OK);
+}
+static void v_take(worker *w) {
+    fs_copy c = {0};
+    int r;
+    while (repeated(r = fs_vector_take(&w->me, vector(), -1, copied, &c))) {
+        free(c.data);
+        c.data = NULL;
+    }
+    if (r != FS_TYPE)
+        expect("pop", r, FS_RANGE);
+    free(c.data);
+}
+
+/* --- what is waited for: nobody waits for long, because the others may be at their end ------------------------------------ */
+
+static uint64_t passed[3], guarded[3], acted; /* passed: counted by atomics. The others: plain, guarded by what is tried */
+enum { BY_SEMAPHORE, BY_BOUNDED, BY_CONDITION };
+
+static void guard(int by) {
+    guarded[by]++;
+    __atomic_fetch_add(&passed[by], 1, __ATOMIC_RELAXED);
+}
+static fs_patience patience(worker *w) { return (fs_patience){fs_now() + (int64_t)(chance(w) % 1500000), 0}; }
+
+static void s_pass(worker *w) {
+    fs_patience p = {-1, 0};
+    (void)w;
+    if (!fs_semaphore_try(semaphore()))
+        while (fs_semaphore_wait(semaphore(), &p) == FS_INTERRUPTED)
+            ;
+    guard(BY_SEMAPHORE);
+    expect("semaphore", fs_semaphore_give(semaphore()), FS_OK);
+}
+static void b_pass(worker *w) {
+    fs_patience p = {-1, 0};
+    int r = fs_bounded_try(&w->me, bounded());
+    while (repeated(r) || r == FS_MISSING)
+        r = fs_bounded_wait(&w->me, bounded(), &p);
+    expect("bounded semaphore", r, FS_OK);
+    guard(BY_BOUNDED);
+    while (repeated(r = fs_bounded_give(&w->me, bounded())))
+        ;
+    expect("its release", r, FS_OK);
+}
+static void b_value(worker *w) {
+    uint32_t value = 0;
+    int r;
+    while (repeated(r = fs_bounded_value(&w->me, bounded(), &value)))
+        ;
+    expect("its value", r == FS_OK && value > 1 ? FS_CORRUPT : r, FS_OK);
+}
+static void e_change(worker *w) { (chance(w) % 2 ? fs_event_set : fs_event_clear)(event()); }
+static void e_wait(worker *w) {
+    fs_patience p = patience(w);
+    uint32_t since = fs_load_relaxed(&event()->value);
+    while (!(since & 1) && fs_event_wait(event(), since, &p) == FS_INTERRUPTED)
+        ;
+}
+static void w_enter(worker *w) {
+    while (repeated(fs_lock_wait(&heap, condition(), w->me.id, -1)))
+        ;
+    guard(BY_CONDITION);
+}
+static void w_wait(worker *w) {
+    fs_patience p = patience(w);
+    uint64_t seat = 0;
+    int r, gone = 0;
+    w_enter(w);
+    while (repeated(r = fs_waiters_join(&w->me, waiters(), &seat)))
+        ;
+    expect("a seat", r, FS_OK);
+    fs_leave_slow(condition());
+    while (repeated(r = fs_waiters_wait(&w->me, waiters(), seat, &p)))
+        ;
+    if (r == FS_TIMEOUT) {
+        while (repeated(r = fs_waiters_give_up(&w->me, waiters(), seat)))
+            ;
+        gone = r == FS_OK;
+    }
+    expect("waiting", r, FS_EXISTS);
+    w_enter(w);
+    while (!gone && repeated(r = fs_waiters_done(&w->me, waiters(), seat, chance(w) % 8 == 0)))
+        ;
+    fs_leave_slow(condition());
+}
+static void w_notify(worker *w) {
+    int r;
+    w_enter(w);
+    while (repeated(r = fs_waiters_notify(&w->me, waiters(), chance(w) % 4 ? 1 : 100)))
+        ;
+    expect("notify", r, FS_OK);
+    fs_waiters_count(&heap, waiters());
+    fs_leave_slow(condition());
+}
+static void r_pass(worker *w) { /* two of them, and the action counts */
+    fs_patience p = patience(w), never = {-1, 0};
+    uint64_t place = 0, index;
+    int fate = FS_STAYS, r;
+    while ((r = fs_barrier_arrive(&w->me, barrier(), 1, &place, &index, &fate)) == FS_MISSING || repeated(r))
+        if (r == FS_MISSING)
+            fs_barrier_wait(&w->me, barrier(), FS_NO_PLACE, &never);
+    if (r == FS_CHANGED) {
+        while (repeated(r = fs_barrier_reset(&w->me, barrier())))
+            ;
+        return;
+    }
+    expect("arriving", r, FS_OK);
+    if (fate == FS_ACTS) {
+        acted++;
+        while (repeated(r = fs_barrier_acted(&w->me, barrier(), place)))
+            ;
+        expect("the action's end", r, FS_CHANGED);
+        return;
+    }
+    while (repeated(r = fs_barrier_wait(&w->me, barrier(), place, &p)) || r == FS_TIMEOUT)
+        while (r == FS_TIMEOUT && repeated(fs_barrier_late(&w->me, barrier())))
+            ;
+    expect("in the barrier", r, FS_CHANGED);
+    if (r == FS_OK && !acted) /* what was done before is seen */
+        fail("an action is not seen", 0);
+    while (repeated(r = fs_barrier_leave(&w->me, barrier(), place)))
+        ;
+    expect("leaving", r, FS_OK);
+}
+static void r_abort(worker *w) {
+    int r = FS_OK;
+    while (chance(w) % 16 == 0 && repeated(r = fs_barrier_abort(&w->me, barrier())))
+        ;
+    expect("abort", r, FS_OK);
+}
+static void make_waited(worker *w) {
+    fs_object *o;
+    uint64_t seat;
+    int r;
+    while (repeated(r = fs_object_new(&w->me, sizeof(fs_waiters), FS_WAITERS, slot_of(w, 1), &o)))
+        ;
+    while (r == FS_OK && repeated(r = fs_waiters_join(&w->me, (fs_waiters *)o, &seat)))
+        ;
+    expect("a condition", r, FS_OK);
+    while (repeated(fs_drop(&w->me, slot_of(w, 1))))
+        ;
+}
+
+/* --- the segment's own ---------------------------------------------------------------------------------------------------- */
+
+static void large(worker *w) {
+    fs_block *b;
+    int r;
+    while (repeated(r = fs_alloc_to(&w->me, 100000 + chance(w) % 400000, FS_RAW, slot_of(w, 1), &b)))
+        ;
+    expect("a large block", r, FS_OK);
+    while (repeated(fs_drop(&w->me, slot_of(w, 1))))
+        ;
+}
 static void reap(worker *w) { fs_reap(&w->me); }
 static void bury(worker *w) {
     if (chance(w) % 16 == 0)
@@ -329,7 +497,8 @@ static void check(worker *w) {
 static void (*const operations[])(worker *) = {
     t_put, t_put, t_add, t_peek, t_peek, t_read, t_remove, t_take, t_update, t_copy, v_append, v_append, v_insert, v_set,
     v_delete, v_delete, v_peek, v_copy, v_rearrange, a_write, a_item, c_add, c_read, section, token, make_and_drop, ticket,
-    reap, bury, check,
+    reap, bury, check, v_extend, v_take, large,
+    s_pass, s_pass, b_pass, b_pass, b_value, e_change, e_wait, w_wait, w_wait, w_notify, w_notify, r_pass, r_pass, r_abort, make_waited,
 };
 
 /* --- threads ------------------------------------------------------------------------------------------------------------- */
@@ -370,7 +539,9 @@ int main(int count, char **arguments) {
     if (many > MOST_THREADS || fs_me(&heap, &me) != FS_OK)
         return 2;
     me.wait = 1;
-    heap.free_count = 0; /* the slots are used by number: 8 for the objects, SLOTS for each thread */
+    if (fs_slots_reserve(&me, heap.free_count + 1) != FS_OK)
+        return 2;
+    heap.free_count = 0; /* the slots are used by number: OBJECTS for the objects, SLOTS for each thread */
     table_at = made(&me, 0, sizeof(fs_table), FS_TABLE);
     vector_at = made(&me, 1, sizeof(fs_vector), FS_VECTOR);
     array_at = made(&me, 2, FS_ARRAY_DATA + 20 * 8, FS_ARRAY);
@@ -382,6 +553,16 @@ int main(int count, char **arguments) {
     cell()->typecode = 'q';
     mutex_at = made(&me, 4, sizeof(fs_object), FS_MUTEX);
     inner_at = made(&me, 5, sizeof(fs_vector), FS_VECTOR);
+    semaphore_at = made(&me, 6, sizeof(fs_semaphore), FS_SEMAPHORE);
+    semaphore()->value = 1;
+    event_at = made(&me, 7, sizeof(fs_semaphore), FS_EVENT);
+    bounded_at = made(&me, 8, sizeof(fs_bounded), FS_BOUNDED);
+    if (fs_bounded_start(&me, bounded(), 1) != FS_OK)
+        return 2;
+    waiters_at = made(&me, 9, sizeof(fs_waiters), FS_WAITERS);
+    condition_at = made(&me, 10, sizeof(fs_object), FS_MUTEX);
+    barrier_at = made(&me, 11, sizeof(fs_barrier) + 2 * 8, FS_BARRIER);
+    barrier()->parties = barrier()->room = 2;
     for (int i = 0; i < many; i++) {
         workers[i] = (worker){.state = seed * 1000 + (uint64_t)i, .number = i};
         pthread_create(&threads[i], NULL, work, &workers[i]);
@@ -395,13 +576,21 @@ int main(int count, char **arguments) {
     int r = fs_table_read(&me, table(), &k, NULL, &c, &seen);
     if ((r == FS_OK ? c.value : 0) + cell()->value != counted)
         fail("additions are lost", r);
+    uint32_t value = 0;
+    if (fs_bounded_value(&me, bounded(), &value) != FS_OK || value != 1 || semaphore()->value != 1)
+        fail("permits are lost", (int)value);
+    if (fs_waiters_count(&heap, waiters()) || fs_barrier_inside(&heap, barrier()))
+        fail("somebody is left waiting", 0);
+    for (int by = 0; by < 3; by++)
+        if (guarded[by] != passed[by])
+            fail("two were inside at once", by);
     fs_census census;
     const char *what = NULL;
     if ((r = fs_check(&me, &census, &what)) != FS_OK)
         fail(what ? what : "check", r);
-    for (uint64_t slot = 0; slot < 6; slot++)
+    for (uint64_t slot = 0; slot < OBJECTS; slot++)
         fs_drop(&me, fs_slot_word(&heap, slot));
-    if (fs_reap(&me) != FS_OK || fs_check(&me, &census, &what) != FS_OK || census.tables + census.vectors + census.cells)
+    if (fs_reap(&me) != FS_OK || fs_check(&me, &census, &what) != FS_OK || census.tables + census.vectors + census.cells + census.semaphores + census.conditions)
         fail("objects are left when all is dropped", 0);
     printf("%llu tried, %u failed\n", (unsigned long long)operations_each * (unsigned)many, failures);
     fs_unmap(&heap);
