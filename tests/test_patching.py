@@ -67,8 +67,8 @@ def test_contexts_make_our_objects(patched, method):
             assert is_ours(made), name
             close(made)
         assert place.RawValue("i", 4).value == 4
-        assert isinstance(place.RawValue("i")._wrapper, fastshm.sharedctypes._typed.Items)
-        assert isinstance(place.RawArray("i", 4)._wrapper, fastshm.sharedctypes._typed.Items)
+        assert isinstance(place.RawValue("i")._wrapper, fastshm.sharedctypes._array.Items)
+        assert isinstance(place.RawArray("i", 4)._wrapper, fastshm.sharedctypes._array.Items)
         with place.Manager() as manager:
             assert is_ours(manager.dict())
             assert is_ours(manager.list())
@@ -318,7 +318,7 @@ def test_unmodified_program(tmp_path, method, form):
             archive.write(package / name, name)
     done = in_processes([*arguments, method, "--", "-x"], tmp_path, by=RUN)
     seen = [(depth, [method, "--", "-x"]) for depth in range(3)]
-    kinds = {("fastshm.sharedctypes", "fastshm.synchronize")}
+    kinds = {("fastshm._typed", "fastshm.synchronize")}
     assert done.stdout == f"3 [1, 1, 1] {seen} {kinds} fastshm.managers\n"
 
 
