@@ -77,7 +77,8 @@ class _Reducer:
 def _reduce_raw(raw: Any) -> Any:
     items = vars(raw).get("_wrapper")
     if not isinstance(items, _typed.Items):
-        return _stdlib.reduce_ctype(raw)
+        own = vars(raw).get("__reduce_ex__")
+        return own(2) if own else _stdlib.reduce_ctype(raw)
     if isinstance(raw, ctypes.Array):
         return _rebuild_raw, (items, raw._type_, raw._length_)
     return _rebuild_raw, (items, type(raw), None)
@@ -248,6 +249,7 @@ def _object_of(owner: Any, kind: Any) -> Any:
     if known is None:
         known = kind.from_buffer(owner)
         known.__reduce_ex__ = lambda protocol: (_get_obj, (owner,))
+        ForkingPickler.register(kind, _reduce_raw)
         owner._object = weakref.ref(known)
     return known
 
