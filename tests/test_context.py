@@ -101,6 +101,23 @@ def test_unknown_method():
         fastshm.get_context("fork").set_start_method("spawn")
 
 
+class OtherContext(stdlib.SpawnContext):
+    _name = "other"
+
+
+def test_start_methods_of_others(monkeypatch):
+    """joblib registers its own, and it is the default one in its workers."""
+    monkeypatch.setitem(stdlib._concrete_contexts, "other", OtherContext())
+    monkeypatch.setattr(stdlib._default_context, "_actual_context", stdlib._concrete_contexts["other"])
+    context = fastshm.get_context("other")
+    assert fastshm.get_context() is context
+    assert isinstance(context, OtherContext)
+    assert context.get_start_method() == "other"
+    assert type(context.Lock()) is fastshm.synchronize.Lock
+    with fastshm.Manager() as manager:
+        assert manager.list([1])[:] == [1]
+
+
 def test_one_start_method_for_both_modules():
     run_program(
         """
@@ -197,7 +214,7 @@ def test_workers_go_on_with_their_own_method(context):
 
 def test_server_of_a_manager_is_started_by_the_same_method(context):
     with context.Manager() as manager:
-        tasks = manager.Queue()
+        tasks = manager.Queue(maxsize=2)
         assert isinstance(manager._server._process, context.Process)
         tasks.put(1)
         assert tasks.get() == 1

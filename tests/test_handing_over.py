@@ -6,152 +6,25 @@ import copyreg
 import ctypes
 import gc
 import io
+import multiprocessing
 import pickle
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 
 import pytest
+import ways
 from crew import Crew
+from ways import FREE, HELD, THINGS, make, use, use_one
 
 import fastshm
 
-
-class Point(ctypes.Structure):
-    _fields_ = [("x", ctypes.c_int), ("y", ctypes.c_double)]
-
-
-class Thing:
-    """How to make an object, what another process does with it, and what its maker sees then."""
-
-    def __init__(self, make, use, seen):
-        self.make, self.use, self.seen = make, use, seen
-
-
-def held(lock):
-    lock.acquire()
-    return lock
-
-
-def increment(value):
-    value.value += 1
-
-
-def increment_second(numbers):
-    numbers[1] += 1
-
-
-def put(d):
-    d["new"] = [2]
-
-
-def name(space):
-    space.new = [2]
-
-
-def move(point):
-    point.x = 9
-
-
-def nothing(locked):
-    assert locked.acquire(False) is False, "its maker holds it"
-
-
-def locked(lock):
-    return lock.acquire(False)
-
-
-def plain(numbers):
-    return list(numbers[:])
-
-
-def of_manager(kind, *arguments):
-    return getattr(fastshm.Manager(), kind)(*arguments)
-
-
-THINGS = {
-    "Value": Thing(lambda: fastshm.Value("i", 5), increment, lambda value: value.value == 6),
-    "Value of a double": Thing(lambda: fastshm.Value("d", 0.5), increment, lambda value: value.value == 1.5),
-    "Value of a struct": Thing(lambda: fastshm.Value(Point, 1, 2), move, lambda point: (point.x, point.y) == (9, 2)),
-    "Array": Thing(lambda: fastshm.Array("i", [1, 2]), increment_second, lambda a: plain(a) == [1, 3]),
-    "RawValue": Thing(lambda: fastshm.RawValue("i", 5), increment, lambda value: value.value == 6),
-    "RawArray": Thing(lambda: fastshm.RawArray("d", [1, 2]), increment_second, lambda a: plain(a) == [1, 3]),
-    "Lock": Thing(lambda: held(fastshm.Lock()), nothing, lambda lock: True),
-    "RLock": Thing(lambda: held(fastshm.RLock()), nothing, lambda lock: True),
-    "get_lock()": Thing(lambda: held(fastshm.Value("i").get_lock()), nothing, lambda lock: True),
-    "dict": Thing(lambda: fastshm.dict(old=1), put, lambda d: d.copy() == {"old": 1, "new": [2]}),
-    "list": Thing(lambda: fastshm.list([1, 2]), increment_second, lambda items: items[:] == [1, 3]),
-    "Namespace": Thing(lambda: of_manager("Namespace"), name, lambda space: space.new == [2]),
-    "manager's dict": Thing(lambda: of_manager("dict"), put, lambda d: d.items() == [("new", [2])]),
-    "manager's list": Thing(lambda: of_manager("list", [1, 2]), increment_second, lambda items: items[:] == [1, 3]),
-    "manager's Value": Thing(lambda: of_manager("Value", "i", 5), increment, lambda value: value.value == 6),
-    "manager's Array": Thing(lambda: of_manager("Array", "i", [1, 2]), increment_second, lambda a: plain(a) == [1, 3]),
-    "manager's Lock": Thing(lambda: held(of_manager("Lock")), nothing, lambda lock: True),
-    "manager's RLock": Thing(lambda: held(of_manager("RLock")), nothing, lambda lock: True),
-}
-LOCKS = [name for name in THINGS if "ock" in name]
-given = {}  # what initializers and earlier calls have left in a worker
-
-
-def make(names=THINGS):
-    return {name: THINGS[name].make() for name in names}
-
-
-def use(things):
-    for name, thing in things.items():
-        THINGS[name].use(thing)
-
-
-def use_one(name, thing):
-    THINGS[name].use(thing)
-    return name
-
-
-def keep(things):
-    given.update(things)
-
-
-def use_given(name):
-    THINGS[name].use(given[name])
+TABLE = Path(__file__).parent.parent / "docs" / "handing-over.md"
 
 
 def check(things, subtests):
     for name, thing in things.items():
         with subtests.test(name=name):
             assert THINGS[name].seen(thing)
-
-
-def test_process_arguments(crew, subtests):
-    things = make()
-    crew.run(use, things)
-    crew.results()
-    check(things, subtests)
-
-
-def test_pool_arguments(crew, subtests):
-    things = make()
-    with crew.context.Pool(1) as pool:
-        assert pool.starmap(use_one, things.items()) == list(things)
-    check(things, subtests)
-
-
-def test_pool_initargs(crew, subtests):
-    things = make()
-    with crew.context.Pool(1, initializer=keep, initargs=(things,)) as pool:
-        pool.map(use_given, things)
-    check(things, subtests)
-
-
-def test_executor_arguments(method, crew, subtests):
-    things = make()
-    with ProcessPoolExecutor(1, mp_context=crew.context) as executor:
-        assert list(executor.map(use_one, things, things.values())) == list(things)
-    check(things, subtests)
-
-
-def test_executor_initargs(crew, subtests):
-    things = make()
-    with ProcessPoolExecutor(1, mp_context=crew.context, initializer=keep, initargs=(things,)) as executor:
-        list(executor.map(use_given, things))
-    check(things, subtests)
 
 
 def use_and_check(things, subtests):
@@ -162,71 +35,31 @@ def use_and_check(things, subtests):
             assert THINGS[name].seen(thing)
 
 
-def make_one(name):
-    return THINGS[name].make()
+@pytest.mark.parametrize(("way", "method"), [(way, method) for way in ways.WAYS for method in ways.methods_of(way)])
+def test_every_object_by_every_way(way, method):
+    """Those that the table of docs/handing-over.md names, all at once."""
+    if way in ways.NEEDS:
+        pytest.importorskip(ways.NEEDS[way])
+    assert ways.unseen(way, method, list(THINGS)) == []
 
 
-def test_pool_results(crew, subtests):
-    with crew.context.Pool(1) as pool:
-        use_and_check(pool.apply(make), subtests)
-        use_and_check(dict(zip(THINGS, pool.map(make_one, THINGS), strict=True)), subtests)
-
-
-def test_executor_results(crew, subtests):
-    with ProcessPoolExecutor(1, mp_context=crew.context) as executor:
-        use_and_check(executor.submit(make).result(), subtests)
+def test_table_is_the_one_that_is_tested():
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split("|")] for line in TABLE.read_text().splitlines() if line[:1] == "|"
+    ]
+    assert rows[0] == ["object", *ways.WAYS]
+    assert [row[0] for row in rows[2:]] == list(THINGS)
+    assert {cell for row in rows[2:] for cell in row[1:]} == {"yes"}
 
 
 def make_and_end():
-    free = [name for name in THINGS if name not in LOCKS]
-    return make(free)
+    return make(FREE)
 
 
 def test_result_of_a_process_that_has_ended(crew, subtests):
     things = crew.result(crew.run(make_and_end))
     gc.collect()
     use_and_check(things, subtests)
-
-
-def serve(source, target):
-    things = source.get()
-    use(things)
-    target.put(make())
-    assert source.get() == "end"
-
-
-@pytest.mark.parametrize("kind", ["Queue", "SimpleQueue"])
-def test_queues(crew, subtests, kind):
-    there, back = getattr(crew.context, kind)(), getattr(crew.context, kind)()
-    things = make()
-    server = crew.run(serve, there, back)
-    there.put(things)
-    use_and_check(back.get(), subtests)
-    there.put("end")
-    crew.result(server)
-    check(things, subtests)
-    for queue in (there, back):
-        queue.close()
-        if kind == "Queue":
-            queue.join_thread()
-
-
-def answer(pipe):
-    use(pipe.recv())
-    pipe.send(make())
-    assert pipe.recv() == "end"
-
-
-def test_pipe(crew, subtests):
-    here, there = crew.context.Pipe()
-    things = make()
-    with here, there:
-        server = crew.run(answer, there)
-        here.send(things)
-        use_and_check(here.recv(), subtests)
-        here.send("end")
-        crew.result(server)
-    check(things, subtests)
 
 
 def use_nested(d, items):
@@ -251,14 +84,13 @@ def test_nested_in_containers(crew, subtests):
 
 def test_nested_only_in_containers(crew, subtests):
     """The container is all that keeps them."""
-    free = [name for name in THINGS if name not in LOCKS]
-    d, items = fastshm.dict(make(free)), fastshm.list(make(free).values())
+    d, items = fastshm.dict(make(FREE)), fastshm.list(make(FREE).values())
     gc.collect()
     crew.run(use, {"dict": fastshm.dict(old=1)})
-    crew.run(use_listed, d, items, free)
+    crew.run(use_listed, d, items, FREE)
     crew.results()
-    check({name: d[name] for name in free}, subtests)
-    check(dict(zip(free, items, strict=True)), subtests)
+    check({name: d[name] for name in FREE}, subtests)
+    check(dict(zip(FREE, items, strict=True)), subtests)
 
 
 def use_listed(d, items, names):
@@ -274,13 +106,12 @@ def unpickle_and_use(data):
 
 def test_dropped_by_the_sender_before_it_is_unpickled(crew):
     """The message in flight is all that is left of them."""
-    free = [name for name in THINGS if name not in LOCKS]
-    messages = [pickle.dumps(make(free)) for _ in range(2)]
+    messages = [pickle.dumps(make(FREE)) for _ in range(2)]
     gc.collect()
     with crew.context.Pool(1) as pool:
-        waiting = [pool.apply_async(use_one, (name, THINGS[name].make())) for name in free]
+        waiting = [pool.apply_async(use_one, (name, THINGS[name].make())) for name in FREE]
         gc.collect()
-        assert [answer.get(60) for answer in waiting] == free
+        assert [answer.get(60) for answer in waiting] == FREE
         assert [pool.apply(unpickle_and_use, (message,)) for message in messages] == [True, True]
     del messages
 
@@ -300,7 +131,7 @@ def test_every_pickle_protocol(protocol, subtests):
     for name, thing in again.items():
         with subtests.test(name=name):
             assert type(thing) is type(things[name])
-            if name not in LOCKS:
+            if name not in HELD:
                 THINGS[name].use(thing)
                 assert THINGS[name].seen(things[name])
 
@@ -316,9 +147,26 @@ def test_other_picklers(subtests):
             buffer = io.BytesIO()
             OtherPickler(buffer).dump(thing := THINGS[name].make())
             again = pickle.loads(buffer.getvalue())
-            if name not in LOCKS:
+            if name not in HELD:
                 THINGS[name].use(again)
                 assert THINGS[name].seen(thing)
+
+
+@pytest.mark.parametrize("code", "iu")
+def test_ctypes_objects_of_types_that_the_stdlib_has_shared_too(code):
+    """Its pickler asks a table by type: the entry has to know all of them, whoever made it."""
+    theirs = multiprocessing.RawArray(code, 2), multiprocessing.RawValue(code)
+    ours = fastshm.RawArray(code, 2), fastshm.RawValue(code)
+    parts = fastshm.Array(code, 2).get_obj(), fastshm.Value(code).get_obj()
+    for thing in (*ours, *parts):
+        again = ForkingPickler.loads(ForkingPickler.dumps(thing))
+        assert type(again) is type(thing)
+        if isinstance(thing, ctypes.Array):
+            thing[1] = "x" if code == "u" else 7
+            assert again[:] == thing[:]
+    for thing in theirs:
+        with pytest.raises(RuntimeError, match="should only be shared between processes through inheritance"):
+            ForkingPickler.dumps(thing)
 
 
 def relay(things, depth):

@@ -36,8 +36,7 @@ class Context(BaseContext):
         """This context, or the one of that start method; ValueError for one that there is not."""
         if method is None:
             return self
-        super().get_context(method)  # the stdlib's errors: unknown, or not available here
-        return _concrete[method]
+        return _ours(method, super().get_context(method))
 
     def Manager(self, address: str | None = None, **options: Any) -> managers.SyncManager:  # type: ignore[override]
         """A started manager, which needs no server process. With `live`, plain dicts and lists that are stored in its dicts and
@@ -134,7 +133,7 @@ class DefaultContext(Context, context.DefaultContext):
 
     def get_context(self, method: str | None = None) -> Any:
         """The context of that start method, or of the one that is set."""
-        return _concrete[_stdlib.get_start_method()] if method is None else super().get_context(method)
+        return super().get_context(_stdlib.get_start_method() if method is None else method)
 
     def set_start_method(self, method: str | None, force: bool = False) -> None:
         _stdlib.set_start_method(method, force)
@@ -144,6 +143,15 @@ class DefaultContext(Context, context.DefaultContext):
 
     def get_all_start_methods(self) -> list[str]:
         return _stdlib.get_all_start_methods()
+
+
+def _ours(method: str, theirs: BaseContext) -> Any:
+    """Others, as joblib, have registered start methods of their own with multiprocessing."""
+    if method not in _concrete:
+        kind = type(theirs)
+        _concrete[method] = object.__new__(type(kind.__name__, (Context, kind), {"__module__": __name__}))
+        vars(_concrete[method]).update(vars(theirs))
+    return _concrete[method]
 
 
 _stdlib: context.DefaultContext = context._default_context

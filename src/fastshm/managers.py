@@ -706,11 +706,11 @@ class SyncManager:
         threading.Barrier(parties)  # which numbers there may be depends on the version of Python
         return BarrierProxy(parties, action, timeout, self._open())
 
-    def Queue(self, *args: Any) -> Any:
-        return self._stdlib().Queue(*args)
+    def Queue(self, *args: Any, **kwargs: Any) -> Any:
+        return self._stdlib().Queue(*args, **kwargs)
 
-    def JoinableQueue(self, *args: Any) -> Any:
-        return self._stdlib().JoinableQueue(*args)
+    def JoinableQueue(self, *args: Any, **kwargs: Any) -> Any:
+        return self._stdlib().JoinableQueue(*args, **kwargs)
 
     def Pool(self, *args: Any, **kwargs: Any) -> Any:
         return self._stdlib().Pool(*args, **kwargs)

@@ -72,7 +72,8 @@ class _Reducer:
 def _reduce_raw(raw: Any) -> Any:
     items = vars(raw).get("_wrapper")
     if not isinstance(items, _array.Items):
-        return _stdlib.reduce_ctype(raw)
+        own = vars(raw).get("__reduce_ex__")
+        return own(2) if own else _stdlib.reduce_ctype(raw)
     if isinstance(raw, ctypes.Array):
         return _rebuild_raw, (items, raw._type_, raw._length_)
     return _rebuild_raw, (items, type(raw), None)

@@ -25,7 +25,8 @@ TYPES = multiprocessing if REFERENCE else fastshm
 NAMES = ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier")
 LEFT_OUT = ("test_multirelease",)  # of what multiprocessing does not have, release(n), and half a minute each
 TYPED = ("Value", "Array", "RawValue", "RawArray")
-CASES = ("_TestLock", "_TestSemaphore", "_TestCondition", "_TestEvent", "_TestBarrier")
+QUEUES = ("Queue", "JoinableQueue")
+CASES = ("_TestLock", "_TestSemaphore", "_TestCondition", "_TestEvent", "_TestBarrier", "_TestQueue")
 TYPED_CASES = ("_TestValue", "_TestArray", "_TestSharedCTypes")
 
 
@@ -36,7 +37,7 @@ def of_multiprocessing() -> None:
     class Processes(suite.ProcessesMixin):
         pass
 
-    for name in (*NAMES, *TYPED):
+    for name in (*NAMES, *TYPED, *QUEUES):
         setattr(Processes, name, staticmethod(getattr(TYPES, name)))
 
     class Managed(suite.ManagerMixin):
