@@ -121,8 +121,10 @@ FS_COLD static int fs_ledger_fold(const fs_self *me, fs_bounded *b, int everybod
     uint64_t n = 0;
     int64_t beyond = 0, owed;
     for (uint64_t i = 0; i < l.room; i++) {
-        int64_t net = fs_share_at(&from[i]).net;
-        beyond += net < 0 ? -net : 0;
+        fs_share s = fs_share_at(&from[i]);
+        if (!s.id && s.net > 0) /* they would never come back */
+            return FS_CORRUPT;
+        beyond += s.net < 0 ? -(int64_t)s.net : 0;
     }
     owed = beyond;
     /* Nets above zero: the dead's are set off and go, then the living's are kept. `id` of the other half marks the dead. */
