@@ -377,3 +377,26 @@ def test_nor_when_a_damaged_text_is_taken_out(value):
     assert held
     assert not any(held)
     assert (d.pop("k"), items.pop()) == (value, value)
+
+
+@pytest.mark.parametrize("make", [fastshm.BoundedSemaphore, lambda: fastshm.Condition()._waiters, lambda: fastshm.Barrier(2)])
+def test_what_is_waited_for_has_a_block_that_is_large_enough(make):
+    thing = make()
+    bytes_of_it = pickle.dumps(thing)
+    with open(f"/dev/shm/{thing._address[0]}", "r+b") as file:
+
+        def write(grains):
+            file.seek(thing._address[1])
+            before = int.from_bytes(file.read(4), sys.byteorder)
+            file.seek(thing._address[1])
+            file.write(grains.to_bytes(4, sys.byteorder))
+            file.flush()
+            return before
+
+        grains = write(1)
+        try:
+            with pytest.raises(fastshm.heap.CorruptedError):
+                pickle.loads(bytes_of_it)
+        finally:
+            write(grains)
+    assert fastshm.heap.check()

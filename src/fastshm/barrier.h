@@ -33,24 +33,34 @@ static inline uint64_t fs_barrier_room(const fs_heap *heap, const fs_barrier *b)
     return room <= most && room == (parties > 0 ? (uint64_t)parties : 1) ? room : 0;
 }
 
-static inline uint64_t fs_barrier_inside(const fs_heap *heap, const fs_barrier *b) {
-    uint64_t n = 0, room = fs_barrier_room(heap, b);
+static inline uint64_t fs_barrier_count(const fs_barrier *b, uint64_t room) {
+    uint64_t n = 0;
     for (uint64_t i = 0; i < room; i++)
         n += fs_load_relaxed(&b->place[i]) != 0;
     return n;
 }
 
-/* The phase, and how many are inside. The lock is held. FS_CORRUPT: no places, no phase, or an action that nobody runs. */
-static inline int fs_barrier_settle(const fs_heap *heap, fs_barrier *b, uint32_t *phase, uint64_t *n) {
-    *phase = fs_load_relaxed(&b->phase);
-    *n = fs_barrier_inside(heap, b);
-    if (!fs_barrier_room(heap, b))
+FS_UNUSED static uint64_t fs_barrier_inside(const fs_heap *heap, const fs_barrier *b) {
+    return fs_barrier_count(b, fs_barrier_room(heap, b));
+}
+
+typedef struct {
+    uint64_t room, inside;
+    uint32_t phase;
+} fs_barrier_state;
+
+/* How it stands. The lock is held. FS_CORRUPT: no places, no phase, or an action that nobody runs. */
+static inline int fs_barrier_settle(const fs_heap *heap, fs_barrier *b, fs_barrier_state *s) {
+    s->phase = fs_load_relaxed(&b->phase);
+    s->room = fs_barrier_room(heap, b);
+    s->inside = fs_barrier_count(b, s->room);
+    if (!s->room)
         return FS_CORRUPT;
-    if (!*n && (*phase == FS_DRAINING || *phase == FS_RESETTING)) {
-        *phase = FS_FILLING;
+    if (!s->inside && (s->phase == FS_DRAINING || s->phase == FS_RESETTING)) {
+        s->phase = FS_FILLING;
         fs_store_release(&b->phase, FS_FILLING);
     }
-    return *phase > FS_BARRIER_BROKEN || (!*n && *phase == FS_ACTION) ? FS_CORRUPT : FS_OK;
+    return s->phase > FS_BARRIER_BROKEN || (!s->inside && s->phase == FS_ACTION) ? FS_CORRUPT : FS_OK;
 }
 
 static inline int fs_barrier_is_in(const fs_self *me, const fs_barrier *b, uint64_t place) {
@@ -64,8 +74,8 @@ FS_COLD static int fs_place_is_dead(const fs_self *me, uint64_t id) {
 
 /* Frees the places of the dead. */
 FS_COLD static int fs_barrier_bury(const fs_self *me, fs_barrier *b) {
-    uint64_t room = fs_barrier_room(me->heap, b), n;
-    uint32_t phase;
+    fs_barrier_state s;
+    uint64_t room = fs_barrier_room(me->heap, b);
     for (uint64_t i = 0; i < room; i++) {
         if (!fs_place_is_dead(me, fs_load_relaxed(&b->place[i])))
             continue;
@@ -74,7 +84,7 @@ FS_COLD static int fs_barrier_bury(const fs_self *me, fs_barrier *b) {
         fs_crash_order();
         fs_store_release(&b->place[i], 0);
     }
-    return fs_barrier_settle(me->heap, b, &phase, &n);
+    return fs_barrier_settle(me->heap, b, &s);
 }
 
 /* FS_OK: in place, with its index and what becomes of it. FS_MISSING: no place yet. FS_CHANGED: broken. */
@@ -82,19 +92,19 @@ FS_UNUSED static int fs_barrier_arrive(const fs_self *me, fs_barrier *b, int has
     int entered = fs_enter(me, &b->o.lock), let_go = 0;
     if (entered < 0)
         return entered;
-    uint32_t phase;
-    uint64_t n, room = fs_barrier_room(me->heap, b), i = 0;
-    int r = fs_barrier_settle(me->heap, b, &phase, &n), last = (int64_t)n + 1 == fs_load_relaxed(&b->parties);
-    while (i < room && fs_load_relaxed(&b->place[i]))
+    fs_barrier_state s;
+    uint64_t i = 0;
+    int r = fs_barrier_settle(me->heap, b, &s), last = (int64_t)s.inside + 1 == fs_load_relaxed(&b->parties);
+    while (i < s.room && fs_load_relaxed(&b->place[i]))
         i++;
     if (r != FS_OK) {
-    } else if (phase == FS_BARRIER_BROKEN) {
+    } else if (s.phase == FS_BARRIER_BROKEN) {
         r = FS_CHANGED;
-    } else if (phase != FS_FILLING || i == room) {
+    } else if (s.phase != FS_FILLING || i == s.room) {
         r = FS_MISSING;
     } else if (last && !has_action) {
         *fate = FS_PASSES;
-        let_go = n != 0;
+        let_go = s.inside != 0;
         if (let_go)
             fs_store_release(&b->phase, FS_DRAINING);
     } else {
@@ -105,7 +115,7 @@ FS_UNUSED static int fs_barrier_arrive(const fs_self *me, fs_barrier *b, int has
             fs_store_release(&b->phase, FS_ACTION);
     }
     *place = i;
-    *index = n;
+    *index = s.inside;
     fs_leave_entered(me, &b->o.lock, entered);
     if (let_go)
         fs_turn_pass_stored(&b->turn, FS_ALL);
@@ -117,8 +127,7 @@ FS_UNUSED static int fs_barrier_acted(const fs_self *me, fs_barrier *b, uint64_t
     int entered = fs_enter(me, &b->o.lock), r = FS_OK;
     if (entered < 0)
         return entered;
-    uint32_t phase;
-    uint64_t n;
+    fs_barrier_state s;
     if (fs_load_relaxed(&b->phase) == FS_ACTION)
         fs_store_release(&b->phase, FS_DRAINING);
     else
@@ -126,7 +135,7 @@ FS_UNUSED static int fs_barrier_acted(const fs_self *me, fs_barrier *b, uint64_t
     fs_crash_order();
     if (fs_barrier_is_in(me, b, place))
         fs_store_release(&b->place[place], 0);
-    fs_barrier_settle(me->heap, b, &phase, &n);
+    fs_barrier_settle(me->heap, b, &s);
     fs_leave_entered(me, &b->o.lock, entered);
     fs_turn_pass_stored(&b->turn, FS_ALL);
     return r;
@@ -137,13 +146,13 @@ FS_UNUSED static int fs_barrier_leave(const fs_self *me, fs_barrier *b, uint64_t
     int entered = fs_enter(me, &b->o.lock);
     if (entered < 0)
         return entered;
-    uint32_t before = fs_load_relaxed(&b->phase), phase;
-    uint64_t n;
+    uint32_t before = fs_load_relaxed(&b->phase);
+    fs_barrier_state s;
     if (fs_barrier_is_in(me, b, place))
         fs_store_release(&b->place[place], 0);
-    int r = fs_barrier_settle(me->heap, b, &phase, &n);
+    int r = fs_barrier_settle(me->heap, b, &s);
     fs_leave_entered(me, &b->o.lock, entered);
-    if (phase != before)
+    if (s.phase != before)
         fs_turn_pass_stored(&b->turn, FS_ALL);
     return r;
 }
@@ -174,16 +183,15 @@ FS_UNUSED static int fs_barrier_reset(const fs_self *me, fs_barrier *b) {
     int entered = fs_enter(me, &b->o.lock);
     if (entered < 0)
         return entered;
-    uint32_t phase;
-    uint64_t n;
+    fs_barrier_state s;
     if (fs_barrier_inside(me->heap, b))
         fs_barrier_bury(me, b);
-    fs_barrier_settle(me->heap, b, &phase, &n);
-    if (!n)
+    fs_barrier_settle(me->heap, b, &s);
+    if (!s.inside)
         fs_store_release(&b->phase, FS_FILLING);
-    else if (phase == FS_FILLING || phase >= FS_BARRIER_BROKEN) /* or none at all: that is mended */
+    else if (s.phase == FS_FILLING || s.phase >= FS_BARRIER_BROKEN) /* or none at all: that is mended */
         fs_store_release(&b->phase, FS_RESETTING);
-    int r = fs_barrier_room(me->heap, b) ? FS_OK : FS_CORRUPT;
+    int r = s.room ? FS_OK : FS_CORRUPT;
     fs_leave_entered(me, &b->o.lock, entered);
     fs_turn_pass_stored(&b->turn, FS_ALL);
     return r;
@@ -220,13 +228,13 @@ FS_COLD static int fs_barrier_wait(const fs_self *me, fs_barrier *b, uint64_t pl
     for (;;) {
         uint32_t t = fs_turn_watch(&b->turn, p), phase = fs_load_ordered(&b->phase);
         uint64_t room = fs_barrier_room(me->heap, b);
-        if (has_place ? phase == FS_DRAINING : phase == FS_FILLING && fs_barrier_inside(me->heap, b) < room)
+        if (has_place ? phase == FS_DRAINING : phase == FS_FILLING && fs_barrier_count(b, room) < room)
             return FS_OK;
         if (phase == FS_BARRIER_BROKEN || (phase == FS_RESETTING && has_place))
             return FS_CHANGED;
         if (!room || phase > FS_BARRIER_BROKEN || (has_place && !fs_barrier_is_in(me, b, place)))
             return FS_CORRUPT;
-        if (phase == FS_ACTION && has_place && fs_barrier_inside(me->heap, b) < 2 && fs_load_acquire(&b->phase) == FS_ACTION)
+        if (phase == FS_ACTION && has_place && fs_barrier_count(b, room) < 2 && fs_load_acquire(&b->phase) == FS_ACTION)
             return FS_CORRUPT;
         fs_patience endless = {-1, p->naps}, *how = phase == FS_ACTION ? &endless : p; /* an action is waited for to its end */
         int r = fs_nap(&b->turn, t, how);

@@ -121,8 +121,10 @@ FS_COLD static int fs_ledger_fold(const fs_self *me, fs_bounded *b, int everybod
     uint64_t n = 0;
     int64_t beyond = 0, owed;
     for (uint64_t i = 0; i < l.room; i++) {
-        int64_t net = fs_share_at(&from[i]).net;
-        beyond += net < 0 ? -net : 0;
+        fs_share s = fs_share_at(&from[i]);
+        if (!s.id && s.net > 0) /* they would never come back */
+            return FS_CORRUPT;
+        beyond += s.net < 0 ? -(int64_t)s.net : 0;
     }
     owed = beyond;
     /* Nets above zero: the dead's are set off and go, then the living's are kept. `id` of the other half marks the dead. */
@@ -173,36 +175,36 @@ FS_COLD static int fs_ledger_fold(const fs_self *me, fs_bounded *b, int everybod
     return FS_OK;
 }
 
-/* One permit more (`by` = 1) or less (-1) in the caller's share. The lock is held. */
-static inline int fs_share_add(const fs_self *me, fs_bounded *b, int32_t by) {
+/* One permit more (`by` = 1) or less (-1) in the caller's share. The lock is held; the ledger is what it looks like. */
+static inline int fs_share_add(const fs_self *me, fs_bounded *b, fs_ledger *l, int32_t by) {
     uint32_t id = me->heap->process_id;
     for (int tries = 0; tries < 2; tries++) {
-        fs_ledger l = {NULL, 0, 0};
-        int32_t net = 0;
-        int r = fs_load_relaxed(&b->ledger) ? fs_ledger_look(me->heap, b, &l) : FS_OK;
-        fs_share *mine = r == FS_OK ? fs_share_of(&l, id, &net) : NULL;
-        if (r == FS_OK && fs_unlikely(!mine)) {
+        int32_t net;
+        fs_share *mine = fs_share_of(l, id, &net);
+        int r;
+        if (fs_unlikely(!mine)) {
             r = fs_ledger_grow(me, b);
-        } else if (r == FS_OK && fs_unlikely(net >= FS_NET_MOST || net <= -FS_NET_MOST) && !tries) {
+        } else if (fs_unlikely(net >= FS_NET_MOST || net <= -FS_NET_MOST) && !tries) {
             r = fs_ledger_fold(me, b, 1);
-        } else if (r == FS_OK) {
+        } else {
             if (fs_unlikely(by > 0 ? net == INT32_MAX : net == INT32_MIN))
                 return FS_CORRUPT;
             fs_share_put(mine, id, net + by);
             return FS_OK;
         }
+        if (r == FS_OK)
+            r = fs_ledger_look(me->heap, b, l);
         if (r != FS_OK)
             return r;
     }
     return FS_NOMEM;
 }
 
-/* How many permits are taken, and how many there are. The lock is held. */
-static inline int fs_bounded_look(fs_heap *heap, const fs_bounded *b, uint32_t *taken, uint32_t *bound) {
-    fs_ledger l;
-    int r = fs_ledger_look(heap, b, &l);
+/* The ledger, how many permits are taken, and how many there are. The lock is held. */
+static inline int fs_bounded_look(fs_heap *heap, const fs_bounded *b, fs_ledger *l, uint32_t *taken, uint32_t *bound) {
+    int r = fs_ledger_look(heap, b, l);
     *bound = fs_load_relaxed(&b->bound);
-    return r == FS_OK ? fs_ledger_sum(&l, *bound, taken) : r;
+    return r == FS_OK ? fs_ledger_sum(l, *bound, taken) : r;
 }
 
 /* FS_OK, FS_MISSING when there is none, FS_BUSY and the like. With `look`, the dead are looked for when there is none. */
@@ -210,17 +212,18 @@ FS_UNUSED static int fs_bounded_take(const fs_self *me, fs_bounded *b, int look)
     int entered = fs_enter(me, &b->o.lock);
     if (entered < 0)
         return entered;
+    fs_ledger l;
     uint32_t taken = 0, bound = 0;
-    int r = fs_bounded_look(me->heap, b, &taken, &bound);
+    int r = fs_bounded_look(me->heap, b, &l, &taken, &bound);
     if (r == FS_OK && taken == bound) {
         r = look ? fs_ledger_fold(me, b, 0) : FS_MISSING;
         if (r == FS_OK)
-            r = fs_bounded_look(me->heap, b, &taken, &bound);
+            r = fs_bounded_look(me->heap, b, &l, &taken, &bound);
         if (r == FS_OK && taken == bound)
             r = FS_MISSING;
     }
     if (r == FS_OK)
-        r = fs_share_add(me, b, 1);
+        r = fs_share_add(me, b, &l, 1);
     fs_leave_entered(me, &b->o.lock, entered);
     return r;
 }
@@ -255,10 +258,11 @@ static inline int fs_bounded_give(const fs_self *me, fs_bounded *b) {
     int entered = fs_enter(me, &b->o.lock);
     if (entered < 0)
         return entered;
+    fs_ledger l;
     uint32_t taken = 0, bound;
-    int r = fs_bounded_look(me->heap, b, &taken, &bound);
+    int r = fs_bounded_look(me->heap, b, &l, &taken, &bound);
     if (r == FS_OK)
-        r = taken ? fs_share_add(me, b, -1) : FS_RANGE;
+        r = taken ? fs_share_add(me, b, &l, -1) : FS_RANGE;
     fs_leave_entered(me, &b->o.lock, entered);
     if (r == FS_OK)
         fs_turn_pass_stored(&b->turn, 1);
@@ -270,10 +274,11 @@ FS_COLD static int fs_bounded_value(const fs_self *me, fs_bounded *b, uint32_t *
     int entered = fs_enter(me, &b->o.lock);
     if (entered < 0)
         return entered;
+    fs_ledger l;
     uint32_t taken = 0, bound = 0;
     int r = fs_ledger_fold(me, b, 0);
     if (r == FS_OK)
-        r = fs_bounded_look(me->heap, b, &taken, &bound);
+        r = fs_bounded_look(me->heap, b, &l, &taken, &bound);
     *value = bound - taken;
     fs_leave_entered(me, &b->o.lock, entered);
     return r;

@@ -40,6 +40,12 @@ INPUTS = {
     "arrays of a damaged heap may overlap": "6106016309f63e2e1e7918b10f03",
     "a table has entries after it has grown": "010801ab63ef6c62d00aab0af2",
     "the count of what is dying is loaded once": "5c0801044b9f19372f09a02702",
+    "a ledger's nets are as small as can be": "ebff371a95ffffff18ae",
+    "a ledger fits in its block": "eb52013f0cfc",
+    "a ledger has two halves": "de8dfe18ff1dc2e2429c",
+    "a barrier has as many places as parties": "920001000400ffffffffffffffff3b003b08",
+    "a place is taken by a number that there can be": "d4010102040000000000f0ffffff3b0939403948",
+    "permits are somebody's": "9201015f0401020030413049",
 }
 
 MUTANTS = (
@@ -78,6 +84,36 @@ MUTANTS = (
         "local.h",
         "        if (offset > limit || length > limit - offset)\n            return NULL;\n",
         "",
+    ),
+    Mutant(
+        "a ledger fits in its block",
+        "bounded.h",
+        "    if (!raw || l->half > 1 || l->room > (fs_room(heap, raw) - FS_HEADER) / 16)",
+        "    if (!raw || l->half > 1)",
+    ),
+    Mutant(
+        "a ledger's nets are as small as can be",
+        "bounded.h",
+        "return everybody ? FS_CORRUPT : fs_ledger_fold(me, b, 1);",
+        "return fs_ledger_fold(me, b, 1);",
+    ),
+    Mutant(
+        "permits are somebody's",
+        "bounded.h",
+        "        if (!s.id && s.net > 0) /* they would never come back */\n            return FS_CORRUPT;\n",
+        "",
+    ),
+    Mutant(
+        "a barrier has as many places as parties",
+        "barrier.h",
+        "    return room <= most && room == (parties > 0 ? (uint64_t)parties : 1) ? room : 0;",
+        "    (void)most;\n    (void)parties;\n    return room;",
+    ),
+    Mutant(
+        "a place is taken by a number that there can be",
+        "barrier.h",
+        "id != me->id && (id > FS_LAST_ID || !fs_alive(me->heap, (uint32_t)id));",
+        "id != me->id && (uint32_t)id && !fs_alive(me->heap, (uint32_t)id);",
     ),
     Mutant(
         "a text is what its kind says",

@@ -1059,8 +1059,14 @@ static void k_refresh(uint8_t a) {
 }
 static void k_nothing(uint8_t a) { (void)a; }
 
-/* Waiting goes on as _sync.pyx does it, but not for ever: after each long nap, one is back here. */
+/* Waiting goes on as _sync.pyx does it, but not for ever: after each long nap, one is back here. With `a` & 64, all others die first:
+ * then what they have had is there to be had. */
 #define ROUNDS 6
+static void survive(uint8_t a) {
+    if (a & 64)
+        kernel.naps = KERNEL_NAPS;
+}
+static int in_vain(uint8_t a) { return a & 64 && me.wait; }
 static fs_patience patience(uint8_t a) { return (fs_patience){a & 1 ? -1 : a & 2 ? kernel.now + (a << 18) : 0, a & 4 ? 5 : 0}; }
 
 static void s_take(uint8_t a) {
@@ -1090,14 +1096,26 @@ static void e_wait(uint8_t a) {
     for (int n = 0; r == FS_INTERRUPTED && n < ROUNDS; n++)
         r = known(fs_event_wait(e, since, &p));
 }
+static int somebody_has(const fs_bounded *b) { /* permits, or a lock that is waited for */
+    fs_ledger l;
+    if ((b->o.lock.word | heap.super->heap.word) & FS_LOCK_OWNER)
+        return 1;
+    for (uint64_t i = 0; fs_ledger_look(&heap, b, &l) == FS_OK && i < l.room; i++)
+        if (l.share[i].net > 0 && (l.share[i].id == heap.process_id || kernel_is_alive(l.share[i].id)))
+            return 1;
+    return 0;
+}
 static void b_take(uint8_t a) {
     fs_bounded *b = bound(BOUNDED);
     fs_patience p = patience(a);
+    survive(a);
     int r = b ? known(fs_bounded_try(&me, b)) : FS_OK;
     if (r == FS_MISSING || r == FS_BUSY)
         r = FS_INTERRUPTED;
     for (int n = 0; r == FS_INTERRUPTED && n < ROUNDS; n++)
         r = known(fs_bounded_wait(&me, b, &p));
+    if (b && in_vain(a) && (r == FS_INTERRUPTED || (r == FS_TIMEOUT && p.deadline)) && b->bound && !somebody_has(b))
+        broken("permits that nobody holds are waited for");
 }
 static void b_give(uint8_t a) {
     fs_bounded *b = bound(BOUNDED);
@@ -1169,11 +1187,17 @@ static void r_arrive(uint8_t a) {
     if (!b || place != FS_NO_PLACE)
         return;
     fs_patience p = {-1, a & 4 ? 5 : 0};
+    survive(a);
     int r = known(fs_barrier_arrive(&me, b, a & 1, &at, &index, &fate));
     for (int n = 0; r == FS_MISSING && n < ROUNDS; n++) {
-        known(fs_barrier_wait(&me, b, FS_NO_PLACE, &p));
-        r = known(fs_barrier_arrive(&me, b, a & 1, &at, &index, &fate));
+        r = known(fs_barrier_wait(&me, b, FS_NO_PLACE, &p));
+        if (r == FS_OK || r == FS_INTERRUPTED || r == FS_BUSY)
+            r = known(fs_barrier_arrive(&me, b, a & 1, &at, &index, &fate));
     }
+    for (uint64_t i = 0; in_vain(a) && i < fs_barrier_room(&heap, b); i++)
+        a &= b->place[i] == me.id ? (uint8_t)~64 : a;
+    if (r == FS_MISSING && in_vain(a))
+        broken("nobody is waited for");
     if (r != FS_OK || fate == FS_PASSES)
         return;
     place = at;

@@ -41,6 +41,18 @@ MUTANTS = (
         "    if (fs_likely(fs_cas_u32(&l->word, 0, me->id) || me->id % 2)) {\n        if (fs_likely(!me->heap->super->undo_n))",
     ),
     Mutant(
+        "a permit is taken by one step",
+        "semaphore.h",
+        "if (fs_likely(fs_cas_ordered(&s->value, v, v - 1)))",
+        "if ((s->value = v - 1, 1))",
+    ),
+    Mutant(
+        "who is let go sees what the action did",
+        "barrier.h",
+        "== FS_ACTION)\n        fs_store_release(&b->phase, FS_DRAINING);",
+        "== FS_ACTION)\n        fs_store_relaxed(&b->phase, FS_DRAINING);",
+    ),
+    Mutant(
         "a key's last bytes are read from inside it",
         "table.h",
         "memcpy(&w[whole], p + n - 8, 8);",
