@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
 
 from fastshm import _array
@@ -69,7 +70,17 @@ def array_object(array: SynchronizedArray) -> Any:
 def _object_over(owner: Any, view: Any, kind: Any) -> Any:
     new = kind.from_buffer(view)
     new.__reduce_ex__ = lambda protocol: (_get_obj, (owner,))
+    ForkingPickler.register(kind, _reduce)
     return new
+
+
+_reduce: Any = None
+
+
+def set_reducer(reduce: Any) -> None:
+    """How multiprocessing's pickler is to pickle ctypes objects that may be ours."""
+    global _reduce
+    _reduce = reduce
 
 
 def _get_obj(owner: Any) -> Any:

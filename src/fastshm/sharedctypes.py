@@ -15,7 +15,7 @@ from typing import Any
 from fastshm import _array, _typed, heap, ndarrays, synchronize  # noqa: F401  (heap and synchronize give the core its hooks)
 from fastshm._array import SynchronizedArray
 from fastshm._typed import Synchronized
-from fastshm.arrays import SynchronizedString, codes_of_types, object_of, types
+from fastshm.arrays import SynchronizedString, codes_of_types, object_of, set_reducer, types
 
 _stdlib: Any = _sharedctypes  # its types are not in the stubs
 
@@ -202,6 +202,7 @@ def synchronized(obj: Any, lock: Any = None, ctx: Any = None) -> Any:
     return _struct_classes[kind](obj, lock)
 
 
+set_reducer(_reduce_raw)
 _typed.set_object_hook(lambda value: object_of(value, types[value.typecode]))
 
 

@@ -147,7 +147,7 @@ def main() -> int:
     if options.here:
         run_here(items[0], options.short)
         return 0
-    own, seconds = memory_of_its_own(), 300.0 if options.short or options.mutants else 7200.0
+    own, seconds = memory_of_its_own(), 600.0 if options.short or options.mutants else 7200.0
     if not own:
         print("no right to mount: everything runs on the common /dev/shm, its names are not counted", file=sys.stderr)
     if options.mutants:
