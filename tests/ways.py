@@ -12,6 +12,7 @@ import ctypes
 import gc
 import pickle
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -300,6 +301,11 @@ def executor_results(crew, names):
         yield executor.submit(make, names).result()
 
 
+def expect(crew, connection):
+    """A maker that fails sends nothing."""
+    assert connection.poll(max(0.0, crew.end - time.monotonic())), "deadline passed, nothing came"
+
+
 def make_and_put(names, there, until):
     there.put(things := make(names))
     until.get()
@@ -309,6 +315,7 @@ def make_and_put(names, there, until):
 def queue_back(kind, crew, names):
     q, until = getattr(crew.context, kind)(), crew.context.SimpleQueue()
     maker = crew.run(make_and_put, names, q, until)
+    expect(crew, q._reader)
     yield q.get()
     until.put("end")
     crew.result(maker)
@@ -326,6 +333,7 @@ def pipe_back(crew, names):
     here, there = crew.context.Pipe()
     with here, there:
         maker = crew.run(make_and_send, names, there)
+        expect(crew, here)
         yield here.recv()
         here.send("end")
         crew.result(maker)
@@ -344,6 +352,7 @@ def out_of_a_dict(crew, names):
     here, there = crew.context.Pipe()
     with here, there:
         maker = crew.run(make_into, names, d, there)
+        expect(crew, here)
         here.recv()
         yield d.copy()
         here.send("end")
