@@ -69,7 +69,7 @@ def run(short: bool) -> Iterator[Figure]:
     """Every operation that kill_each.c lists."""
     program = compiled("kill_each.c")
     names = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.splitlines()
-    step = "499" if short else os.environ.get("FASTSHM_STEP", "1")
+    step = "1499" if short else os.environ.get("FASTSHM_STEP", "1")
 
     def sweep(name: str) -> tuple[int, int, int, float]:
         done = subprocess.run([program, step, name, str(SEEDS)], capture_output=True, text=True, check=False)
