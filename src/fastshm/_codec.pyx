@@ -19,7 +19,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 
-from fastshm._core cimport Collecting, Handle, check_open, decide, make_handle, start_collecting, stop_collecting
+from fastshm._core cimport Collecting, Handle, check_open, make_handle, start_collecting, stop_collecting
 
 from fastshm._core import CorruptedError
 
@@ -45,9 +45,7 @@ def set_proxy_classes(type of_table, type of_vector):
 
 cdef int may_load(Heap heap) except -1:
     """Before each byte of a segment that is given to pickle."""
-    if heap.undecided:
-        decide(heap)
-    if not heap.allow_pickle:
+    if not heap.takes_pickles():
         raise pickle.UnpicklingError(
             f"a key or value in {heap.name} is stored as a pickle, and pickles of it are refused (allow_pickle=False): "
             "delete it, or, if all who can write there may run code here, do not refuse them"
@@ -56,9 +54,7 @@ cdef int may_load(Heap heap) except -1:
 
 
 cdef int may_dump(Heap heap, str what, object thing) except -1:
-    if heap.undecided:
-        decide(heap)
-    if not heap.allow_pickle:
+    if not heap.takes_pickles():
         raise pickle.PicklingError(
             f"a {what} of type {type(thing).__name__!r} would be stored in {heap.name} as a pickle, and those are refused "
             "(allow_pickle=False): None, bool, int of 64 bits, float, str, bytes, and shared dicts and lists of the same "

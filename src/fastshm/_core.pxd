@@ -13,6 +13,7 @@ cdef class Heap:
     cdef int users     # threads that are about to make a handle in it
     cdef object __weakref__
     cdef int drain(self, bint wait) except -1
+    cpdef bint takes_pickles(self) except -1
 
 cdef class Ref:
     """One reference to one object; its end gives it back."""
@@ -37,7 +38,6 @@ cdef struct Collecting:
     void *into
     void *heap
 
-cdef int decide(Heap heap) except -1
 cdef int fail(int code, Heap heap) except -1
 cdef int check_open(Ref ref) except -1
 cdef int retry(int code, fs_self *me) except -1

@@ -307,6 +307,12 @@ cdef class Heap:
         self.name = name
         fs_segment_named(&self.h, PyBytes_AS_STRING(path))
 
+    cpdef bint takes_pickles(self) except -1:
+        """To be asked before each byte of it is unpickled, and before anything is pickled into it."""
+        if self.undecided and learn_refusals():
+            self.undecided = False
+        return self.allow_pickle
+
     def refuse_pickles(self):
         """From now on no byte of this segment is unpickled in this process, and nothing is pickled into it."""
         self.allow_pickle = self.undecided = False
@@ -385,13 +391,6 @@ cdef int give_up(Heap heap, dict into) except -1:
     """It is not mapped after all."""
     del into[heap.name]
     left_heaps.append(heap)
-    return 0
-
-
-cdef int decide(Heap heap) except -1:
-    """Before the first pickle."""
-    if learn_refusals():
-        heap.undecided = False
     return 0
 
 

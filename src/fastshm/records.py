@@ -44,7 +44,7 @@ class FrozenList(Sequence[Any]):
             return [self[k] for k in range(*i.indices(len(self)))]
         record, kind = self._find(i)
         if kind == PICKLE:
-            if not self._data._heap.allow_pickle:
+            if not self._data._heap.takes_pickles():
                 raise pickle.UnpicklingError(f"a record of {self._data._heap.name} is a pickle, which this process refuses")
             return pickle.loads(record)
         return str(record, "utf-8", "surrogatepass") if kind == TEXT else bytes(record)
