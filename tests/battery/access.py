@@ -59,7 +59,7 @@ MUTANTS = (
         "    if (lstat(path, &st) == 0 && st.st_dev == file->device && st.st_ino == file->inode)\n",
         "    (void)st;\n    (void)file;\n",
     ),
-    Mutant("the last one out removes its own name only", "names.py", "if (info.st_dev, info.st_ino) == file:", "if file:"),
+    Mutant("the last one out removes its own name only", "names.py", "        if leads_to(name, file):", "        if file:"),
     Mutant("a taken name is left alone", "heap.py", "(FileExistsError, ReferenceError)", "(ReferenceError,)"),
     Mutant(
         "a lost descriptor is replaced by its own file only",

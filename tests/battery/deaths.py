@@ -18,8 +18,9 @@ MUTANTS = (
     Mutant(
         "a dead holder's lock is taken over",
         "lock.h",
-        "        if (fs_lock_inherit(heap, l, id))\n            return FS_TAKEN_OVER;\n        nap",
-        "        nap",
+        "            if (fs_lock_inherit(heap, l, id)) /* also after a signal: when they come faster than naps end, "
+        "no other moment comes */\n                return FS_TAKEN_OVER;\n",
+        "",
     ),
     Mutant(
         "its heap transaction is put back first",
@@ -27,7 +28,12 @@ MUTANTS = (
         "    if (l != &heap->super->heap && !fs_heap_mend(heap, id))\n        return 0;\n",
         "",
     ),
-    Mutant("its heap transaction is put back", "alloc.h", "        *(uint64_t *)(heap->base + at) = s->undo[i].was;\n", ""),
+    Mutant(
+        "its heap transaction is put back",
+        "alloc.h",
+        "        fs_store_relaxed((uint64_t *)(heap->base + at), s->undo[i].was);\n",
+        "",
+    ),
     Mutant(
         "what was prepared is dropped",
         "redo.h",

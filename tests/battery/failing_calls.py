@@ -59,8 +59,9 @@ MUTANTS = (
     Mutant(
         "what setdefault returns is made before it is stored",
         "_dict.pyx",
-        "            out = default\n            if v.kind",
-        "            out = default\n            self.put(key, default, FS_PUT_IF_ABSENT)\n            if v.kind",
+        "            held = value_of(out, &v, self.ref.heap)\n            if v.kind",
+        "            held = value_of(out, &v, self.ref.heap)\n"
+        "            self.put(key, default, FS_PUT_IF_ABSENT)\n            if v.kind",
     ),
 )
 

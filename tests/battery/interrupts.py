@@ -48,7 +48,6 @@ MUTANTS = (
         "        int r = fs_wait(&l->word, want, left);\n        if (r == FS_INTERRUPTED)\n            return r;",
     ),
     Mutant("page claims go on after EINTR", "platform.h", "        if (e == EINTR) {", "        if (0) {"),
-    Mutant("a segment whose making failed is removed", "heap.py", "            _unmake(name)", "            pass"),
 )
 
 

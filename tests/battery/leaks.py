@@ -33,8 +33,8 @@ MUTANTS = (
     Mutant(
         "a handle's slot is used again",
         "_core.pyx",
-        "        fs_slot_unuse(&heap.h, slot)\n        if heap.h.super.dying",
-        "        if heap.h.super.dying",
+        "        fs_slot_unuse(&heap.h, slot)\n        if heap.pending",
+        "        if heap.pending",
     ),
     Mutant(
         "what the dead held is given back",

@@ -91,8 +91,8 @@ MUTANTS = (
     Mutant(
         "a committed change is finished by whoever comes next",
         "redo.h",
-        "        for (uint64_t i = 0; i < r->n; i++) {",
-        "        for (uint64_t i = 0; i < (r->n > 2 ? r->n - 1 : r->n); i++) {",
+        "        for (uint64_t i = 0; i < n; i++) {",
+        "        for (uint64_t i = 0; i < (n > 2 ? n - 1 : n); i++) {",
     ),
     Mutant("nobody robs the living", "lock.h", "    if (!owner || fs_alive(heap, owner))", "    if (!owner)"),
 )
