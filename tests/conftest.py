@@ -78,3 +78,14 @@ def manager(request):
         anchor = manager.dict()
         len(anchor)  # opens the stdlib's one connection, and the anchor keeps it, so that no test is the first to open it
         yield manager
+
+
+@pytest.fixture
+def path():
+    """A name that looks like a segment's; what the test puts there is removed."""
+    path = leftovers.SHM / f"fastshm-{uuid.uuid4().hex}"
+    yield path
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)

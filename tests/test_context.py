@@ -13,24 +13,11 @@ from multiprocessing import queues, reduction
 
 import pytest
 from crew import Crew, run_program
+from ways import CALLS
 
 import fastshm
 
 METHODS = (None, "fork", "spawn", "forkserver")
-OURS = {
-    "Array": ("i", 3),
-    "Barrier": (2,),
-    "BoundedSemaphore": (2,),
-    "Condition": (),
-    "Event": (),
-    "JoinableQueue": (3,),
-    "Lock": (),
-    "Queue": (3,),
-    "RLock": (),
-    "Semaphore": (2,),
-    "SimpleQueue": (),
-    "Value": ("i", 3),
-}
 
 
 def public(thing):
@@ -54,7 +41,7 @@ def test_contexts_have_all_that_the_stdlibs_have(method):
     assert ours.get_start_method() == theirs.get_start_method()
     assert ours.get_context() is ours
     assert ours.reducer is theirs.reducer is reduction
-    for name in public(theirs) - set(OURS) - {"Manager", "RawArray", "RawValue", "get_context", "get_start_method"}:
+    for name in public(theirs) - set(CALLS) - {"Manager", "RawArray", "RawValue", "get_context", "get_start_method"}:
         mine, original = getattr(ours, name), getattr(theirs, name)
         inherited = getattr(mine, "__func__", mine) is getattr(original, "__func__", original)
         assert inherited or name in ("set_start_method", "get_all_start_methods"), name
@@ -145,7 +132,7 @@ else:
 @pytest.mark.parametrize("method", METHODS)
 def test_objects_are_ours(method):
     context = fastshm.get_context(method)
-    for name, arguments in OURS.items():
+    for name, arguments in CALLS.items():
         made = getattr(context, name)(*arguments)
         assert type(made).__module__.startswith("fastshm."), name
         if hasattr(made, "close"):

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 
 import pytest
@@ -69,17 +68,6 @@ def user(how, *before):
         os.killpg(process.pid, signal.SIGCONT)
         out = process.communicate("\n", timeout=SECONDS)[0]
         assert out == "1 1\n", "it has never noticed"
-
-
-@pytest.fixture
-def path():
-    """A name that looks like a segment's; what the test puts there is removed."""
-    path = SHM / f"fastshm-{uuid.uuid4().hex}"
-    yield path
-    if path.is_dir() and not path.is_symlink():
-        path.rmdir()
-    else:
-        path.unlink(missing_ok=True)
 
 
 def test_what_nobody_uses_is_removed():

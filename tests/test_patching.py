@@ -18,25 +18,11 @@ from pathlib import Path
 
 import pytest
 from crew import SECONDS, run_command
+from ways import CALLS
 
 import fastshm
 from fastshm import patching
 from fastshm.__main__ import main
-
-CALLS = {
-    "Array": ("i", 2),
-    "Barrier": (2,),
-    "BoundedSemaphore": (2,),
-    "Condition": (),
-    "Event": (),
-    "JoinableQueue": (3,),
-    "Lock": (),
-    "Queue": (3,),
-    "RLock": (),
-    "Semaphore": (2,),
-    "SimpleQueue": (),
-    "Value": ("i", 1),
-}
 
 
 @pytest.fixture

@@ -418,17 +418,6 @@ else:
 """
 
 
-@pytest.fixture
-def path():
-    """A name that looks like a segment's; what the test puts there is removed."""
-    path = SHM / f"fastshm-{uuid.uuid4().hex}"
-    yield path
-    if path.is_dir() and not path.is_symlink():
-        path.rmdir()
-    else:
-        path.unlink(missing_ok=True)
-
-
 def duplicate(path, *, mode=0o600, patches=(), size=None, body=None):
     """A faithful copy of this process's segment as another user of the machine could leave it, then changed."""
     with open(SHM / fastshm.heap.default().name, "rb") as file:

@@ -25,6 +25,21 @@ from crew import Crew, run_program
 
 import fastshm
 
+CALLS = {  # of a context, that make an object
+    "Array": ("i", 3),
+    "Barrier": (2,),
+    "BoundedSemaphore": (2,),
+    "Condition": (),
+    "Event": (),
+    "JoinableQueue": (3,),
+    "Lock": (),
+    "Queue": (3,),
+    "RLock": (),
+    "Semaphore": (2,),
+    "SimpleQueue": (),
+    "Value": ("i", 3),
+}
+
 
 class Point(ctypes.Structure):
     _fields_ = [("x", ctypes.c_int), ("y", ctypes.c_double)]

@@ -481,8 +481,6 @@ cdef extern from "table.h" nogil:
     int fs_table_empty(const fs_self *me, fs_table *t)
     int fs_table_merge(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count, int how,
                        uint64_t looked)
-    int fs_table_update(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count,
-                        uint64_t looked)
     int fs_table_copy(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first, const uint64_t *slots,
                       uint64_t pin_room, fs_snapshot *out, fs_extent *extent)
 

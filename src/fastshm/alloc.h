@@ -504,10 +504,14 @@ static inline int fs_drop_inside(fs_heap *heap, uint64_t *slot) {
     return FS_OK;
 }
 
-static int fs_ref_to(const fs_self *me, uint64_t offset, uint64_t *slot) {
+static inline int fs_ref_into(const fs_self *me, uint64_t offset, uint64_t *slot, int only_empty) {
     int r = fs_heap_enter(me);
     if (r < 0)
         return r;
+    if (only_empty && *slot) {
+        fs_heap_leave(me);
+        return FS_EXISTS;
+    }
     fs_block *b = fs_block_at(me->heap, offset);
     r = b ? fs_ref_inside(me->heap, b, slot) : FS_CORRUPT;
     if (r != FS_OK)
@@ -517,19 +521,10 @@ static int fs_ref_to(const fs_self *me, uint64_t offset, uint64_t *slot) {
     return FS_OK;
 }
 
+static int fs_ref_to(const fs_self *me, uint64_t offset, uint64_t *slot) { return fs_ref_into(me, offset, slot, 0); }
+
 /* The same, unless the slot refers to something already: FS_EXISTS. */
-FS_UNUSED static int fs_ref_first(const fs_self *me, uint64_t offset, uint64_t *slot) {
-    int r = fs_heap_enter(me);
-    if (r < 0)
-        return r;
-    fs_block *b = fs_block_at(me->heap, offset);
-    r = *slot ? FS_EXISTS : b ? fs_ref_inside(me->heap, b, slot) : FS_CORRUPT;
-    if (r != FS_OK && r != FS_EXISTS)
-        return fs_heap_fail(me, r);
-    fs_commit(me->heap);
-    fs_heap_leave(me);
-    return r;
-}
+FS_UNUSED static int fs_ref_first(const fs_self *me, uint64_t offset, uint64_t *slot) { return fs_ref_into(me, offset, slot, 1); }
 
 /* Empties an owning slot. What thereby dies and owns others is put on the dying list: fs_reap() frees it. */
 static int fs_drop(const fs_self *me, uint64_t *slot) {

@@ -63,8 +63,7 @@ class Cache:
         if value is MISSING:
             return default
         if self.maxsize is not None:
-            self._order.pop(key, None)
-            self._order[key] = None
+            self._touch(key)
         return value
 
     def put(self, key: Any, value: Any) -> None:
@@ -72,13 +71,16 @@ class Cache:
         self._entries[key] = value if self.ttl is None else (value, time.monotonic() + self.ttl)
         if self.maxsize is None:
             return
-        self._order.pop(key, None)
-        self._order[key] = None
+        self._touch(key)
         while len(self._entries) > self.maxsize:
             oldest = _first_of(self._order)
             if oldest is MISSING:  # one that a killed process had not put in order
                 oldest = _first_of(self._entries)
             self._entries.pop(oldest, None)
+
+    def _touch(self, key: Any) -> None:
+        self._order.pop(key, None)
+        self._order[key] = None
 
     def get_or_compute(self, key: Any, compute: Callable[[], Any]) -> Any:
         """The value, computed by one process while those that want the same one wait; if that one is killed, by another."""

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import builtins
 import collections
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastshm import _dict, managers
 
 __all__ = ["Counter", "CounterProxy"]
+
+
+def _counts_of(other: Any) -> Any:
+    return other.copy() if isinstance(other, CounterProxy) else other
+
+
+def _over_a_copy(name: str) -> Any:
+    """An operator of collections.Counter."""
+    operate = getattr(operator, name)
+    return lambda self, other: operate(self.copy(), _counts_of(other))
+
+
+def _onto_a_copy(name: str) -> Any:
+    """The same from the right."""
+    operate = getattr(operator, name)
+    return lambda self, other: operate(_counts_of(other), self.copy())
 
 
 class CounterProxy(managers.DictProxy):
@@ -58,49 +75,10 @@ class CounterProxy(managers.DictProxy):
     def fromkeys(self, iterable: Any, value: Any = None, /) -> Any:
         raise NotImplementedError("Counter.fromkeys() is undefined.  Use Counter(iterable) instead.")
 
-    def __eq__(self, other: object) -> Any:
-        return self.copy() == _counts_of(other)
-
-    def __ne__(self, other: object) -> Any:
-        return self.copy() != _counts_of(other)
-
     __hash__ = None  # type: ignore[assignment]
-
-    def __le__(self, other: Any) -> Any:
-        return self.copy() <= _counts_of(other)
-
-    def __lt__(self, other: Any) -> Any:
-        return self.copy() < _counts_of(other)
-
-    def __ge__(self, other: Any) -> Any:
-        return self.copy() >= _counts_of(other)
-
-    def __gt__(self, other: Any) -> Any:
-        return self.copy() > _counts_of(other)
-
-    def __add__(self, other: Any) -> Any:
-        return self.copy() + _counts_of(other)
-
-    def __sub__(self, other: Any) -> Any:
-        return self.copy() - _counts_of(other)
-
-    def __or__(self, other: Any) -> Any:
-        return self.copy() | _counts_of(other)
-
-    def __and__(self, other: Any) -> Any:
-        return self.copy() & _counts_of(other)
-
-    def __radd__(self, other: Any) -> Any:
-        return _counts_of(other) + self.copy()
-
-    def __rsub__(self, other: Any) -> Any:
-        return _counts_of(other) - self.copy()
-
-    def __ror__(self, other: Any) -> Any:
-        return _counts_of(other) | self.copy()
-
-    def __rand__(self, other: Any) -> Any:
-        return _counts_of(other) & self.copy()
+    __eq__, __ne__, __le__, __lt__, __ge__, __gt__ = map(_over_a_copy, ("eq", "ne", "le", "lt", "ge", "gt"))
+    __add__, __sub__, __or__, __and__ = map(_over_a_copy, ("add", "sub", "or_", "and_"))
+    __radd__, __rsub__, __ror__, __rand__ = map(_onto_a_copy, ("add", "sub", "or_", "and_"))
 
     def __pos__(self) -> Any:
         return +self.copy()
@@ -108,22 +86,22 @@ class CounterProxy(managers.DictProxy):
     def __neg__(self) -> Any:
         return -self.copy()
 
-    def __iadd__(self, other: Any) -> CounterProxy:
+    def __iadd__(self, other: Any) -> CounterProxy:  # type: ignore[misc]
         self.add_from(builtins.dict(_counts_of(other)))
         return self._keep_positive()
 
-    def __isub__(self, other: Any) -> CounterProxy:
+    def __isub__(self, other: Any) -> CounterProxy:  # type: ignore[misc]
         self.add_from({key: -count for key, count in _counts_of(other).items()})
         return self._keep_positive()
 
-    def __ior__(self, other: Any) -> CounterProxy:
+    def __ior__(self, other: Any) -> CounterProxy:  # type: ignore[misc]
         with self.get_lock():
             mine = self.copy()
             larger = {key: count for key, count in _counts_of(other).items() if count > mine[key]}
             _dict.Dict.update(self, larger)
         return self._keep_positive()
 
-    def __iand__(self, other: Any) -> CounterProxy:
+    def __iand__(self, other: Any) -> CounterProxy:  # type: ignore[misc]
         counts = _counts_of(other)
         with self.get_lock():
             smaller = {key: counts[key] for key, count in self.items() if counts[key] < count}
@@ -154,10 +132,6 @@ def _counted(iterable: Any) -> builtins.dict[Any, Any]:
     if isinstance(iterable, Mapping):
         return builtins.dict(iterable)
     return builtins.dict(collections.Counter(iterable))
-
-
-def _counts_of(other: Any) -> Any:
-    return other.copy() if isinstance(other, CounterProxy) else other
 
 
 def Counter(iterable: Any = None, /, **kwargs: Any) -> CounterProxy:

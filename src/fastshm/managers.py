@@ -27,7 +27,6 @@ __all__ = [
     "DictProxy",
     "EventProxy",
     "ListProxy",
-    "Manager",
     "NamespaceProxy",
     "RecursiveAcquirerProxy",
     "SemaphoreProxy",
@@ -524,19 +523,18 @@ _dict.set_deep_copier(lambda d: _plain_all_through(d, {}))
 def _new_dict(beside: _core.Handle | None, args: Any, kwargs: Any, live: bool = False) -> DictProxy:
     if len(args) > 1:
         raise TypeError(f"dict expected at most 1 argument, got {len(args)}")
-    new = _dict.Dict.make(DictProxy, beside, live)
     if live:
-        done: builtins.dict[int, Any] = {}
-        new.update({key: _live(value, new, done) for key, value in builtins.dict(*args, **kwargs).items()})
-    else:
-        new.update(*args, **kwargs)
+        return _live(builtins.dict(*args, **kwargs), beside)  # type: ignore[no-any-return]
+    new = _dict.Dict.make(DictProxy, beside)
+    new.update(*args, **kwargs)
     return new
 
 
 def _new_list(beside: _core.Handle | None, sequence: Any, live: bool = False) -> ListProxy:
-    new = _list.List.make(ListProxy, beside, live)
-    done: builtins.dict[int, Any] = {}
-    new.extend([_live(item, new, done) for item in sequence] if live else sequence)
+    if live:
+        return _live(builtins.list(sequence), beside)  # type: ignore[no-any-return]
+    new = _list.List.make(ListProxy, beside)
+    new.extend(sequence)
     return new
 
 
@@ -714,10 +712,3 @@ class SyncManager:
 
     def Pool(self, *args: Any, **kwargs: Any) -> Any:
         return self._stdlib().Pool(*args, **kwargs)
-
-
-def Manager(*, live: bool = False) -> SyncManager:
-    """A started manager. With `live`, plain dicts and lists that are stored in its dicts and lists become shared ones."""
-    manager = SyncManager(live=live)
-    manager.start()
-    return manager

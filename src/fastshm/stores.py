@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 
 from fastshm import _core, _dict, heap, managers, names
 
@@ -23,12 +22,12 @@ ATTEMPTS = 100  # at a store that others unlink or leave whenever it has been fo
 
 
 def _file_of(address: str) -> str:
-    name = address.removeprefix(SCHEME)
-    if name == address or not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", name):
+    file = names.STORE + address.removeprefix(SCHEME)
+    if not address.startswith(SCHEME) or not names.NAME.fullmatch(file):
         raise ValueError(
             f"{address!r} is not the address of a store: {SCHEME!r} and then 1 to 200 letters, digits, '_', '.' or '-' expected"
         )
-    return names.STORE + name
+    return file
 
 
 class Store(managers.SyncManager):

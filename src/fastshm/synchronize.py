@@ -108,7 +108,20 @@ class _SemaphoreSemLock:
         return bool(self._get_value() == 0)
 
 
-class Semaphore(_sync.Semaphore):
+class _Permits:
+    """What the two semaphores have in common."""
+
+    __slots__ = ()
+
+    __enter__: Any = _core.Pass(0)
+    __exit__: Any = _core.Pass(1)
+
+    def locked(self) -> bool:
+        """Whether there is no permit."""
+        return self.get_value() == 0  # type: ignore[attr-defined,no-any-return]
+
+
+class Semaphore(_Permits, _sync.Semaphore):
     """Permits that any process may acquire and any may release. They have no owner: who is killed with one has consumed it.
 
     `acquire(block=True, timeout=None)` returns a bool.
@@ -116,13 +129,6 @@ class Semaphore(_sync.Semaphore):
 
     def __init__(self, value: int = 1, *, ctx: Any = None) -> None:
         super().__init__(value)
-
-    __enter__: Any = _core.Pass(0)
-    __exit__: Any = _core.Pass(1)
-
-    def locked(self) -> bool:
-        """Whether there is no permit."""
-        return self.get_value() == 0
 
     @property
     def _semlock(self) -> _SemaphoreSemLock:
@@ -132,7 +138,7 @@ class Semaphore(_sync.Semaphore):
         return f"<{type(self).__name__}(value={self.get_value()})>"
 
 
-class BoundedSemaphore(_sync.BoundedSemaphore):
+class BoundedSemaphore(_Permits, _sync.BoundedSemaphore):
     """Permits that belong to the process that acquired them, and come back when it ends. Any process may release them, but
     never more than there were.
 
@@ -141,13 +147,6 @@ class BoundedSemaphore(_sync.BoundedSemaphore):
 
     def __init__(self, value: int = 1, *, ctx: Any = None) -> None:
         super().__init__(value)
-
-    __enter__: Any = _core.Pass(0)
-    __exit__: Any = _core.Pass(1)
-
-    def locked(self) -> bool:
-        """Whether there is no permit."""
-        return self.get_value() == 0
 
     @property
     def _semlock(self) -> _SemaphoreSemLock:

@@ -988,11 +988,6 @@ FS_UNUSED static int fs_table_merge(const fs_self *me, fs_table *t, const fs_key
     return code;
 }
 
-FS_UNUSED static int fs_table_update(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count,
-                                     uint64_t looked) {
-    return fs_table_merge(me, t, keys, values, count, FS_PUT, looked);
-}
-
 /* --- all of it at one instant -------------------------------------------------------------------------------------------- */
 
 /* One live entry in a snapshot's buffer: key bytes (with display), then value bytes, follow; the next record at the next

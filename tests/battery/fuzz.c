@@ -292,7 +292,7 @@ static void update(void) {
         k[i] = key((uint8_t)(5 * i), 0);
         v[i] = some((uint8_t)(i + 1));
     }
-    wish(fs_table_update(&me, table(TABLE), k, v, 6, table(TABLE)->keys_changed));
+    wish(fs_table_merge(&me, table(TABLE), k, v, 6, FS_PUT, table(TABLE)->keys_changed));
 }
 static void clear(void) { wish(fs_table_empty(&me, table(LARGE))); }
 static void write_slice(void) {
@@ -778,7 +778,7 @@ static void t_update(uint8_t a) {
         k[i] = key((uint8_t)(a + 3 * i), t->seed);
         v[i] = some((uint8_t)(a / 2 + i));
     }
-    known(fs_table_update(&me, t, k, v, 1 + a % 7u, t->keys_changed));
+    known(fs_table_merge(&me, t, k, v, 1 + a % 7u, FS_PUT, t->keys_changed));
 }
 static void t_last(uint8_t a) {
     fs_table *t = bound(a & 1 ? LARGE : TABLE);

@@ -347,7 +347,7 @@ static void clear_table(void) {
 static void update(void) {
     fs_key k[] = {key("int"), key("wide"), key("one more"), key("a second key that is too long to lie in its entry"), key("inner")};
     fs_value v[] = {text('p', 200), number(5), text('q', 90), inner(), text('r', 5)};
-    wish(fs_table_update(&me, table(), k, v, 5, UINT64_MAX));
+    wish(fs_table_merge(&me, table(), k, v, 5, FS_PUT, UINT64_MAX));
 }
 static void merge(void) {
     fs_key k[] = {key("int"), key("one more"), key("k3"), key("a second key that is too long to lie in its entry")};

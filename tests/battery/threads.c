@@ -182,7 +182,7 @@ static void t_update(worker *w) {
         k[i] = key(w, kept[i]);
         v[i] = some(w);
     }
-    while (repeated(r = fs_table_update(&w->me, table(), k, v, 5, UINT64_MAX)))
+    while (repeated(r = fs_table_merge(&w->me, table(), k, v, 5, FS_PUT, UINT64_MAX)))
         ;
     expect("update", r, FS_OK);
 }
