@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable
 from multiprocessing import ProcessError, connection, managers, process, util
-from multiprocessing.managers import BaseProxy, Token
+from multiprocessing.managers import BaseProxy, SharedMemoryManager, Token
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from fastshm import _array, _core, _dict, _list, _sync, proxies
@@ -34,6 +34,7 @@ from fastshm.proxies import (
     ValueProxy,
 )
 
+# Without dict, list and set, which would hide the builtins from those who import all.
 __all__ = [
     "AcquirerProxy",
     "ArrayProxy",
@@ -49,13 +50,10 @@ __all__ = [
     "RecursiveAcquirerProxy",
     "SemaphoreProxy",
     "SetProxy",
+    "SharedMemoryManager",
     "SyncManager",
     "Token",
     "ValueProxy",
-    "dict",
-    "list",
-    "live",
-    "set",
 ]
 
 _Stdlib: Any = managers  # some of what is asked of it is not in the stubs

@@ -300,14 +300,12 @@ class NamespaceProxy(Proxy):
 
     def _call(self, methodname: str, args: Any, kwds: Any) -> Any:
         """Here all names are those of the namespace, as in a server."""
-        name, *value = args
-        if methodname == "__getattribute__":
-            return getattr(self._getvalue(), name)
+        result = getattr(self._getvalue(), methodname)(*args, **kwds)  # raises what there is to raise
         if methodname == "__setattr__":
-            (self._items[name],) = value
-        elif self._items.pop(name, self) is self:
-            raise AttributeError(f"'Namespace' object has no attribute {name!r}")
-        return None
+            self._items[args[0]] = args[1]
+        elif methodname == "__delattr__" and self._items.pop(args[0], self) is self:
+            raise AttributeError(f"'Namespace' object has no attribute {args[0]!r}")
+        return result
 
     def _text(self) -> str:
         shown = sorted(f"{name}={value!r}" for name, value in self._items.items() if not name.startswith("_"))
@@ -350,9 +348,12 @@ class ArrayProxy(Proxy, _array.SynchronizedArray):
     _served_as = managers.ArrayProxy
 
     def __getitem__(self, i: Any) -> Any:
-        if not isinstance(i, slice):
+        if isinstance(i, slice):
+            return self._getvalue()[i]
+        try:
             return self.get_item(i)
-        return self._getvalue()[i]
+        except IndexError:
+            raise IndexError("array index out of range") from None
 
     def __setitem__(self, i: Any, value: Any) -> None:
         if isinstance(i, slice):
@@ -362,7 +363,11 @@ class ArrayProxy(Proxy, _array.SynchronizedArray):
                 raise TypeError(f"bad argument type for built-in operation: an array of {value.typecode!r}")
             self.write_slice(i, value)
         else:
-            self.set_item(i, array.array(self.typecode, [value])[0])
+            item = array.array(self.typecode, [value])[0]
+            try:
+                self.set_item(i, item)
+            except IndexError:
+                raise IndexError("array assignment index out of range") from None
 
     def _getvalue(self) -> Any:
         return array.array(self.typecode, self.read_bytes())
