@@ -28,6 +28,8 @@ TYPED = ("Value", "Array", "RawValue", "RawArray")
 QUEUES = ("Queue", "JoinableQueue")
 CASES = ("_TestLock", "_TestSemaphore", "_TestCondition", "_TestEvent", "_TestBarrier", "_TestQueue")
 TYPED_CASES = ("_TestValue", "_TestArray", "_TestSharedCTypes")
+MANAGER_CASES = ("_TestContainers", "_TestMyManager", "_TestRemoteManager", "_TestManagerRestart")
+WHOLE_CASES = ("TestSyncManagerTypes", "TestInitializers", "TestManagerExceptions")  # the last one since Python 3.13
 
 
 def of_multiprocessing() -> None:
@@ -40,24 +42,23 @@ def of_multiprocessing() -> None:
     for name in (*NAMES, *TYPED, *QUEUES):
         setattr(Processes, name, staticmethod(getattr(TYPES, name)))
 
-    class Managed(suite.ManagerMixin):
-        @classmethod
-        def setUpClass(cls) -> None:
-            suite.BaseMixin.setUpClass.__func__(cls)
-            cls.manager = TYPES.Manager()
-
-        @classmethod
-        def tearDownClass(cls) -> None:
-            cls.manager.shutdown()
-            suite.BaseMixin.tearDownClass.__func__(cls)
-
     if not REFERENCE:
         suite.Value, suite.copy = fastshm.sharedctypes.Value, fastshm.sharedctypes.copy
-    for case in (*CASES, *TYPED_CASES):
+        suite.multiprocessing = fastshm
+        for name in ("MyManager", "QueueManager", "QueueManager2"):  # which the tests derive from BaseManager
+            globals()[name] = type(name, (fastshm.managers.SyncManager,), {"__module__": __name__})
+            for typeid, (make, exposed, _, proxytype) in getattr(suite, name)._registry.items():
+                globals()[name].register(typeid, make, proxytype, exposed)
+            setattr(suite, name, globals()[name])
+    for case in (*CASES, *TYPED_CASES, *MANAGER_CASES):
         base = getattr(suite, case)
-        for mixin in (Processes, Managed):
+        for mixin in (Processes, suite.ManagerMixin):
             if mixin.TYPE in base.ALLOWED_TYPES:
                 add(f"{mixin.TYPE}{case}", base, mixin)
+    for case in WHOLE_CASES:
+        if hasattr(suite, case):
+            add(f"manager_{case}", getattr(suite, case), object)
+    globals()["manager_TestSyncManagerTypes"].manager_class = TYPES.managers.SyncManager
 
 
 def of_threading() -> None:
