@@ -419,9 +419,9 @@ cdef class List(Handle):
         self.replan(lambda count: range(count - 1, -1, -1))
 
     def sort(self, *, key=None, reverse=False):
-        """As list.sort: stable; others see the order before or after."""
+        """As list.sort: stable; others see the order before or after. ValueError when `key` or comparing changes the list."""
         cdef Items s
-        cdef int tries = 0
+        cdef int tries = PATIENCE - 2  # a decision is dear here, and comparing that appends makes the next one dearer
         try:
             while True:
                 s = self.snapshot(0, INT64_MAX, 1)
@@ -429,6 +429,8 @@ cdef class List(Handle):
                 keys = items if key is None else [key(item) for item in items]
                 if self.rearrange(sorted(range(len(keys)), key=keys.__getitem__, reverse=reverse), None, s.stamp):
                     return
+                if tries >= PATIENCE:  # held, so nobody else has
+                    raise ValueError("list modified during sort")
                 tries = self.impatient(tries)
         finally:
             if tries >= PATIENCE:
