@@ -45,7 +45,8 @@ ITEMS = {
     "leaks": "12. Leaks",
     "access": "13. Lets no one in",
 }
-HEAD = "| item | form | tried what | tried | failed | seconds | note | date |\n| --- | --- | --- | ---: | ---: | ---: | --- | --- |"
+COLUMNS = "| item | form | tried what | tried | failed | seconds | note | date |"
+HEAD = f"{COLUMNS}\n| --- | --- | --- | ---: | ---: | ---: | --- | --- |"
 END = "<!-- end of the table -->"
 MUTANTS_HEAD = "| item | safeguard taken away | noticed by | failed of tried | date |\n| --- | --- | --- | ---: | --- |"
 MUTANTS_END = "<!-- end of the mutants -->"
