@@ -488,11 +488,17 @@ def _live(value: Any, beside: _core.Handle | None, done: builtins.dict[int, Any]
         return new
     if type(value) is builtins.dict:
         done[id(value)] = table = _dict.Dict.make(DictProxy, beside, True)
-        table.update({key: _live(item, table, done) for key, item in value.items()})
+        shared = {}
+        for key, item in value.items():
+            shared[key] = _live(item, table, done)
+        table.update(shared)
         return table
     if type(value) is builtins.list:
         done[id(value)] = items = _list.List.make(ListProxy, beside, True)
-        items.extend([_live(item, items, done) for item in value])
+        parts = []
+        for item in value:
+            parts.append(_live(item, items, done))
+        items.extend(parts)
         return items
     return value
 

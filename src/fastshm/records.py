@@ -41,7 +41,7 @@ class FrozenList(Sequence[Any]):
     def __getitem__(self, i: Any) -> Any:
         """One record, or a list of those of a slice."""
         if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
+            return list(map(self.__getitem__, range(*i.indices(len(self)))))
         record, kind = self._find(i)
         if kind == PICKLE:
             if not self._data._heap.takes_pickles():
@@ -53,7 +53,7 @@ class FrozenList(Sequence[Any]):
             raise _core.CorruptedError(f"record {i} is no text") from None
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
+        return map(self.__getitem__, range(len(self)))
 
     def view(self, i: int) -> memoryview:
         """The bytes of a record without a copy. TypeError when it is not a record of bytes."""

@@ -41,6 +41,7 @@ PATIENCE = 0.004  # of what waits
 FIRST, GRAIN = 4096, 64
 ARRAYS = {17: (48,), 19: (48, 56), 20: (48,), 24: (56,), 25: (80,)}  # by kind: where an object keeps the offsets of its arrays
 OF_ARRAYS = (2, 5, 6, 11)  # kinds: raw, entries, slots, items
+OBJECTS, LOCK = range(16, 28), 24  # kinds; where in its block an object has its lock
 MOVED = 8  # strikes after which the writer looks again where its victims' arrays are
 BARRIER_PHASE = 48
 
@@ -160,7 +161,7 @@ class Things:
             "v = 1": (lambda: setattr(v, "value", 1), ()),
             "a[i]": (lambda: a[n], (IndexError,)),
             "a[:]": (lambda: a[:], ()),
-            "a[i:j] = v": (lambda: a.__setitem__(slice(3, 9), [1] * 6), ()),
+            "a[i:j] = v": (lambda: a.__setitem__(slice(3, 9), [1] * 6), (ValueError,)),
             "a.add": (lambda: a.add(n, 1), (IndexError,)),
             "a.append": (lambda: a.append(n), (OverflowError,)),
             "a.extend": (lambda: a.extend(range(n)), (OverflowError,)),
@@ -230,7 +231,7 @@ class Writer:
         self.end = committed
         self.action = things.barrier._address[1] + BARRIER_PHASE
         self.locks = {128, 144} | {self.action + 24 + 8 * n for n in range(things.barrier.parties)}
-        self.locks |= {h._address[1] + 24 for h in [*things.victims, *things.still_there]}
+        self.locks |= {h._address[1] + LOCK for h in [*things.victims, *things.still_there]}
         self.shut: set[int] = set()
         self.shut = {at for handle in things.still_there for at, size in self.parts(handle._address[1])}
         self.victims = [handle._address[1] for handle in things.victims] if narrow else []
@@ -267,6 +268,10 @@ class Writer:
     def is_array(self, at: int) -> bool:
         return at % GRAIN == 0 and FIRST <= at < self.end and self.word(at + 8) & 0xFFFFFFFF in OF_ARRAYS
 
+    def is_lock(self, at: int) -> bool:
+        """Of an object that was made since."""
+        return at % GRAIN == LOCK and at >= FIRST and self.word(at - LOCK + 8) & 0xFFFFFFFF in OBJECTS
+
     def strike(self) -> None:
         chance, at = self.chance, self.chance.choice(self.places)
         old = self.word(at)
@@ -278,7 +283,7 @@ class Writer:
                 old & ~0xFFFFFFFF | chance.randrange(64), old & 0xFFFFFFFF | chance.randrange(64) << 32, chance.getrandbits(40),
             ]
         ) % (1 << 64)  # fmt: skip
-        if at in self.locks and new & OWNERS < 10_000:
+        if new & OWNERS < 10_000 and (at in self.locks or self.is_lock(at)):
             new |= 0x20000000  # nobody's number
         if at == self.action and new & 0xFFFFFFFF == 1:
             new += 1
