@@ -991,10 +991,14 @@ cdef class Dict(Handle):
     def pop_many(self, keys, default=None):
         """Removes several keys and returns their values, `default` for those that are not there. Each is taken at one instant,
         not all of them at the same: for that hold get_lock()."""
-        cdef list out = []
-        for key in keys:
+        cdef list wanted = list(keys)
+        cdef list out = [default] * len(wanted)  # so that there is room for what has been taken
+        cdef Py_ssize_t i = 0
+        for key in wanted:
             value = self.take(key)
-            out.append(default if value is MISSING else value)
+            if value is not MISSING:
+                out[i] = value
+            i += 1
         return out
 
     def compare_exchange(self, key, expected, new, /):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import weakref
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
@@ -69,7 +70,7 @@ def array_object(array: SynchronizedArray) -> Any:
 
 def _object_over(owner: Any, view: Any, kind: Any) -> Any:
     new = kind.from_buffer(view)
-    new.__reduce_ex__ = lambda protocol: (_get_obj, (owner,))
+    new.__reduce_ex__ = functools.partial(_reduced, owner)
     ForkingPickler.register(kind, _reduce)
     return new
 
@@ -81,6 +82,10 @@ def set_reducer(reduce: Any) -> None:
     """How multiprocessing's pickler is to pickle ctypes objects that may be ours."""
     global _reduce
     _reduce = reduce
+
+
+def _reduced(owner: Any, protocol: int) -> Any:
+    return _get_obj, (owner,)
 
 
 def _get_obj(owner: Any) -> Any:

@@ -83,11 +83,14 @@ static fs_value some(worker *w) {
     }
 }
 
+enum { KEPT = 64 }; /* bytes for a key */
+
 static fs_key key_named(const char *name, char *kept) {
     fs_key k = {0};
-    strcpy(kept, name);
+    k.length = (uint32_t)strlen(name);
+    kept += KEPT - k.length; /* where it ends, so does what may be read */
+    memcpy(kept, name, k.length);
     k.bytes = (const unsigned char *)kept;
-    k.length = (uint32_t)strlen(kept);
     k.total = k.length;
     k.form = FS_K_STR;
     fs_key_prepare(&k, table()->seed);
@@ -97,14 +100,14 @@ static fs_key key_named(const char *name, char *kept) {
 static fs_key key(worker *w, char *kept) {
     char name[64];
     unsigned n = chance(w) % 60;
-    snprintf(name, sizeof name, n % 7 ? "k%u" : "a key that is too long to lie in its entry %u", n);
+    snprintf(name, sizeof name, n % 7 == 0 ? "a key that is too long to lie in its entry %u" : n % 7 == 1 ? "of three words: %u" : "k%u", n);
     return key_named(name, kept);
 }
 
 /* --- operations ---------------------------------------------------------------------------------------------------------- */
 
 static void t_put(worker *w) {
-    char kept[64];
+    char kept[KEPT];
     fs_key k = key(w, kept);
     fs_value v = some(w);
     int r;
@@ -113,7 +116,7 @@ static void t_put(worker *w) {
     expect("put", r, FS_OK);
 }
 static void t_add(worker *w) {
-    char kept[64];
+    char kept[KEPT];
     fs_key k = key_named("n", kept);
     fs_value one = number(1);
     uint64_t result;
@@ -124,7 +127,7 @@ static void t_add(worker *w) {
     __atomic_fetch_add(&counted, 1, __ATOMIC_RELAXED);
 }
 static void t_peek(worker *w) {
-    char kept[64], bytes[512];
+    char kept[KEPT], bytes[512];
     fs_key k = key(w, kept);
     fs_peek p;
     p.view.version = 1;
@@ -137,7 +140,7 @@ static void t_peek(worker *w) {
     }
 }
 static void t_read(worker *w) {
-    char kept[64];
+    char kept[KEPT];
     fs_key k = key(w, kept);
     fs_witness seen;
     fs_copy c;
@@ -152,7 +155,7 @@ static void t_read(worker *w) {
         ;
 }
 static void t_remove(worker *w) {
-    char kept[64];
+    char kept[KEPT];
     fs_key k = key(w, kept);
     int r;
     while (repeated(r = fs_table_remove(&w->me, table(), &k, NULL, UINT64_MAX)))
@@ -161,7 +164,7 @@ static void t_remove(worker *w) {
 }
 static int copied(void *out, const fs_seen *seen) { return fs_copy_out(NULL, seen, NULL, out); }
 static void t_take(worker *w) {
-    char kept[64];
+    char kept[KEPT];
     fs_key k = key(w, kept);
     fs_copy c = {0};
     int r;
@@ -174,7 +177,7 @@ static void t_take(worker *w) {
     free(c.data);
 }
 static void t_update(worker *w) {
-    char kept[5][64];
+    char kept[5][KEPT];
     fs_key k[5];
     fs_value v[5];
     int r;
@@ -366,7 +369,10 @@ static uint64_t passed[3], guarded[3], acted; /* passed: counted by atomics. The
 enum { BY_SEMAPHORE, BY_BOUNDED, BY_CONDITION };
 
 static void guard(int by) {
-    guarded[by]++;
+    uint64_t was = guarded[by];
+    if (was % 8 == 0)
+        sched_yield();
+    guarded[by] = was + 1;
     __atomic_fetch_add(&passed[by], 1, __ATOMIC_RELAXED);
 }
 static fs_patience patience(worker *w) { return (fs_patience){fs_now() + (int64_t)(chance(w) % 1500000), 0}; }
@@ -589,7 +595,7 @@ int main(int count, char **arguments) {
     }
     for (int i = 0; i < many; i++)
         pthread_join(threads[i], NULL);
-    char kept[64];
+    char kept[KEPT];
     fs_key k = key_named("n", kept);
     fs_copy c = {0};
     fs_witness seen;
