@@ -179,8 +179,8 @@ cdef class List(Handle):
         return self.read(i, &stamp, False)
 
     cdef object pickled(self, int64_t i, const fs_glance *g, const fs_seen *seen):
-        """A small pickled item, perhaps decoded before; MISSING when it has changed meanwhile. Whatever puts another block in its
-        place changes the version."""
+        """A small pickled item, perhaps decoded before; MISSING when it has changed meanwhile. Whatever puts another block in
+        its place changes the version."""
         cdef object out
         if not self.ref.heap.takes_pickles():
             return MISSING

@@ -568,7 +568,8 @@ def cut_short(turns: int, trials: Trials) -> None:
 # --- pickles that run code ----------------------------------------------------------------------------------------------------
 
 READS = """
-d["value"]; d.get("bundle"); d["buffers"]; d.view("buffers"); d.pop("value", None); d.popitem(); d.values(); d.items(); d.copy(); dict(d); d.keys(); list(d);
+d["value"]; d.get("bundle"); d["buffers"]; d.view("buffers"); d.pop("value", None); d.popitem(); d.values(); d.items();
+d.copy(); dict(d); d.keys(); list(d);
 d.setdefault("value", 1); d.increment("bundle"); d.get_many(["value", "bundle"]); "missing" in d; d.get("missing");
 d.update(new=1); items[0]; items[1]; items[:]; items.pop(); items.pop(0); items.remove(7); list(items); items.index(7);
 7 in items; items.sort(); items + []; [*items]; items.count(7); str(d); str(items); items.reverse(); d.update(d)
