@@ -1,4 +1,4 @@
-"""Large values: seen where they lie, copied out, and stored. The private rival copies the same bytes once, within one process."""
+"""Large values: seen where they lie, copied out, and stored. The private rival copies as many bytes within one process."""
 
 from __future__ import annotations
 

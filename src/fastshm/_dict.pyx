@@ -213,6 +213,8 @@ cdef class Dict(Handle):
                 r = fs_copy_ascii(<void *>PyUnicode_DATA(out), p.seen.data, size)
                 if fs_peek_valid(t, p, 1):
                     return out if r else damaged()
+            elif size >= FS_LARGE:  # pinned, and copied out after the lock
+                break
             elif kind == FS_V_PICKLE_BLOB:
                 if not self.ref.heap.allow_pickle or self.ref.heap.undecided:
                     break  # what was seen counts only once it is known to be whole
@@ -230,7 +232,7 @@ cdef class Dict(Handle):
                     if self.cache is None:
                         self.cache = Cache.__new__(Cache)
                     return self.cache.keep(version, number, head, word, size, out)
-            elif kind <= FS_V_BYTES_BLOB or (kind < FS_V_PICKLE_BLOB and size < FS_LARGE):
+            elif kind < FS_V_PICKLE_BLOB:
                 out = PyBytes_FromStringAndSize(NULL, size)
                 fs_copy_racy(PyBytes_AS_STRING(out), p.seen.data, size)
                 if fs_peek_valid(t, p, 1):

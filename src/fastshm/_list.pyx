@@ -166,7 +166,7 @@ cdef class List(Handle):
                     out = self.pickled(i, &seen_at, &seen)
                     if out is not MISSING:
                         return out
-                elif seen.kind <= FS_V_BYTES_BLOB or (seen.kind <= FS_V_PICKLE_BLOB and seen.size < FS_LARGE):
+                elif seen.kind <= FS_V_PICKLE_BLOB and seen.size < FS_LARGE:
                     out = PyBytes_FromStringAndSize(NULL, seen.size)
                     fs_copy_racy(PyBytes_AS_STRING(out), seen.data, seen.size)
                     if fs_vector_peek_valid(self.v, i, &seen_at):
