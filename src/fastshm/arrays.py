@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import weakref
+from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
 
@@ -70,7 +70,7 @@ def array_object(array: SynchronizedArray) -> Any:
 
 def _object_over(owner: Any, view: Any, kind: Any) -> Any:
     new = kind.from_buffer(view)
-    new.__reduce_ex__ = functools.partial(_reduced, owner)
+    new.__reduce_ex__ = partial(_reduced, owner)  # no inner function: without memory for its cell, CPython loses arguments
     ForkingPickler.register(kind, _reduce)
     return new
 

@@ -576,11 +576,17 @@ def live(value: Any, beside: _core.Handle | None, done: builtins.dict[int, Any] 
         return new
     if type(value) is builtins.dict:
         done[id(value)] = table = _dict.Dict.make(DictProxy, beside, True)
-        table.update({key: live(item, table, done) for key, item in value.items()})
+        shared = {}  # no comprehension: without memory for its cells, CPython loses what they hold
+        for key, item in value.items():
+            shared[key] = live(item, table, done)
+        table.update(shared)
         return table
     if type(value) is builtins.list:
         done[id(value)] = items = _list.List.make(ListProxy, beside, True)
-        items.extend([live(item, items, done) for item in value])
+        parts = []
+        for item in value:
+            parts.append(live(item, items, done))
+        items.extend(parts)
         return items
     return value
 

@@ -112,6 +112,12 @@ def full_dict() -> Any:
     return fastshm.dict({i: i for i in range(5)})
 
 
+def a_large_dict() -> Any:
+    d = fastshm.dict(k=b"y" * 70_000, l=fastshm.list([1]))
+    d["buffers"] = [pickle.PickleBuffer(b"x" * 70_000), pickle.PickleBuffer(bytearray(9)), d["l"]]
+    return d
+
+
 def a_list() -> Any:
     return fastshm.list([1_000_000, "x" * 300, b"y" * 50, {"n": [1] * 20}, 2.5, fastshm.list([1]), {"l": fastshm.list([2])}])
 
@@ -304,6 +310,11 @@ OPERATIONS = [
     on_dict("get pickle", lambda d: d["pickle"]),
     on_dict("get inner", lambda d: d["inner"]),
     on_dict("get bundle", lambda d: d["bundle"]),
+    on_dict("get bytes and a view, large", lambda d: (d["k"], bytes(d.view("k"))), a_large_dict),
+    on_dict("get buffers and a view", lambda d: (d["buffers"], d.view("buffers")), a_large_dict),
+    on_dict("set bytes, large", lambda d: d.__setitem__("k", b"z" * 100_000), a_large_dict),
+    on_dict("set buffers", lambda d: d.__setitem__("k", [pickle.PickleBuffer(b"z" * 90_000), d["l"]]), a_large_dict),
+    on_dict("setdefault, large", lambda d: d.setdefault("new", [pickle.PickleBuffer(bytearray(90_000))]), a_large_dict),
     on_dict("set int", lambda d: d.__setitem__("int", 2_000_000)),
     on_dict("set text", lambda d: d.__setitem__("text", "z" * 400)),
     on_dict("set pickle", lambda d: d.__setitem__("int", {"a": [1, 2]})),

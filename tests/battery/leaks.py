@@ -168,6 +168,20 @@ def kinds(fastshm: Any) -> Iterator[tuple[str, Callable[[int], Any]]]:
     yield "dict", lambda i: fastshm.dict(a=i, b="x" * 100, c=[i, "y"]).pop("c")
     yield "dict with odd keys", lambda i: fastshm.dict({(1.0, i): 1, "x" * 50: 2, Odd(i): 3}).get(Odd(i))
     yield "dict that grows", lambda i: fastshm.dict({k: "x" * k for k in range(i % 50 * 4)}).clear()
+    values = fastshm.dict()
+
+    def seen(i: int) -> None:
+        values["k"] = b"x" * (i % 90_000)
+        values["b"] = [pickle.PickleBuffer(bytearray(i % 200_000)), pickle.PickleBuffer(b"y"), values]
+        views = values.view("k"), values.view("b")
+        values["k"] = bytearray(i % 70_000)
+        kept = fastshm.list([values["k"], i])
+        views += (kept.view(0), memoryview(kept.view(0))[1:])
+        with contextlib.suppress(TypeError):
+            kept.view(1)
+        del values["b"], values["k"]
+
+    yield "large values and views", seen
     yield "list", lambda i: fastshm.list([i, "x" * 100, [i]]).sort(key=str)
     yield "nested", lambda i: fastshm.dict(a=fastshm.list([fastshm.dict(b=fastshm.Value("i"))]))["a"][0]["b"].add(1)
 

@@ -50,9 +50,9 @@ class DamagedPickle(Exception):
     """What loading a pickle has raised."""
 
 
-def loads(data: bytes, plain: Callable[[bytes], object] = pickle.loads) -> object:
+def loads(data: bytes, plain: Callable[..., object] = pickle.loads, **buffers: object) -> object:
     try:
-        return plain(data)
+        return plain(data, **buffers)
     except Exception as error:
         raise DamagedPickle(repr(error)) from None
 
@@ -98,7 +98,9 @@ class Things:
     @staticmethod
     def value(n: int) -> object:
         texts = "a longer text " * (n % 9), "ümläut " * (n % 5)
-        return [n, float(n), "text", *texts, b"bytes" * n, None, (n, {"a": [n]}), n % 2 == 0][n % 9]
+        buffers = [pickle.PickleBuffer(b"buffer" * n), n]
+        many = [n, float(n), "text", *texts, b"bytes" * n, None, (n, {"a": [n]}), bytearray(b"a" * n), buffers, n % 2 == 0]
+        return many[n % len(many)]
 
     def operations(self) -> dict[str, tuple[Callable[[], object], Ends]]:
         """By name: what is done, and what it may raise for what it finds."""
@@ -110,6 +112,7 @@ class Things:
             "d[k]": (lambda: d[key], (KeyError, *gone)),
             "d[k] = v": (lambda: d.__setitem__(key, value), ()),
             "del d[k]": (lambda: d.__delitem__(key), (KeyError,)),
+            "d.view": (lambda: self.seen(d.view(key)), (KeyError, TypeError, *gone)),
             "d.get": (lambda: d.get(key), gone),
             "k in d": (lambda: key in d, ()),
             "d.pop": (lambda: d.pop(key), (KeyError, *gone)),
@@ -146,6 +149,7 @@ class Things:
             "for k in d": (lambda: list(iter(d)), (RuntimeError,)),
             "len(d)": (lambda: len(d), ()),
             "l[i]": (lambda: items[n], (IndexError, *gone)),
+            "l.view": (lambda: self.seen(items.view(n)), (IndexError, TypeError, *gone)),
             "l[i] = v": (lambda: items.__setitem__(n, value), (IndexError,)),
             "l.append": (lambda: items.append(value) if n % 2 else items.append(d), ()),
             "l.insert": (lambda: items.insert(n, value), ()),
@@ -191,6 +195,12 @@ class Things:
             "pickle": (lambda: pickle.loads(pickle.dumps(items)), (ReferenceError,)),
             "check": (lambda: fastshm.heap.check(), ()),
         }
+
+    def seen(self, view: Any) -> int:
+        """Each byte that it shows."""
+        if isinstance(view, memoryview):
+            return sum(view)
+        return sum(map(self.seen, view)) if isinstance(view, list) else 0
 
     def inside(self, lock: Any) -> None:
         with lock:

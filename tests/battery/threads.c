@@ -63,21 +63,22 @@ static void expect(const char *what, int r, int other) {
 
 static int repeated(int r) { return r == FS_BUSY || r == FS_INTERRUPTED; } /* waiting, or the heap held by the living */
 
-static fs_value number(uint64_t n) { return (fs_value){FS_V_INT, 0, n, NULL, 0, NULL, 0}; }
+static fs_value number(uint64_t n) { return (fs_value){FS_V_INT, 0, n, NULL, 0, NULL, 0, 0}; }
+
+static const char letters[400] = "letters";
 
 static fs_value some(worker *w) {
-    static const char letters[400] = "letters";
     static __thread uint64_t refs[2];
     uint64_t r = chance(w);
     switch (r % 5) {
     case 0:
-        return (fs_value){FS_V_ASCII_BLOB, 0, 0, letters, r >> 8 & 255, NULL, 0};
+        return (fs_value){FS_V_ASCII_BLOB, 0, 0, letters, r >> 8 & 255, NULL, 0, 0};
     case 1:
-        return (fs_value){FS_V_OBJECT, 0, inner_at, NULL, 0, NULL, 0};
+        return (fs_value){FS_V_OBJECT, 0, inner_at, NULL, 0, NULL, 0, 0};
     case 2:
         refs[0] = inner_at;
         refs[1] = cell_at;
-        return (fs_value){FS_V_PICKLE_BUNDLE, 0, 0, letters, 20, refs, 2};
+        return (fs_value){r >> 8 & 1 ? FS_V_PICKLE_BUNDLE : FS_V_PICKLE_BUFFERS, 0, 0, letters, 20, refs, 2, 0};
     default:
         return number(r);
     }
@@ -149,8 +150,9 @@ static void t_read(worker *w) {
     while (repeated(r = fs_table_read(&w->me, table(), &k, &pin, &c, &seen)))
         ;
     expect("read", r, FS_MISSING);
-    if (r == FS_OK)
-        free(c.data);
+    fs_seen s = {c.kind, 0, c.value, NULL, 0};
+    if (r == FS_OK && fs_owning(c.kind) && (fs_value_look(&heap, &s) != FS_OK || (s.size && memcmp(s.data, letters, s.size))))
+        fail("a view", FS_CORRUPT);
     while (repeated(fs_drop(&w->me, slot_of(w, 0))))
         ;
 }
