@@ -393,6 +393,26 @@ def test_pickling_of_managers(kind):
         multiprocessing.reduction.ForkingPickler.dumps(manager)
 
 
+def use_client(client):
+    tasks = client.get_tasks()
+    tasks.put(client.Maths().add(1, 2))
+    client.dict()
+
+
+def test_a_client_is_handed_to_a_process(kind, crew, tmp_path):
+    address = str(tmp_path / "socket")
+    with kind(address=address, authkey=KEY, ctx=crew.context):
+        client = kind(address=address, authkey=KEY, ctx=crew.context)
+        client.connect()
+        tasks = client.get_tasks()
+        child = crew.context.Process(target=use_client, args=(client,))
+        child.start()
+        assert tasks.get(timeout=SECONDS) == 3
+        child.join()
+        child.close()
+        del tasks
+
+
 def test_a_store_has_no_server_to_connect_to():
     with fastshm.Manager("shm://of-test-managers") as store:
         assert store.address == "shm://of-test-managers"

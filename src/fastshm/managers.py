@@ -309,6 +309,14 @@ class SyncManager(_Served):
             raise TypeError(f"{type(self).__name__!r} objects do not pickle; their proxies do")
         return super().__reduce_ex__(protocol)
 
+    def __getstate__(self) -> Any:
+        """Of one that is connected, or not started, for a process that is being started."""
+        return {**vars(self), "_serving": None}
+
+    def __setstate__(self, state: Any) -> None:
+        self.__dict__.update(state)
+        self._serving = util.ForkAwareThreadLock()
+
     # --- what it makes
 
     def _create(self, typeid: str, /, *args: Any, **kwds: Any) -> Any:
