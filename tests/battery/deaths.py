@@ -59,10 +59,12 @@ MUTANTS = (
         "        fs_copy_racy(run.p + run.count * size, source, count * size);",
     ),
     Mutant(
-        "an array's stage is copied once more",
+        "an array's stage counts until it is copied",
         "array.h",
-        "        fs_spread(run.p + at,",
-        "        if (0) fs_spread(run.p + at,",
+        "        fs_spread(run.p + at, step, (const char *)b + FS_HEADER, run.size, count, repeated);\n"
+        "        fs_crash_order();\n        a->stage_state = 0;\n",
+        "        a->stage_state = 0;\n        fs_crash_order();\n"
+        "        fs_spread(run.p + at, step, (const char *)b + FS_HEADER, run.size, count, repeated);\n",
     ),
     Mutant(
         "a dead process's handles are let go",
