@@ -381,7 +381,7 @@ def use_in_handlers(trials: Trials, seconds: float) -> None:
 
 
 def interrupt_in_c(trials: Trials, mode: str, seconds: float) -> None:
-    """Each operation under a storm at machine code: whole each time, as if nothing had been. Once more where nothing was hit."""
+    """Each operation under a storm at machine code: whole each time, as if nothing had been. Again where nothing was hit."""
     blows, every, came, least = Storm(), 50e-6, [0, 0, 0], 1 if mode == "alone" else 2
     with rival_for_heap() if mode == "heap" else nullcontext():
         for operation in (operation for _ in range(TRIES) if missed(came, least) for operation in OPERATIONS):
