@@ -197,7 +197,8 @@ def try_mutants(items: list[str], own: bool, seconds: float, only: str) -> tuple
                     else:
                         build_mutant(mutant, base, folder, getattr(module, "IMPORTS", True))
                     options = ("--short", "--first-failure")
-                    found = [seen for seen, _ in figures(item, own, imported_from(folder), seconds, *options) if seen.failed]
+                    environment = {**imported_from(folder), **getattr(module, "FOR_MUTANTS", {})}
+                    found = [seen for seen, _ in figures(item, own, environment, seconds, *options) if seen.failed]
                 except LookupError as error:
                     found = []
                     print(f"{mutant.safeguard}: {error}", file=sys.stderr)
