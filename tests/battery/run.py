@@ -219,6 +219,7 @@ def main() -> int:
     parser.add_argument("--first-failure", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("items", nargs="*", metavar="ITEM", help=", ".join(ITEMS))
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing that was started stays
     unknown = set(options.items) - set(ITEMS)
     if unknown:
         parser.error(f"no such item: {', '.join(sorted(unknown))}; there are {', '.join(ITEMS)}")
