@@ -17,7 +17,7 @@ cimport cython
 from cpython.buffer cimport (
     PyBUF_READ, PyBUF_SIMPLE, PyBUF_WRITE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
 )
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uint32_t, uint64_t
@@ -207,7 +207,8 @@ cdef bytes copied(const unsigned char *p, uint64_t n):
 
 
 cdef bytearray copied_writable(const unsigned char *p, uint64_t n):
-    cdef bytearray out = PyByteArray_FromStringAndSize(NULL, n)
+    cdef bytearray out = bytearray()
+    PyByteArray_Resize(out, n)  # made of that size, it would complain about exports that it never had when memory is lacking
     copy(PyByteArray_AS_STRING(out), p, n)
     return out
 
