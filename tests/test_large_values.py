@@ -367,6 +367,40 @@ def test_readers_of_other_processes(how, method, used):
     assert used() == before, "what the dead have held is given back"
 
 
+def write_for_ever(d, items):
+    n = 0
+    while True:
+        n += 1
+        value = bytes([n % 256]) * 1_000_000
+        d["k"] = [pickle.PickleBuffer(value), d] if n % 2 else value
+        items[0] = bytearray(value)
+        views = d.view("k"), items.view(0)
+        assert views[1][0] == n % 256
+        d["n"] = n
+
+
+def test_writers_that_are_killed(used):
+    """In the middle of making a value ahead, or of storing it, or while they look."""
+    d, items = fastshm.dict(k=None, n=0), fastshm.list([0])
+    before = used()
+    for turn in range(12):
+        with Crew("fork") as crew:
+            worker = crew.run(write_for_ever, d, items)
+            seen = d["n"]
+            while d["n"] == seen:
+                pass
+            time.sleep(turn % 4 * 0.0007)
+            crew.kill(worker)
+        value = d["k"][0] if isinstance(d["k"], list) else d["k"]
+        assert set(value[:1]) == set(value)
+        assert len(value) == 1_000_000
+        assert len(set(items[0])) == 1
+        fastshm.heap.check()
+    d.update(k=None, n=0)
+    items[0] = 0
+    assert used() == before
+
+
 def test_a_fork_of_a_reader(used):
     """The child's view is its own: it outlasts its parent's, and the parent's outlasts it."""
     d = fastshm.dict()
