@@ -367,6 +367,8 @@ cdef class List(Handle):
         cdef fs_value v
         cdef object _held
         if isinstance(i, slice):
+            if value is None:  # to replace() that means: by nothing
+                raise TypeError("can only assign an iterable")
             self.replace(i, value)
             return
         value = lively(value, self.live, self.ref)

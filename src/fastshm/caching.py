@@ -180,7 +180,8 @@ def _of_family(name: str, maxsize: int | None, ttl: float | None) -> Any:
     segment = heap.family()
     root = segment.root(DictProxy)
     if root is None:
-        segment.set_root(_dict.Dict.make(DictProxy, segment))
+        made = _dict.Dict.make(DictProxy, segment)  # which keeps this process from leaving a segment of others in between
+        segment.set_root(made)
         root = segment.root(DictProxy)
     assert root is not None
     found = root.get(name, MISSING)
