@@ -227,7 +227,7 @@ def main() -> int:
     if options.here:
         run_here(items[0], options.short, options.first_failure)
         return 0
-    own, seconds = memory_of_its_own(), 600.0 if options.short or options.mutants else 6 * 3600.0
+    own, seconds = memory_of_its_own(), 600.0 if options.short else 1200.0 if options.mutants else 6 * 3600.0
     if not own:
         print("no right to mount: everything runs on the common /dev/shm, its names are not counted", file=sys.stderr)
     if options.mutants:

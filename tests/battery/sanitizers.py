@@ -62,8 +62,8 @@ MUTANTS = (
     Mutant(
         "what a value is copied from is as long as its copy",
         "redo.h",
-        "        memcpy(((fs_blob *)b)->bytes, v->data, v->size);",
-        "        memcpy(((fs_blob *)b)->bytes, v->data, v->size + 4096);",
+        "        memcpy(bytes, v->data, v->size);\n        r = fs_value_finish",
+        "        memcpy(bytes, v->data, v->size + 4096);\n        r = fs_value_finish",
     ),
 )
 
@@ -108,7 +108,8 @@ def suite() -> Iterator[Figure]:
             "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={folder}/report",
             "PYTHONPATH": str(folder / "src"),
         }
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
+        late = "faulthandler_timeout=1800"  # of one test: it takes several times as long
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", late, "tests"]
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", check=False
         )
