@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import contextlib
 import gc
+import os
 import pickle
 import re
 import sys
