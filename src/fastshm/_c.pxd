@@ -430,6 +430,11 @@ cdef extern from "table.h" nogil:
         fs_place place
         fs_seen seen
 
+    ctypedef struct fs_hint:
+        uint64_t version
+        uint64_t head
+        fs_entry *entry
+
     ctypedef struct fs_witness:
         uint64_t moved
         uint64_t number
@@ -471,13 +476,22 @@ cdef extern from "table.h" nogil:
     void fs_key_of_word(fs_key *k, uint8_t form, uint8_t display, uint64_t word, uint64_t seed)
     int fs_peek_at(fs_heap *heap, fs_table *t, const fs_key *k, fs_peek *p)
     int fs_peek_valid(fs_table *t, const fs_peek *p, int found)
+    void fs_hint_take(fs_hint *h, const fs_peek *p)
+    uint64_t fs_hint_number(const fs_hint *h, const fs_view *v)
+    int fs_hint_holds(const fs_table *t, const fs_hint *h)
+    int fs_hint_look(const fs_table *t, const fs_hint *h, uint64_t *value)
+    int fs_hint_store(const fs_self *me, fs_table *t, const fs_hint *h, uint32_t kind, uint64_t word)
+    int fs_hint_put(const fs_self *me, fs_table *t, fs_hint *h, const fs_value *val, int how, uint64_t *result)
     int fs_table_enter(const fs_self *me, fs_table *t)
     void fs_table_leave(const fs_self *me, fs_table *t, int entered)
     int fs_table_put(const fs_self *me, fs_table *t, const fs_key *k, const fs_value *val, int how, uint64_t looked,
                      const fs_witness *seen, uint64_t *result)
+    int fs_table_put_by(const fs_self *me, fs_table *t, fs_peek *p, const fs_key *k, const fs_value *val, int how,
+                        uint64_t looked, const fs_witness *seen, uint64_t *result)
     int fs_table_count(fs_table *t, uint64_t *used)
     int fs_table_read(const fs_self *me, fs_table *t, const fs_key *k, const uint64_t *pin, fs_copy *out, fs_witness *seen)
     int fs_table_remove(const fs_self *me, fs_table *t, const fs_key *k, const fs_witness *seen, uint64_t looked)
+    int fs_table_remove_by(const fs_self *me, fs_table *t, fs_view *v, const fs_key *k, const fs_witness *seen, uint64_t looked)
     int fs_table_empty(const fs_self *me, fs_table *t)
     int fs_table_merge(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count, int how,
                        uint64_t looked)

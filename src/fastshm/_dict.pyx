@@ -13,7 +13,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_Items
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -24,7 +24,7 @@ from fastshm._c cimport *
 from fastshm._calls cimport again, fs_identify_by, whoami
 from fastshm._codec cimport (
     Packed, Py_EnterRecursiveCall, Py_LeaveRecursiveCall,
-    PyUnicode_DATA, PyUnicode_New, damaged, decode_key, decode_value, key_of, value_of, word_value,
+    PyLong_AsLongLongAndOverflow, PyLong_CheckExact, PyUnicode_CheckExact, PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_New, damaged, decode_key, decode_value, key_of, value_of, word_value,
 )
 from fastshm._containers cimport (
     FS_ANY, PATIENCE, TRIES, Pins, forget, lively, made, make_plain, new_pins, reap, taken, wait_for_heap,
@@ -41,6 +41,9 @@ cdef object UNSURE = object()  # not there, but for keys that only Python can co
 cdef enum:
     CACHED = 128  # decoded values a handle keeps
     CACHED_SIZE = 4096  # bytes of the largest value whose object is kept
+    HINTED = 128  # keys whose places a handle keeps
+    HINTED_SIZE = 256  # characters of the longest of them
+    LOOKS = 8  # so many before it does
 
 
 # --- decoded values -----------------------------------------------------------------------------------------------------------
@@ -121,6 +124,30 @@ cdef class Cache:
 
     def __dealloc__(self):
         self.clear()
+
+
+# --- places of keys that are used again and again -----------------------------------------------------------------------------
+
+cdef struct Hint:
+    PyObject *key  # an exact str or int, ours
+    PyObject *candidate  # the last one that came by; only its address
+    fs_hint at
+    uint64_t word  # of the value when `object` was made of it
+    PyObject *object
+
+
+cdef inline Hint *line_of(Hint *hints, object key) noexcept:
+    cdef size_t at = <size_t><PyObject *>key
+    return &hints[(at >> 4 ^ at >> 11) % HINTED]
+
+
+cdef void hints_end(Hint *hints) noexcept:
+    cdef int i
+    if hints != NULL:
+        for i in range(HINTED):
+            Py_XDECREF(hints[i].key)
+            Py_XDECREF(hints[i].object)
+        PyMem_Free(hints)
 
 
 # --- keys ---------------------------------------------------------------------------------------------------------------------
@@ -246,7 +273,12 @@ cdef class Dict(Handle):
     cdef fs_peek p
     cdef Cache cache
     cdef Mirror mirror
+    cdef Hint *hints  # NULL until there have been some looks
+    cdef int looks
     cdef readonly bint live
+
+    def __dealloc__(self):
+        hints_end(self.hints)
 
     def __cinit__(self):
         self.t = <fs_table *>self.ref.o
@@ -270,10 +302,62 @@ cdef class Dict(Handle):
         self.p.view.version = 1
         return 0
 
+    # hints
+
+    cdef int remember(self, object key, PyObject *out) except -1:
+        """The place self.p of a key that is looked up for the second time, and perhaps the object of its value."""
+        cdef Hint *h
+        if not PyUnicode_CheckExact(key) and not PyLong_CheckExact(key):
+            return 0
+        if self.hints == NULL:
+            self.looks += 1
+            if self.looks < LOOKS:
+                return 0
+            self.hints = <Hint *>PyMem_Calloc(HINTED, sizeof(Hint))
+            if self.hints == NULL:
+                raise MemoryError()
+        h = line_of(self.hints, key)
+        if h.key != <PyObject *>key:
+            if h.candidate != <PyObject *>key:
+                h.candidate = <PyObject *>key
+                return 0
+            if PyUnicode_CheckExact(key) and PyUnicode_GET_LENGTH(key) > HINTED_SIZE:
+                return 0
+            Py_INCREF(key)
+            Py_XDECREF(h.key)
+            h.key = <PyObject *>key
+        Py_XDECREF(h.object)
+        h.object = NULL
+        fs_hint_take(&h.at, &self.p)
+        if out != NULL:
+            Py_INCREF(<object>out)
+            h.object, h.word = out, self.p.seen.value
+        return 0
+
+    cdef object recall(self, Hint *h):
+        """The value of the key of *h, or MISSING when it is to be looked for."""
+        cdef fs_entry head
+        cdef uint64_t word
+        cdef object out
+        if not fs_hint_look(self.t, &h.at, &word):
+            return MISSING
+        if h.object != NULL and h.word == word:
+            return <object>h.object
+        head.head = h.at.head
+        if head.kind < FS_V_UTF8:
+            out = word_value(head.kind, head.length, word)
+            Py_INCREF(out)
+            Py_XDECREF(h.object)
+            h.object, h.word = <PyObject *>out, word
+            return out
+        if head.kind == FS_V_PICKLE_BLOB and self.cache is not None and self.p.view.version == h.at.version:
+            return self.cache.find(h.at.version, fs_hint_number(&h.at, &self.p.view), h.at.head, word)
+        return MISSING
+
     # reading
 
-    cdef object peek(self, const fs_key *k):
-        """The value; MISSING; or UNSURE."""
+    cdef object peek(self, const fs_key *k, PyObject *key):
+        """The value; MISSING; or UNSURE. `key` is what *k was made of, if it may be looked up again."""
         cdef fs_peek *p = &self.p
         cdef fs_table *t = self.t
         cdef uint32_t kind, length
@@ -293,13 +377,21 @@ cdef class Dict(Handle):
             if kind < FS_V_OWNING:
                 if fs_peek_valid(t, p, 1):
                     if kind < FS_V_UTF8:
-                        return word_value(kind, length, word)
-                    return decode_value(kind, length, word, NULL, 0, None, self.ref.heap)
+                        out = word_value(kind, length, word)
+                    else:
+                        out = decode_value(kind, length, word, NULL, 0, None, self.ref.heap)
+                    if key != NULL:
+                        self.remember(<object>key, <PyObject *>out)
+                    return out
             elif kind == FS_V_ASCII_BLOB:
                 out = PyUnicode_New(size, 127)
                 r = fs_copy_ascii(<void *>PyUnicode_DATA(out), p.seen.data, size)
                 if fs_peek_valid(t, p, 1):
-                    return out if r else damaged()
+                    if not r:
+                        return damaged()
+                    if key != NULL:
+                        self.remember(<object>key, <PyObject *>out if size <= CACHED_SIZE else NULL)
+                    return out
             elif kind == FS_V_PICKLE_BLOB:
                 if not self.ref.heap.allow_pickle or self.ref.heap.undecided:
                     break  # what was seen counts only once it is known to be whole
@@ -308,6 +400,8 @@ cdef class Dict(Handle):
                     out = self.cache.find(version, number, head, word)
                     if out is not MISSING:
                         if fs_peek_valid(t, p, 1):
+                            if key != NULL:
+                                self.remember(<object>key, NULL)
                             return out
                         continue
                 out = PyBytes_FromStringAndSize(NULL, size)
@@ -397,11 +491,18 @@ cdef class Dict(Handle):
         cdef fs_key k
         cdef object kept, out
         cdef uint64_t looked
+        cdef Hint *h
         if self.ref.switch.closed[0]:
             check_open(self.ref)
+        if self.hints != NULL:
+            h = line_of(self.hints, key)
+            if h.key == <PyObject *>key:
+                out = self.recall(h)
+                if out is not MISSING:
+                    return out
         kept = key_in(self, key, &k)
         if k.form != FS_K_OTHER:
-            out = self.peek(&k)
+            out = self.peek(&k, <PyObject *>key)
             if out is not UNSURE:
                 return out
         while True:
@@ -410,7 +511,7 @@ cdef class Dict(Handle):
             kept = self.resolve(key, &k, &looked)
             if kept is None:
                 return MISSING
-            out = self.peek(&k)
+            out = self.peek(&k, NULL)
             if out is not UNSURE and out is not MISSING:
                 return out
             kept = key_in(self, key, &k)
@@ -429,14 +530,20 @@ cdef class Dict(Handle):
         cdef fs_key k
         cdef object _kept
         cdef uint64_t looked
+        cdef Hint *h
         cdef int r
         if self.ref.switch.closed[0]:
             check_open(self.ref)
+        if self.hints != NULL:
+            h = line_of(self.hints, key)
+            if h.key == <PyObject *>key and fs_hint_holds(self.t, &h.at):
+                return True
         _kept = key_in(self, key, &k)
         if k.form != FS_K_OTHER:
             for _ in range(TRIES):
                 r = fs_peek_at(self.ref.h, self.t, &k, &self.p)
                 if r == FS_OK and fs_peek_valid(self.t, &self.p, 1):
+                    self.remember(key, NULL)
                     return True
                 if r == FS_MISSING and self.t.others == 0 and fs_peek_valid(self.t, &self.p, 0):
                     return False
@@ -579,21 +686,40 @@ cdef class Dict(Handle):
         """FS_OK, or FS_EXISTS."""
         cdef fs_key k
         cdef fs_value v
-        cdef object _kept = key_in(self, key, &k)
+        cdef object _kept
         cdef object _kin = lively(value, self.live, self.ref)
         cdef object _held = value_of(_kin, &v, self.ref.heap)
         cdef fs_self me
         cdef int r
         whoami(self.ref, &me)
+        if self.hints != NULL and how == FS_PUT and self.put_there(line_of(self.hints, key), key, &v, how, &me, NULL) == FS_OK:
+            return FS_OK
+        _kept = key_in(self, key, &k)
         if k.form != FS_K_OTHER:
-            r = fs_table_put(&me, self.t, &k, &v, how, FS_ANY, NULL, NULL)
+            r = fs_table_put_by(&me, self.t, &self.p, &k, &v, how, FS_ANY, NULL, NULL)
             if r == FS_OK:
+                if not self.p.view.version & 1:
+                    self.remember(key, NULL)
                 if self.ref.h.super.dying:
                     fs_reap(&me)
                 return r
         else:
             r = FS_CHANGED
         return self.put_again(r, key, &k, &v, how, &me, NULL)
+
+    cdef int put_there(self, Hint *h, object key, fs_value *v, int how, fs_self *me, uint64_t *result) except -100:
+        """FS_MISSING when the key is not where it was, or is not known. *h is the line where it would be."""
+        cdef uint64_t head = h.at.head
+        cdef int r
+        if h.key != <PyObject *>key or not fs_hint_holds(self.t, &h.at):
+            return FS_MISSING
+        r = fs_hint_put(me, self.t, &h.at, v, how, result)
+        if h.at.head != head:  # what the object was made of is gone
+            Py_XDECREF(h.object)
+            h.object = NULL
+        if self.ref.h.super.dying:
+            fs_reap(me)
+        return r
 
     cdef int put_again(self, int r, object key, fs_key *k, fs_value *v, int how, fs_self *me, fs_witness *seen) except -100:
         """Goes on after a try that ended with `r`. With `seen`, *k is a stored key, and FS_CHANGED is for the caller."""
@@ -638,6 +764,17 @@ cdef class Dict(Handle):
         return tries + 1
 
     def __setitem__(self, key, value):
+        cdef fs_self me
+        cdef Hint *h
+        cdef int64_t number
+        cdef int overflow
+        if self.hints != NULL and PyLong_CheckExact(value) and not self.ref.switch.closed[0]:  # the short way of put()
+            h = line_of(self.hints, key)
+            if h.key == <PyObject *>key:
+                number = PyLong_AsLongLongAndOverflow(value, &overflow)
+                if not overflow and fs_me(self.ref.h, &me) == FS_OK:
+                    if fs_hint_store(&me, self.t, &h.at, FS_V_INT, <uint64_t>number) == FS_OK:
+                        return
         self.put(key, value, FS_PUT)
 
     def __delitem__(self, key):
@@ -656,7 +793,7 @@ cdef class Dict(Handle):
         whoami(self.ref, &me)
         r = FS_MISSING
         if k.form != FS_K_OTHER or seen != NULL:
-            r = fs_table_remove(&me, self.t, k, seen, at)
+            r = fs_table_remove_by(&me, self.t, &self.p.view, k, seen, at)
         while True:
             if r == FS_MISSING and seen == NULL and self.t.used and (k.form == FS_K_OTHER or self.t.others):
                 kept = self.resolve(key, k, &looked)
@@ -806,24 +943,32 @@ cdef class Dict(Handle):
         cdef fs_value v
         cdef fs_self me
         cdef fs_witness seen
-        cdef uint64_t result = 0, _looked
-        cdef object _kept = key_in(self, key, &k), held, old
-        cdef list keep = [None]
+        cdef uint64_t result = 0
+        cdef object _kept, held, old
+        cdef list keep
         cdef int r, tries = 0
         if type(amount) is int:
             held = value_of(amount, &v, self.ref.heap)
-            if v.kind == FS_V_INT and k.form != FS_K_OTHER:
+            if v.kind == FS_V_INT:
                 whoami(self.ref, &me)
-                r = fs_table_put(&me, self.t, &k, &v, FS_ADD, FS_ANY, NULL, &result)
-                while again(r, &me):
-                    with nogil:
-                        r = fs_table_put(&me, self.t, &k, &v, FS_ADD, FS_ANY, NULL, &result)
+                if self.hints != NULL and self.put_there(line_of(self.hints, key), key, &v, FS_ADD, &me, &result) == FS_OK:
+                    return <int64_t>result
+                _kept = key_in(self, key, &k)
+                r = FS_CHANGED
+                if k.form != FS_K_OTHER:
+                    r = fs_table_put_by(&me, self.t, &self.p, &k, &v, FS_ADD, FS_ANY, NULL, &result)
+                    if r == FS_OK and not self.p.view.version & 1:
+                        self.remember(key, NULL)
+                    while again(r, &me):
+                        with nogil:
+                            r = fs_table_put(&me, self.t, &k, &v, FS_ADD, FS_ANY, NULL, &result)
                 if r == FS_OK:
                     return <int64_t>result
                 if r != FS_CHANGED and r != FS_TYPE and r != FS_OVERFLOW and r != FS_NOMEM:
                     fail(r, self.ref.heap)
         elif not isinstance(amount, Number):
             raise TypeError(f"a number to add expected, not {type(amount).__name__!r}")
+        keep = [None]
         try:
             while True:
                 old = self.look(key, &k, keep, &seen)

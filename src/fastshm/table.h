@@ -148,6 +148,16 @@ FS_UNUSED static int fs_view_make(fs_heap *heap, fs_table *t, fs_view *v) {
     return FS_OK;
 }
 
+/* With the lock held: the view that an earlier operation has left, if it still counts, else a new one. */
+static inline int fs_view_renew(fs_heap *heap, fs_table *t, fs_view *v) {
+    uint64_t version = fs_load_relaxed(&t->o.lock.version);
+    if (fs_likely(v->version == version && !(version & 1)))
+        return FS_OK;
+    int r = fs_view_make(heap, t, v);
+    v->version = r == FS_OK && !(version & 1) ? version : 1; /* odd: it may change before it is even again */
+    return r;
+}
+
 static inline int fs_key_equal(fs_heap *heap, const fs_entry *e, uint64_t head, const fs_key *k) {
     fs_entry copy;
     copy.head = head;
@@ -247,6 +257,36 @@ static inline int fs_peek_valid(fs_table *t, const fs_peek *p, int found) {
                   fs_load_acquire(&p->place.entry->head) != p->place.head))
         return 0;
     return fs_load_relaxed(&t->o.lock.version) == p->view.version;
+}
+
+/* A place that was found before, to go to without a search. Nothing is held by it: it counts while the version, and the entry's head and
+ * hash, are what they were. `entry` is a place in the mapping, whatever lies there by now. */
+typedef struct {
+    uint64_t version, head, hash;
+    fs_entry *entry;
+} fs_hint;
+
+static inline void fs_hint_take(fs_hint *h, const fs_peek *p) {
+    h->version = p->view.version;
+    h->head = p->place.head;
+    h->hash = fs_load_relaxed(&p->place.entry->hash);
+    h->entry = p->place.entry;
+}
+
+static inline uint64_t fs_hint_number(const fs_hint *h, const fs_view *v) { return (uint64_t)(h->entry - v->entries->entry); }
+
+/* Does the key still live there? With the hash, since a head comes again after 2^32 changes. */
+static inline int fs_hint_holds(const fs_table *t, const fs_hint *h) {
+    return fs_load_acquire(&h->entry->head) == h->head && fs_load_relaxed(&h->entry->hash) == h->hash &&
+           fs_load_relaxed(&t->o.lock.version) == h->version;
+}
+
+/* As fs_peek_at and fs_peek_valid for a value of one word, without the lock. That the index names the entry was seen when the hint was
+ * taken; it stops doing so after the head has changed, or under an odd version. */
+static inline int fs_hint_look(const fs_table *t, const fs_hint *h, uint64_t *value) {
+    *value = fs_load_acquire(&h->entry->value);
+    fs_fence_acquire();
+    return fs_hint_holds(t, h);
 }
 
 /* --- settling ------------------------------------------------------------------------------------------------------------ */
@@ -589,6 +629,7 @@ static int fs_table_insert(const fs_self *me, fs_table *t, fs_view *v, fs_place 
     uint64_t n = v->entries ? fs_load_relaxed(&v->entries->n) : 0;
     int code;
     if (!v->entries || n >= v->capacity || t->fill >= v->capacity) {
+        v->version = 1;
         code = fs_table_grow(me, t, 1);
         if (code == FS_OK)
             code = fs_view_make(heap, t, v);
@@ -597,7 +638,7 @@ static int fs_table_insert(const fs_self *me, fs_table *t, fs_view *v, fs_place 
         if (fs_find(heap, v, k, p) != FS_MISSING || !v->entries || (n = fs_load_relaxed(&v->entries->n)) >= v->capacity)
             return FS_CORRUPT;
     }
-    fs_entry *e = &v->entries->entry[n];
+    fs_entry *e = p->entry = &v->entries->entry[n];
     code = fs_entry_fill(me, r, e, k, val);
     if (code != FS_OK) {
         fs_redo_settle(me, r);
@@ -722,32 +763,72 @@ static int fs_table_add(const fs_self *me, fs_table *t, fs_entry *e, const fs_va
 
 /* Sets, inserts or adds. `looked` is the number of changes of keys at which the caller found none equal to this key among those
  * that only Python can compare, or UINT64_MAX when it did not look. With `seen`, only a value that is still the one seen is
- * replaced, else FS_CHANGED. For FS_ADD the new value is left in *result. */
-static int fs_table_put(const fs_self *me, fs_table *t, const fs_key *k, const fs_value *val, int how, uint64_t looked,
-                        const fs_witness *seen, uint64_t *result) {
+ * replaced, else FS_CHANGED. For FS_ADD the new value is left in *result. `p` keeps the view from one call to the next; after FS_OK,
+ * it tells where the key is, if view.version is even. */
+static int fs_table_put_by(const fs_self *me, fs_table *t, fs_peek *p, const fs_key *k, const fs_value *val, int how, uint64_t looked,
+                           const fs_witness *seen, uint64_t *result) {
     int entered = fs_table_enter(me, t);
     if (entered < 0)
         return entered;
-    fs_view v;
-    fs_place p;
-    int r = fs_view_make(me->heap, t, &v);
-    if (r == FS_OK)
-        r = fs_find(me->heap, &v, k, &p);
+    int r = fs_view_renew(me->heap, t, &p->view);
+    if (fs_likely(r == FS_OK))
+        r = fs_find(me->heap, &p->view, k, &p->place);
     if (r == FS_MISSING) {
         if (seen || (looked != t->keys_changed && (looked != UINT64_MAX || t->others))) {
             r = FS_CHANGED;
         } else {
-            r = fs_table_insert(me, t, &v, &p, k, val);
+            r = fs_table_insert(me, t, &p->view, &p->place, k, val);
             if (result)
                 *result = val->value;
         }
-    } else if (r == FS_OK) {
-        if (seen && !fs_witness_holds(seen, t, &p))
+    } else if (fs_likely(r == FS_OK)) {
+        if (seen && !fs_witness_holds(seen, t, &p->place))
             r = FS_CHANGED;
         else if (how == FS_PUT)
-            r = fs_table_overwrite(me, t, p.entry, val);
+            r = fs_table_overwrite(me, t, p->place.entry, val);
         else
-            r = how == FS_ADD ? fs_table_add(me, t, p.entry, val, result) : FS_EXISTS;
+            r = how == FS_ADD ? fs_table_add(me, t, p->place.entry, val, result) : FS_EXISTS;
+    }
+    if (r == FS_OK)
+        p->place.head = p->place.entry->head;
+    fs_table_leave(me, t, entered);
+    return r;
+}
+
+FS_UNUSED static int fs_table_put(const fs_self *me, fs_table *t, const fs_key *k, const fs_value *val, int how, uint64_t looked,
+                                  const fs_witness *seen, uint64_t *result) {
+    fs_peek p;
+    p.view.version = 1;
+    return fs_table_put_by(me, t, &p, k, val, how, looked, seen, result);
+}
+
+/* One word over one of the same kind, of a key that is where the hint says, when that needs no more than the store. FS_MISSING: it needs
+ * more, and nothing was done. */
+static inline int fs_hint_store(const fs_self *me, fs_table *t, const fs_hint *h, uint32_t kind, uint64_t word) {
+    fs_entry e;
+    e.head = h->head;
+    if (e.kind != kind || !fs_hint_holds(t, h) || fs_load_relaxed(&t->o.lock.word) || !fs_cas_u32(&t->o.lock.word, 0, me->id))
+        return FS_MISSING;
+    int r = FS_MISSING;
+    if (fs_likely(t->redo.state == FS_IDLE && fs_hint_holds(t, h))) {
+        fs_store_release(&h->entry->value, word); /* pairs with the loads in fs_peek_at and fs_hint_look */
+        r = FS_OK;
+    }
+    fs_leave(me, &t->o.lock);
+    if (fs_unlikely(fs_load_relaxed(&t->turn) & FS_TURN_ASLEEP))
+        fs_turn_wake(&t->turn, FS_ALL);
+    return r;
+}
+
+/* Any value, set or added, for a key that is where the hint says. FS_MISSING: it is not, or the lock is a user's; nothing was done. */
+FS_UNUSED static int fs_hint_put(const fs_self *me, fs_table *t, fs_hint *h, const fs_value *val, int how, uint64_t *result) {
+    int entered = fs_table_enter(me, t);
+    if (entered < 0)
+        return entered;
+    int r = FS_MISSING;
+    if (fs_likely(fs_hint_holds(t, h))) {
+        r = how == FS_ADD ? fs_table_add(me, t, h->entry, val, result) : fs_table_overwrite(me, t, h->entry, val);
+        h->head = h->entry->head;
     }
     fs_table_leave(me, t, entered);
     return r;
@@ -755,21 +836,26 @@ static int fs_table_put(const fs_self *me, fs_table *t, const fs_key *k, const f
 
 /* Deletes a key; with `seen`, only while its value is still the one seen, and with `looked` not UINT64_MAX, while no key has been
  * inserted or deleted since, else FS_CHANGED. */
-FS_UNUSED static int fs_table_remove(const fs_self *me, fs_table *t, const fs_key *k, const fs_witness *seen, uint64_t looked) {
+static int fs_table_remove_by(const fs_self *me, fs_table *t, fs_view *v, const fs_key *k, const fs_witness *seen, uint64_t looked) {
     int entered = fs_table_enter(me, t);
     if (entered < 0)
         return entered;
-    fs_view v;
     fs_place p;
-    int r = fs_view_make(me->heap, t, &v);
+    int r = fs_view_renew(me->heap, t, v);
     if (r == FS_OK)
-        r = fs_find(me->heap, &v, k, &p);
+        r = fs_find(me->heap, v, k, &p);
     if (r == FS_OK)
         r = (seen && !fs_witness_holds(seen, t, &p)) || (looked != UINT64_MAX && looked != t->keys_changed)
                 ? FS_CHANGED
-                : fs_table_delete(me, t, &v, &p);
+                : fs_table_delete(me, t, v, &p);
     fs_table_leave(me, t, entered);
     return r;
+}
+
+FS_UNUSED static int fs_table_remove(const fs_self *me, fs_table *t, const fs_key *k, const fs_witness *seen, uint64_t looked) {
+    fs_view v;
+    v.version = 1;
+    return fs_table_remove_by(me, t, &v, k, seen, looked);
 }
 
 /* Under the lock: a copy of one value, and what tells whether it is still there. FS_RANGE when it needs a pin. */
