@@ -11,8 +11,9 @@ from numbers import Number
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.dict cimport PyDict_Items
+from cpython.dict cimport PyDict_Items, PyDict_SetItem, PyDict_Values
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
@@ -24,7 +25,7 @@ from fastshm._c cimport *
 from fastshm._calls cimport again, fs_identify_by, whoami
 from fastshm._codec cimport (
     Packed, Py_EnterRecursiveCall, Py_LeaveRecursiveCall,
-    PyLong_AsLongLongAndOverflow, PyLong_CheckExact, PyUnicode_CheckExact, PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_New, damaged, decode_key, decode_value, key_of, value_of, word_value,
+    PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact, PyUnicode_CheckExact, PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII, PyUnicode_New, damaged, decode_key, decode_value, key_of, value_of, word_value,
 )
 from fastshm._containers cimport (
     FS_ANY, PATIENCE, TRIES, Pins, forget, lively, made, make_plain, new_pins, reap, taken, wait_for_heap,
@@ -35,6 +36,16 @@ from fastshm._core cimport (
 
 fs_identify_by(identify)
 
+cdef extern from *:
+    """
+    #if PY_VERSION_HEX < 0x030d0000
+    #define fs_dict_for(n) _PyDict_NewPresized(n)
+    #else
+    #define fs_dict_for(n) PyDict_New()
+    #endif
+    """
+    dict fs_dict_for(Py_ssize_t n)
+
 cdef object pickle_loads = pickle.loads
 cdef object MISSING = object()
 cdef object UNSURE = object()  # not there, but for keys that only Python can compare
@@ -44,6 +55,7 @@ cdef enum:
     HINTED = 128  # keys whose places a handle keeps
     HINTED_SIZE = 256  # characters of the longest of them
     LOOKS = 8  # so many before it does
+    REPLICATED = 16384  # entries of the largest dict of which a handle keeps a plain copy
 
 
 # --- decoded values -----------------------------------------------------------------------------------------------------------
@@ -203,6 +215,7 @@ cdef class Mirror:
         cdef fs_extent extent = self.extent
         cdef Snapshot s = None
         cdef fs_record *r
+        cdef uint64_t total
         cdef bytes raw
         if self.partial is not None:
             self.extent.keys_changed = d.t.keys_changed
@@ -219,7 +232,7 @@ cdef class Mirror:
                 r = s.next()
                 if r == NULL:
                     break
-                raw = PyBytes_FromStringAndSize(<char *>r + sizeof(fs_record), r.entry.key_length)
+                raw = PyBytes_FromStringAndSize(<char *>fs_record_key(r, &total), r.entry.key_length)
                 known[s.key(r)] = (r.entry.form & ~FS_KEY_IN_BLOB, raw)
         finally:
             self.partial = None
@@ -228,6 +241,20 @@ cdef class Mirror:
 
 
 # --- snapshots ----------------------------------------------------------------------------------------------------------------
+
+cdef inline object key_in_entry(fs_entry *e):
+    """A str or int that lies in the entry; MISSING for any other."""
+    cdef uint64_t *w = e.key.words
+    cdef object text
+    if e.display == FS_D_SAME:
+        if e.form == FS_K_STR and not (w[0] | w[1] | w[2] | w[3]) & <uint64_t>0x8080808080808080:
+            text = PyUnicode_New(e.key_length, 127)
+            memcpy(<void *>PyUnicode_DATA(text), w, e.key_length)
+            return text
+        if e.form == FS_K_INT and e.key_length == 8:
+            return <int64_t>w[0]
+    return MISSING
+
 
 @cython.final
 cdef class Snapshot:
@@ -238,30 +265,98 @@ cdef class Snapshot:
     cdef Pins pins
     cdef Ref ref
 
-    cdef fs_record *next(self) noexcept:
+    cdef inline fs_record *next(self) noexcept:
         cdef fs_record *r
         if self.left == 0:
             return NULL
         r = <fs_record *>self.at
-        self.at += (sizeof(fs_record) + r.key_total + r.value_size + 7) & ~<uint64_t>7
+        self.at += fs_record_size(r)
         self.left -= 1
         return r
 
-    cdef object key(self, fs_record *r):
-        return decode_key(<unsigned char *>r + sizeof(fs_record), r.key_total, r.entry.key_length,
-                          r.entry.form & ~FS_KEY_IN_BLOB, r.entry.display, self.ref.heap)
+    cdef inline object key(self, fs_record *r):
+        cdef object out = key_in_entry(&r.entry)
+        return self.any_key(r) if out is MISSING else out
 
-    cdef object value(self, fs_record *r):
+    cdef object any_key(self, fs_record *r):
+        cdef uint64_t total
+        cdef const unsigned char *p = fs_record_key(r, &total)
+        return decode_key(p, total, r.entry.key_length, r.entry.form & ~FS_KEY_IN_BLOB, r.entry.display, self.ref.heap)
+
+    cdef inline object value(self, fs_record *r):
+        if r.entry.kind == FS_V_INT:
+            return <int64_t>r.entry.value
+        return self.any_value(r)
+
+    cdef object any_value(self, fs_record *r):
         cdef list refs = None
+        cdef uint64_t size
+        cdef const unsigned char *p
         if r.entry.kind < FS_V_UTF8:
             return word_value(r.entry.kind, r.entry.length, r.entry.value)
         if fs_needs_pin(r.entry.kind):
             refs = self.pins.adopt(r.entry.kind, r.pin)
-        return decode_value(r.entry.kind, r.entry.length, r.entry.value, <unsigned char *>r + sizeof(fs_record) + r.key_total,
-                            r.value_size, refs, self.ref.heap)
+        p = fs_record_value(r, &size)
+        return decode_value(r.entry.kind, r.entry.length, r.entry.value, p, size, refs, self.ref.heap)
 
     def __dealloc__(self):
         free(self.s.buffer)
+
+
+@cython.final
+cdef class Replica:
+    """A plain dict that is brought up to date by comparing words, as long as the keys are the same."""
+    cdef dict plain
+    cdef list keys
+    cdef fs_sight *sights  # in the order of the keys
+    cdef uint32_t *changed
+    cdef uint64_t keys_changed
+
+    def __dealloc__(self):
+        PyMem_Free(self.sights)
+        PyMem_Free(self.changed)
+
+    cdef bint fill(self, Snapshot s, uint64_t keys_changed) except -1:
+        """False when there is something in it that is not a word, or a key that is no number or text."""
+        cdef Py_ssize_t n = s.left, i
+        cdef fs_record *r
+        cdef object key
+        self.sights = <fs_sight *>PyMem_Malloc(n * sizeof(fs_sight))
+        self.changed = <uint32_t *>PyMem_Malloc(n * sizeof(uint32_t))
+        if self.sights == NULL or self.changed == NULL:
+            raise MemoryError()
+        self.plain, self.keys, self.keys_changed = fs_dict_for(n), [], keys_changed
+        for i in range(n):
+            r = s.next()
+            key = s.key(r)
+            if r.entry.kind >= FS_V_OWNING or not is_frozen(key, 0):
+                return False
+            self.sights[i].head, self.sights[i].value = r.entry.head, r.entry.value
+            PyDict_SetItem(self.plain, key, s.value(r))
+            self.keys.append(key)
+        return len(self.plain) == n
+
+    cdef bint refresh(self, Dict d) except -1:
+        """False when it is to be made anew."""
+        cdef uint64_t i, n = 0, count = len(self.keys)
+        cdef fs_self me
+        cdef fs_entry e
+        cdef int r = FS_BUSY
+        whoami(d.ref, &me)
+        if count < 1000:
+            r = fs_table_delta(&me, d.t, self.keys_changed, self.sights, count, self.changed, &n)
+        while again(r, &me):
+            with nogil:
+                r = fs_table_delta(&me, d.t, self.keys_changed, self.sights, count, self.changed, &n)
+        if r == FS_CHANGED:
+            return False
+        if r != FS_OK:
+            fail(r, d.ref.heap)
+        for i in range(n):
+            e.head, e.value = self.sights[self.changed[i]].head, self.sights[self.changed[i]].value
+            PyDict_SetItem(self.plain, self.keys[self.changed[i]],
+                           decode_value(e.kind, e.length, e.value, NULL, 0, None, d.ref.heap))
+        return True
 
 
 # --- dict ---------------------------------------------------------------------------------------------------------------------
@@ -275,6 +370,8 @@ cdef class Dict(Handle):
     cdef Mirror mirror
     cdef Hint *hints  # NULL until there have been some looks
     cdef int looks
+    cdef Replica replica
+    cdef uint64_t keys_seen  # how often keys had changed when it was last copied as a whole
     cdef readonly bint live
 
     def __dealloc__(self):
@@ -621,62 +718,109 @@ cdef class Dict(Handle):
         s.left = s.s.count
         return s
 
-    cdef Snapshot whole(self, bint values):
-        cdef fs_extent extent
-        return self.snapshot(values, 0, 0, &extent)
+    cdef list keys_kept(self):
+        """The replica's keys, if they are those of this instant; not to be changed."""
+        cdef uint64_t changed
+        if self.ref.switch.closed[0]:
+            check_open(self.ref)
+        if self.replica is None or fs_table_word(self.t, &self.t.keys_changed, &changed) != FS_OK:
+            return None
+        return self.replica.keys if changed == self.replica.keys_changed else None
+
+    cdef Replica replicated(self):
+        """A replica that is up to date and the caller's alone until it is given back; None when there is none."""
+        cdef Replica replica = self.replica
+        self.replica = None  # other threads do without it meanwhile
+        return replica if replica is not None and replica.refresh(self) else None
+
+    cdef Snapshot whole(self, bint values, fs_extent *extent):
+        """All of it. When its keys are for the second time what they were the last time, a replica is made for the next one."""
+        cdef Snapshot s = self.snapshot(values, 0, 0, extent)
+        cdef Replica replica
+        if 0 < extent.used <= REPLICATED:
+            if self.keys_seen == extent.keys_changed:
+                replica = Replica.__new__(Replica)
+                if replica.fill(s, extent.keys_changed):
+                    self.replica = replica
+                s.at = s.s.buffer
+                s.left = s.s.count
+            self.keys_seen = extent.keys_changed
+        return s
 
     def keys(self):
         """A list of the keys, of one instant."""
-        cdef Snapshot s = self.whole(False)
-        cdef fs_record *r
-        cdef list out = []
-        while True:
-            r = s.next()
-            if r == NULL:
-                return out
-            out.append(s.key(r))
+        cdef list kept = self.keys_kept()
+        return self.listed(1) if kept is None else kept[:]
 
     def values(self):
         """A list of the values, of one instant."""
-        cdef Snapshot s = self.whole(True)
-        cdef fs_record *r
-        cdef list out = []
-        while True:
-            r = s.next()
-            if r == NULL:
-                return out
-            out.append(s.value(r))
+        return self.listed(2)
 
     def items(self):
         """A list of (key, value), of one instant."""
-        cdef Snapshot s = self.whole(True)
+        return self.listed(3)
+
+    cdef list listed(self, int what):
+        """What is a bit for keys, and one for values."""
+        cdef fs_extent extent
+        cdef Replica replica = self.replicated()
+        cdef Snapshot s
+        cdef list out
+        cdef Py_ssize_t i
         cdef fs_record *r
-        cdef list out = []
-        while True:
+        cdef object x, key
+        if replica is not None:
+            out = replica.keys[:] if what == 1 else PyDict_Values(replica.plain) if what == 2 else PyDict_Items(replica.plain)
+            self.replica = replica
+            return out
+        s = self.whole(what & 2, &extent)
+        out = PyList_New(s.left)
+        for i in range(s.left):
             r = s.next()
-            if r == NULL:
-                return out
-            out.append((s.key(r), s.value(r)))
+            if what == 1:
+                x = s.key(r)
+            elif what == 2:
+                x = s.value(r)
+            else:
+                key = s.key(r)
+                x = (key, s.value(r))
+            Py_INCREF(x)
+            PyList_SET_ITEM(out, i, x)
+        return out
 
     def copy(self, deep=False):
         """A plain dict of one instant. With `deep`, shared containers in it become plain ones, too, each of an instant of its
         own."""
         if deep:
             return plain_of(self)
-        cdef Snapshot s = self.whole(True)
+        cdef fs_extent extent
+        cdef Replica replica = self.replicated()
+        cdef Snapshot s
+        cdef dict out
         cdef fs_record *r
-        cdef dict out = {}
+        cdef object key
+        if replica is not None:
+            out = replica.plain.copy()
+            self.replica = replica
+            return out
+        s = self.whole(True, &extent)
+        out = fs_dict_for(s.left)
         while True:
             r = s.next()
             if r == NULL:
                 return out
-            out[s.key(r)] = s.value(r)
+            key = s.key(r)
+            PyDict_SetItem(out, key, s.value(r))
 
     def __iter__(self):
         cdef fs_extent extent
         cdef KeyIterator it = KeyIterator.__new__(KeyIterator)
-        it.s = self.snapshot(False, 0, 0, &extent)
         it.d = self
+        it.keys = self.keys_kept()
+        if it.keys is not None:
+            it.used = len(it.keys)
+            return it
+        it.s = self.whole(False, &extent)
         it.used = extent.used
         return it
 
@@ -898,7 +1042,6 @@ cdef class Dict(Handle):
         cdef fs_key k
         cdef Snapshot s
         cdef fs_record *r
-        cdef unsigned char *p
         cdef int tries = 0
         try:
             while True:
@@ -906,11 +1049,11 @@ cdef class Dict(Handle):
                 r = s.next()
                 if r == NULL:
                     raise KeyError("popitem(): dictionary is empty")
-                p = <unsigned char *>r + sizeof(fs_record)
+                k.bytes = fs_record_key(r, &k.total)
                 item = s.key(r), s.value(r)
                 seen.moved, seen.number = extent.moved, extent.first
                 seen.head, seen.value = r.entry.head, r.entry.value
-                k.bytes, k.length, k.total = p, r.entry.key_length, r.key_total
+                k.length = r.entry.key_length
                 k.form, k.display = r.entry.form & ~FS_KEY_IN_BLOB, r.entry.display
                 fs_key_prepare(&k, self.seed)
                 if self.remove(None, &k, &seen, extent.keys_changed):
@@ -1048,11 +1191,14 @@ cdef class Dict(Handle):
         try:
             if keys == NULL or values == NULL:
                 raise MemoryError()
-            if is_simple(new):
-                for key, value in new.items():
-                    self.encode(key, value, &keys[i], &values[i], kept)
-                    i += 1
-            else:
+            for key, value in new.items():
+                if not encode_plain(key, value, &keys[i], &values[i], self.seed):
+                    break  # encoding it may run code, and that may change the dict
+                if keys[i].length > FS_KEY_INLINE or values[i].data != NULL:
+                    kept.append((key, value))  # another thread may change the dict
+                i += 1
+            if i < n:
+                i = 0
                 for key, value in PyDict_Items(new):
                     self.encode(key, value, &keys[i], &values[i], kept)
                     foreign = foreign or keys[i].form == FS_K_OTHER
@@ -1094,10 +1240,7 @@ cdef class Dict(Handle):
             kept.append(held)
         value = lively(value, self.live, self.ref)
         held = value_of(value, v, self.ref.heap)
-        if self.live:
-            kept.append(value)
-        if held is not None:
-            kept.append(held)
+        kept.append((key, value, held))
         return 0
 
     cdef int resolve_all(self, dict new, fs_key *keys, list kept, uint64_t *looked) except -1:
@@ -1204,19 +1347,37 @@ def set_deep_copier(copier):
     plain_of = copier
 
 
-cdef bint is_simple(dict new):
-    """Nothing of it runs code when it is encoded."""
-    for key, value in new.items():
-        if type(key) is not str and type(key) is not int:
+cdef inline bint encode_plain(object key, object value, fs_key *k, fs_value *v, uint64_t seed) except -1:
+    """What key_of and value_of do, for what needs nothing kept alive and runs no code; False for all else."""
+    cdef int overflow
+    cdef int64_t number
+    if PyUnicode_CheckExact(key):
+        if not PyUnicode_IS_COMPACT_ASCII(key) or PyUnicode_GET_LENGTH(key) >= 0x7fffffff:
             return False
-        if type(value) is not int and type(value) is not str and type(value) is not float and value is not None:
+    elif not PyLong_CheckExact(key):
+        return False
+    else:
+        PyLong_AsLongLongAndOverflow(key, &overflow)
+        if overflow:
             return False
+    if PyLong_CheckExact(value):
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow:
+            return False
+        v.kind, v.length, v.value, v.data = FS_V_INT, 0, <uint64_t>number, NULL
+    elif value is None or PyFloat_CheckExact(value) or (PyUnicode_CheckExact(value) and PyUnicode_IS_COMPACT_ASCII(value)):
+        value_of(value, v, None)
+    else:
+        return False
+    key_of(key, k, seed, NULL)
     return True
 
 
 @cython.final
 cdef class KeyIterator:
     cdef Snapshot s
+    cdef list keys  # instead of the snapshot
+    cdef Py_ssize_t at
     cdef Dict d
     cdef uint64_t used
 
@@ -1225,16 +1386,26 @@ cdef class KeyIterator:
 
     def __next__(self):
         cdef fs_record *r
+        cdef uint64_t used
         if self.d is None:
             raise StopIteration
-        if <uint64_t>len(self.d) != self.used:
+        if self.d.ref.switch.closed[0] or fs_table_count(self.d.t, &used) != FS_OK:
+            used = len(self.d)
+        if used != self.used:
             self.used = FS_ANY
             raise RuntimeError("dictionary changed size during iteration")
-        r = self.s.next()
-        if r == NULL:
-            self.d = None
-            raise StopIteration
-        return self.s.key(r)
+        if self.keys is not None:
+            if self.at < len(self.keys):
+                self.at += 1
+                return self.keys[self.at - 1]
+        else:
+            r = self.s.next()
+            if r != NULL:
+                return self.s.key(r)
+        self.d = None
+        raise StopIteration
 
     def __length_hint__(self):
-        return 0 if self.d is None else self.s.left
+        if self.d is None:
+            return 0
+        return self.s.left if self.keys is None else len(self.keys) - self.at
