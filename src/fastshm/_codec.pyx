@@ -20,6 +20,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 
 from fastshm._core cimport Collecting, Handle, check_open, make_handle, start_collecting, stop_collecting
+from fastshm._pickles cimport dump_small, load
 
 from fastshm._core import CorruptedError
 
@@ -365,7 +366,7 @@ cdef object decode_key(const unsigned char *p, uint64_t total, uint32_t length, 
 @cython.final
 cdef class Packed:
     cdef int borrow(self, fs_value *v) except -1:
-        cdef Py_ssize_t i, n = len(self.refs)
+        cdef Py_ssize_t i, n = 0 if self.refs is None else len(self.refs)
         v.data = PyBytes_AS_STRING(self.data)
         v.size = PyBytes_GET_SIZE(self.data)
         v.value = 0
@@ -410,8 +411,11 @@ cdef bint is_plain(object value, int depth):
 cdef Packed pack(object value, Heap heap):
     cdef Packed packed = Packed.__new__(Packed)
     cdef Collecting before
-    packed.refs = []
     may_dump(heap, "value", value)
+    packed.data = dump_small(value)
+    if packed.data is not None:
+        return packed
+    packed.refs = []
     if is_plain(value, 6):
         packed.data = dumps(value, 5)
         return packed
@@ -466,7 +470,7 @@ cdef object decode_value(uint32_t kind, uint32_t length, uint64_t value, const u
         return text if fs_copy_ascii(<void *>PyUnicode_DATA(text), data, size) else damaged()
     if kind == FS_V_PICKLE_BLOB:
         may_load(heap)
-        return loads(PyBytes_FromStringAndSize(<const char *>data, size))
+        return load(data, size)
     if kind == FS_V_UTF8_BLOB:
         return text_of(<const char *>data, size)
     if kind == FS_V_BYTES_BLOB:

@@ -6,7 +6,6 @@ failures it holds the container's lock, as its user could, and goes on.
 """
 
 import os
-import pickle
 from numbers import Number
 
 cimport cython
@@ -33,6 +32,7 @@ from fastshm._containers cimport (
 from fastshm._core cimport (
     Handle, Ref, check_open, deadline_of, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref, unhold,
 )
+from fastshm._pickles cimport load
 
 fs_identify_by(identify)
 
@@ -46,7 +46,6 @@ cdef extern from *:
     """
     dict fs_dict_for(Py_ssize_t n)
 
-cdef object pickle_loads = pickle.loads
 cdef object MISSING = object()
 cdef object UNSURE = object()  # not there, but for keys that only Python can compare
 cdef enum:
@@ -447,7 +446,8 @@ cdef class Dict(Handle):
             Py_XDECREF(h.object)
             h.object, h.word = <PyObject *>out, word
             return out
-        if head.kind == FS_V_PICKLE_BLOB and self.cache is not None and self.p.view.version == h.at.version:
+        if (head.kind == FS_V_PICKLE_BLOB and self.cache is not None and self.p.view.version == h.at.version
+                and self.ref.heap.allow_pickle and not self.ref.heap.undecided):
             return self.cache.find(h.at.version, fs_hint_number(&h.at, &self.p.view), h.at.head, word)
         return MISSING
 
@@ -504,7 +504,7 @@ cdef class Dict(Handle):
                 out = PyBytes_FromStringAndSize(NULL, size)
                 fs_copy_racy(PyBytes_AS_STRING(out), p.seen.data, size)
                 if fs_peek_valid(t, p, 1):
-                    out = pickle_loads(out)
+                    out = load(<const unsigned char *>PyBytes_AS_STRING(out), size)
                     if size > CACHED_SIZE:
                         return out
                     if self.cache is None:
