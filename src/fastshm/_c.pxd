@@ -484,6 +484,8 @@ cdef extern from "table.h" nogil:
 cdef extern from "merge.h" nogil:
     int fs_table_merge(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count, int how,
                        uint64_t looked)
+    int fs_table_exchange(const fs_self *me, fs_table *t, const fs_key *out, uint64_t out_count, const fs_key *keys,
+                          const fs_value *values, uint64_t count, uint64_t keys_changed)
 
 cdef extern from "snapshot.h" nogil:
     ctypedef struct fs_record:

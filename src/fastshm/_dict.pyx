@@ -23,8 +23,9 @@ from libc.string cimport memcpy
 from fastshm._c cimport *
 from fastshm._calls cimport again, fs_identify_by, whoami
 from fastshm._codec cimport (
-    Packed, Py_EnterRecursiveCall, Py_LeaveRecursiveCall,
-    PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact, PyUnicode_CheckExact, PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII, PyUnicode_New, damaged, decode_key, decode_value, key_of, value_of, word_value,
+    Packed, Py_EnterRecursiveCall, Py_LeaveRecursiveCall, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact,
+    PyUnicode_CheckExact, PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII, PyUnicode_New, damaged, decode_key,
+    decode_value, key_of, value_of, word_value,
 )
 from fastshm._containers cimport (
     FS_ANY, PATIENCE, TRIES, Pins, forget, lively, made, make_plain, new_pins, reap, taken, wait_for_heap,
@@ -369,6 +370,7 @@ cdef class Dict(Handle):
     cdef Mirror mirror
     cdef Hint *hints  # NULL until there have been some looks
     cdef int looks
+    cdef fs_extent oldest  # when the first entry was last looked for: there is none before it
     cdef Replica replica
     cdef uint64_t keys_seen  # how often keys had changed when it was last copied as a whole
     cdef readonly bint live
@@ -1037,7 +1039,7 @@ cdef class Dict(Handle):
 
     def popitem(self, last=True):
         """Removes and returns the last (key, value), or with last=False the first, in the order of insertion."""
-        cdef fs_extent extent
+        cdef fs_extent extent = self.oldest
         cdef fs_witness seen
         cdef fs_key k
         cdef Snapshot s
@@ -1057,6 +1059,8 @@ cdef class Dict(Handle):
                 k.form, k.display = r.entry.form & ~FS_KEY_IN_BLOB, r.entry.display
                 fs_key_prepare(&k, self.seed)
                 if self.remove(None, &k, &seen, extent.keys_changed):
+                    if not last:
+                        self.oldest = extent
                     return item
                 tries = self.impatient(tries)
         finally:
@@ -1242,6 +1246,52 @@ cdef class Dict(Handle):
         held = value_of(value, v, self.ref.heap)
         kept.append((key, value, held))
         return 0
+
+    def exchange_keys(self, gone, dict new, /):
+        """Takes keys out and puts items of new keys in, as one change. What is not there, or is there already, stays as it is.
+
+        It costs a copy of what stays, in shared memory."""
+        cdef list kept = []
+        cdef Py_ssize_t i = 0, out_count, count
+        cdef fs_key *keys = NULL
+        cdef fs_value *values = NULL
+        cdef uint64_t looked
+        cdef fs_self me
+        cdef int r
+        gone, new = list(gone), new.copy()
+        out_count, count = len(gone), len(new)
+        hold(self.ref, -1, FS_HOLD_QUIET)  # what is looked up now is what is then there
+        try:
+            keys = <fs_key *>PyMem_Malloc((out_count + count) * sizeof(fs_key))
+            values = <fs_value *>PyMem_Malloc(count * sizeof(fs_value))
+            if keys == NULL or values == NULL:
+                raise MemoryError()
+            for key in gone:
+                kept.append((key, key_in(self, key, &keys[i])))
+                if self.t.used and (keys[i].form == FS_K_OTHER or self.t.others):
+                    kept.append(self.resolve(key, &keys[i], &looked))
+                i += 1
+            i = 0
+            for key, value in new.items():
+                self.encode(key, value, &keys[out_count + i], &values[i], kept)
+                if self.t.used and (keys[out_count + i].form == FS_K_OTHER or self.t.others):
+                    kept.append(self.resolve(key, &keys[out_count + i], &looked))
+                i += 1
+            whoami(self.ref, &me)
+            me.wait = 1
+            r = FS_INTERRUPTED
+            looked = self.t.keys_changed
+            while r == FS_INTERRUPTED or r == FS_BUSY:
+                with nogil:
+                    r = fs_table_exchange(&me, self.t, keys, out_count, keys + out_count, values, count, looked)
+                again(r, &me)
+            if r != FS_OK:
+                fail(r, self.ref.heap)
+            reap(self.ref, &me)
+        finally:
+            PyMem_Free(keys)
+            PyMem_Free(values)
+            unhold(self.ref)
 
     cdef int resolve_all(self, dict new, fs_key *keys, list kept, uint64_t *looked) except -1:
         """Each key that is stored under another object becomes the stored one."""

@@ -1,8 +1,8 @@
 """Small plain values to and from pickles, without pickle.
 
-What is met all the time (a dict, list or tuple of None, bools, ints of 64 bits, floats, ASCII texts and bytes, a few levels deep)
-is written here in a third of the time that pickle takes, in opcodes of its protocol 4, so that every pickle module reads it, and
-read likewise. As there, an object that occurs twice is one object again. Whatever is not as simple as that is left to pickle."""
+What is met all the time (a dict, list or tuple of None, bools, ints of 64 bits, floats, ASCII texts and bytes, a few levels
+deep) is written here in a third of the time that pickle takes, in opcodes of its protocol 4, so that every pickle module reads
+it, and read likewise. As there, an object that occurs twice is one object again. All else is left to pickle."""
 
 import pickle
 

@@ -206,4 +206,153 @@ FS_UNUSED static int fs_table_merge(const fs_self *me, fs_table *t, const fs_key
     return code;
 }
 
+/* --- keys out and keys in, as one change --------------------------------------------------------------------------------- */
+
+/* Entry n of `to`, which nobody can find, becomes what `from` is, with references of its own. While it is being made its words are 0. */
+static int fs_entry_share(const fs_self *me, fs_entries *to, const fs_entry *from) {
+    uint64_t n = to->n;
+    fs_entry *e = &to->entry[n];
+    int in_blob = from->form & FS_KEY_IN_BLOB, owning = fs_owning(from->kind), code = FS_OK;
+    *e = *from;
+    if (in_blob)
+        e->key.blob = 0;
+    if (owning)
+        e->value = 0;
+    fs_crash_order();
+    fs_store_release(&to->n, n + 1);
+    fs_crash_order();
+    if (in_blob)
+        code = fs_ref_to(me, from->key.blob, &e->key.blob);
+    if (code == FS_OK && owning)
+        code = fs_ref_to(me, from->value, &e->value);
+    return code;
+}
+
+/* The same for a key that is new. */
+static int fs_entry_add(const fs_self *me, fs_entries *to, const fs_key *k, const fs_value *val) {
+    uint64_t n = to->n, word = val->value;
+    fs_entry *e = &to->entry[n];
+    int in_blob = !fs_key_is_inline(k), owning = fs_owning(val->kind), code = FS_OK;
+    memset(e, 0, sizeof *e);
+    e->hash = k->hash;
+    e->key_length = k->length;
+    e->form = k->form | (in_blob ? FS_KEY_IN_BLOB : 0);
+    e->display = k->display;
+    e->kind = (uint8_t)val->kind;
+    e->length = (uint8_t)val->length;
+    if (!owning)
+        e->value = word;
+    if (!in_blob)
+        memcpy(e->key.words, k->words, sizeof e->key.words);
+    fs_crash_order();
+    fs_store_release(&to->n, n + 1);
+    fs_crash_order();
+    if (in_blob) {
+        fs_value bytes = {FS_V_BYTES_BLOB, 0, 0, k->bytes, k->total, NULL, 0};
+        code = fs_value_make(me, &bytes, &e->key.blob, &word);
+    }
+    if (code == FS_OK && owning)
+        code = fs_value_make(me, val, &e->value, &word);
+    return code;
+}
+
+/* The new arrays, in own[2] and own[3]; what is in them is counted. `gone` has a bit for each old entry that is left out. */
+static int fs_exchange_make(const fs_self *me, fs_redo *r, const fs_view *old, const uint8_t *gone, const fs_key *keys,
+                            const fs_value *values, uint64_t count, fs_view *v, uint64_t *others) {
+    uint64_t n = old->entries ? old->entries->n : 0, live = 0;
+    fs_block *b;
+    fs_place p;
+    for (uint64_t i = 0; i < n; i++)
+        live += old->entries->entry[i].kind && !(gone[i / 8] >> i % 8 & 1);
+    uint64_t want = live + count + live / 4 + 8, size = fs_index_size(want);
+    if (want > UINT32_MAX / 2)
+        return FS_NOMEM;
+    int code = fs_index_make(me, r, size, &v->index);
+    if (code == FS_OK)
+        code = fs_alloc_to(me, sizeof(fs_entries) - FS_HEADER + want * sizeof(fs_entry), FS_RAW, &r->own[2], &b);
+    if (code != FS_OK)
+        return code;
+    v->entries = (fs_entries *)b;
+    v->mask = size - 1;
+    v->capacity = want;
+    memset(v->entries->pad, 0, sizeof v->entries->pad);
+    v->entries->n = v->entries->link = 0;
+    fs_crash_order();
+    fs_store_release(&b->kind, FS_ENTRIES); /* from here on it owns what its entries below n own */
+    fs_crash_order();
+    *others = 0;
+    for (uint64_t i = 0; i < n && code == FS_OK; i++) {
+        const fs_entry *from = &old->entries->entry[i];
+        if (!from->kind || gone[i / 8] >> i % 8 & 1)
+            continue;
+        if (v->entries->n == v->capacity)
+            return FS_CORRUPT;
+        fs_index_put(v->index, v->mask, from->hash, v->entries->n);
+        *others += (from->form & ~FS_KEY_IN_BLOB) == FS_K_OTHER;
+        code = fs_entry_share(me, v->entries, from);
+    }
+    for (uint64_t i = 0; i < count && code == FS_OK; i++) {
+        if ((code = fs_find(me->heap, v, &keys[i], &p)) != FS_MISSING)
+            continue; /* it is there */
+        if (v->entries->n == v->capacity)
+            return FS_CORRUPT;
+        fs_index_put(v->index, v->mask, keys[i].hash, v->entries->n);
+        *others += keys[i].form == FS_K_OTHER;
+        code = fs_entry_add(me, v->entries, &keys[i], &values[i]);
+    }
+    return code;
+}
+
+/* Takes `out_count` keys out and puts `count` others in, as one change; those that are not there, or are, stay as they are. It makes new
+ * arrays beside the old ones: O(n). `keys_changed` is what it was when the caller looked, else FS_CHANGED. */
+FS_UNUSED static int fs_table_exchange(const fs_self *me, fs_table *t, const fs_key *out, uint64_t out_count, const fs_key *keys,
+                                       const fs_value *values, uint64_t count, uint64_t keys_changed) {
+    fs_heap *heap = me->heap;
+    fs_redo *r = &t->redo;
+    fs_view old, v;
+    fs_place p;
+    uint64_t others = 0;
+    uint8_t *gone = NULL;
+    int entered = fs_table_enter(me, t);
+    if (entered < 0)
+        return entered;
+    int code = t->keys_changed == keys_changed ? fs_view_make(heap, t, &old) : FS_CHANGED;
+    if (code == FS_OK && old.entries && old.entries->n > old.capacity)
+        code = FS_CORRUPT;
+    if (code == FS_OK && !(gone = calloc(old.capacity / 8 + 1, 1)))
+        code = FS_PRIVATE_NOMEM;
+    for (uint64_t i = 0; i < out_count && code == FS_OK; i++) {
+        int found = fs_find(heap, &old, &out[i], &p);
+        if (found == FS_OK)
+            gone[p.number / 8] |= (uint8_t)(1 << p.number % 8);
+        else if (found != FS_MISSING)
+            code = found;
+    }
+    if (code == FS_OK) {
+        fs_redo_prepare(r);
+        code = fs_exchange_make(me, r, &old, gone, keys, values, count, &v, &others);
+        if (code != FS_OK)
+            code = fs_growth_fail(me, r, code);
+        else {
+            uint64_t n = v.entries->n;
+            fs_write_begin(&t->o.lock);
+            r->drop[2] = t->entries;
+            r->drop[3] = t->index;
+            fs_redo_add(heap, r, &t->entries, r->own[2]);
+            fs_redo_add(heap, r, &t->index, r->own[3]);
+            fs_redo_add(heap, r, &t->mask, v.mask);
+            fs_redo_add(heap, r, &t->capacity, v.capacity);
+            fs_redo_add(heap, r, &t->used, n);
+            fs_redo_add(heap, r, &t->fill, n);
+            fs_redo_add(heap, r, &t->others, others);
+            fs_redo_add(heap, r, &t->keys_changed, t->keys_changed + out_count + count);
+            fs_redo_add(heap, r, &t->moved, t->moved + 1);
+            code = fs_redo_commit(me, r);
+        }
+    }
+    free(gone);
+    fs_table_leave(me, t, entered);
+    return code;
+}
+
 #endif

@@ -213,7 +213,8 @@ typedef struct {
 } fs_extent;
 
 /* The same with the lock taken; FS_CHANGED when entry `first` is not what it was at the extent handed in, if first is not 0. With
- * first FS_OLDEST or FS_NEWEST, the first or the last live entry alone. */
+ * first FS_OLDEST or FS_NEWEST, the first or the last live entry alone; the first is looked for from extent->first on, if nothing has moved
+ * since. */
 FS_UNUSED static int fs_table_copy(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first,
                                    const uint64_t *slots, uint64_t pin_room, fs_snapshot *out, fs_extent *extent) {
     fs_view v;
@@ -225,7 +226,7 @@ FS_UNUSED static int fs_table_copy(const fs_self *me, fs_table *t, int values, u
     out->count = out->pins = 0;
     uint64_t end = UINT64_MAX;
     if (r == FS_OK && (first == FS_OLDEST || first == FS_NEWEST)) {
-        first = first == FS_OLDEST ? fs_table_first(&v) : fs_table_last(&v);
+        first = first == FS_OLDEST ? fs_table_first(&v, extent->moved == t->moved ? extent->first : 0) : fs_table_last(&v);
         end = first == UINT64_MAX ? first : first + 1;
     } else if (r == FS_OK && first && extent->moved != t->moved)
         r = FS_CHANGED;

@@ -386,26 +386,80 @@ static int fs_table_swap(const fs_self *me, fs_table *t, fs_redo *r, uint64_t si
     return code == FS_OK && r->state != FS_IDLE ? FS_BUSY : code;
 }
 
+static inline int fs_entries_lengthen(const fs_self *me, const fs_view *v, uint64_t capacity) {
+    return fs_lengthen(me, &v->entries->block, sizeof(fs_entries) - FS_HEADER + capacity * sizeof(fs_entry));
+}
+
+/* Ends a growth that has failed before its commit. */
+static int fs_growth_fail(const fs_self *me, fs_redo *r, int code) {
+    int settled = fs_redo_settle(me, r);
+    return settled == FS_OK ? code : settled;
+}
+
+/* A new index of `size` slots, so that the entries can grow over where the old one lies, right behind them, and by as much more as makes
+ * `grains`. FS_MISSING when that cannot be. */
+static int fs_index_beyond(const fs_self *me, fs_table *t, const fs_view *v, uint64_t size, uint64_t grains) {
+    fs_redo *r = &t->redo;
+    fs_block *old = fs_block_at(me->heap, t->index);
+    uint64_t between = old ? fs_load_relaxed(&old->size) : 0, *index;
+    int code = FS_OK;
+    if (!old || t->index != t->entries + (uint64_t)fs_load_relaxed(&v->entries->block.size) * FS_GRAIN)
+        return FS_MISSING;
+    fs_redo_prepare(r);
+    if (grains > between)
+        code = fs_alloc_behind(me, old, grains - between, FS_RAW, &r->own[2]);
+    if (code == FS_OK)
+        code = fs_index_make(me, r, size, &index);
+    if (code != FS_OK)
+        return fs_growth_fail(me, r, code == FS_NOMEM ? FS_MISSING : code);
+    fs_index_fill(index, size, v->entries->entry, v->entries->n);
+    r->drop[2] = r->own[2];
+    fs_write_begin(&t->o.lock);
+    return fs_table_swap(me, t, r, size, t->capacity);
+}
+
+/* Growth of a large table where the entries lie. What stands in their way is mostly their own index. */
+static int fs_table_lengthen_far(const fs_self *me, fs_table *t, const fs_view *v, uint64_t more, uint64_t *size, uint64_t *capacity) {
+    uint64_t n = t->used, step = more > n / 8 ? more : n / 8, far = more > n / 2 ? more : n / 2;
+    int code = FS_MISSING, larger = *size * 2 / 3 < n + step;
+    *capacity = n + step;
+    if (!larger && (code = fs_entries_lengthen(me, v, *capacity)) != FS_MISSING)
+        return code;
+    *size = fs_index_size(n + step);
+    *capacity = n + far < *size * 2 / 3 ? n + far : *size * 2 / 3;
+    if (larger && (code = fs_entries_lengthen(me, v, *capacity)) != FS_MISSING)
+        return code;
+    uint64_t grains = 1 + *capacity; /* of the block; an entry is a grain, and so is what is before them */
+    code = fs_index_beyond(me, t, v, *size, grains - fs_load_relaxed(&v->entries->block.size));
+    return code == FS_OK ? fs_entries_lengthen(me, v, *capacity) : code;
+}
+
+#ifndef FS_LARGE_TABLE /* the tests have a smaller one */
+#define FS_LARGE_TABLE 4096
+#endif
+
 /* Growth where the entries lie, when none of them is dead and there is room behind them: nothing is copied. FS_MISSING when not. */
 static int fs_table_lengthen(const fs_self *me, fs_table *t, const fs_view *v, uint64_t more) {
     fs_redo *r = &t->redo;
     uint64_t n = t->used, capacity = n + (more > n / 8 + 8 ? more : n / 8 + 8), size = v->mask + 1;
-    if (v->entries->n != n || t->fill != n || n > v->capacity || capacity > UINT32_MAX / 2)
+    int code;
+    if (v->entries->n != n || t->fill != n || n > v->capacity || capacity > UINT32_MAX / 4)
         return FS_MISSING;
-    int code = fs_lengthen(me, &v->entries->block, sizeof(fs_entries) - FS_HEADER + capacity * sizeof(fs_entry));
+    if (n > FS_LARGE_TABLE) {
+        code = fs_table_lengthen_far(me, t, v, more, &size, &capacity);
+    } else {
+        code = fs_entries_lengthen(me, v, capacity);
+        if (size * 2 / 3 < capacity)
+            size = fs_index_size(capacity);
+    }
     if (code != FS_OK)
         return code;
     fs_redo_prepare(r);
-    if (size * 2 / 3 < capacity) {
+    if (size > t->mask + 1) {
         uint64_t *index;
-        size = fs_index_size(capacity);
         code = fs_index_make(me, r, size, &index);
-        if (code == FS_OK && n > 4096 && r->own[3] > t->entries)
-            code = FS_MISSING; /* it would lie where the entries are to grow */
-        if (code != FS_OK) {
-            int settled = fs_redo_settle(me, r);
-            return settled == FS_OK ? code : settled;
-        }
+        if (code != FS_OK)
+            return fs_growth_fail(me, r, code);
         fs_index_fill(index, size, v->entries->entry, n);
     }
     fs_write_begin(&t->o.lock);
@@ -826,9 +880,10 @@ static inline uint64_t fs_table_last(const fs_view *v) {
     return UINT64_MAX;
 }
 
-static inline uint64_t fs_table_first(const fs_view *v) {
+/* The first one, from number `i` on. */
+static inline uint64_t fs_table_first(const fs_view *v, uint64_t i) {
     if (v->entries)
-        for (uint64_t n = fs_load_relaxed(&v->entries->n), i = 0; i < n && i < v->capacity; i++)
+        for (uint64_t n = fs_load_relaxed(&v->entries->n); i < n && i < v->capacity; i++)
             if (v->entries->entry[i].kind)
                 return i;
     return UINT64_MAX;
