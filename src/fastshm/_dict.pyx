@@ -317,7 +317,7 @@ cdef class Replica:
         PyMem_Free(self.changed)
 
     cdef bint fill(self, Snapshot s, uint64_t keys_changed) except -1:
-        """False when there is something in it that is not a word, or a key that is no number or text."""
+        """False when there is something in it that is not a word, or a key that is neither an int nor a short ASCII text."""
         cdef Py_ssize_t n = s.left, i
         cdef fs_record *r
         cdef object key
@@ -328,8 +328,8 @@ cdef class Replica:
         self.plain, self.keys, self.keys_changed = fs_dict_for(n), [], keys_changed
         for i in range(n):
             r = s.next()
-            key = s.key(r)
-            if r.entry.kind >= FS_V_OWNING or not is_frozen(key, 0):
+            key = MISSING if r.entry.kind >= FS_V_OWNING else key_in_entry(&r.entry)
+            if key is MISSING:
                 return False
             self.sights[i].head, self.sights[i].value = r.entry.head, r.entry.value
             PyDict_SetItem(self.plain, key, s.value(r))
