@@ -92,6 +92,3 @@ class Octets:
 
 @final
 class Packed: ...
-
-@final
-class Pin: ...

@@ -25,8 +25,8 @@ from libc.string cimport memcpy
 from fastshm._c cimport *
 from fastshm._calls cimport again, check_gate, fs_identify_by, patient, whoami
 from fastshm._core cimport (
-    Handle, Heap, Ref, check_open, deadline_of, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref,
-    release_slot, reserve_slot, unhold,
+    Handle, Pin, Ref, check_open, deadline_of, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref,
+    reserve_slot, unhold,
 )
 from fastshm._forms cimport (
     PyFloat_AS_DOUBLE, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact, box, known_form, operand, unboxed,
@@ -147,18 +147,6 @@ cdef Packed packed(int form, uint32_t size, object values):
 
 
 # --- views --------------------------------------------------------------------------------------------------------------------
-
-@cython.no_gc
-@cython.final
-cdef class Pin:
-    """A handle slot that refers to a block of items, so that it stays what it is while somebody looks at it."""
-    cdef Heap heap
-    cdef uint64_t slot
-
-    def __dealloc__(self):
-        if self.heap is not None:
-            release_slot(self.heap, self.slot)
-
 
 cdef Pin look(SynchronizedArray self, fs_run *run):
     """Where the items are at this instant, and what keeps them there: None when that is the object itself."""

@@ -525,6 +525,14 @@ cdef uint64_t reserve_slot(Heap heap) except? 0xffffffffffffffff:
     return heap.h.free_slots[heap.h.free_count]
 
 
+@cython.no_gc
+@cython.final
+cdef class Pin:
+    def __dealloc__(self):
+        if self.heap is not None:
+            release_slot(self.heap, self.slot)
+
+
 cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot):
     """The handle on an object that the slot refers to already. When it cannot be made, the slot is given back."""
     cdef fs_block *b = fs_block_at(&heap.h, offset)

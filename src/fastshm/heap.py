@@ -17,16 +17,17 @@ from collections.abc import Callable
 from multiprocessing import process, resource_tracker, util
 from typing import Any
 
-from fastshm import _core, names
+from fastshm import _containers, _core, names
 from fastshm._core import CorruptedError, Handle, Heap
 from fastshm.names import NAME, PREFIX
 
-__all__ = ["CorruptedError", "attach", "check", "create", "default", "sweep"]
+__all__ = ["CorruptedError", "attach", "check", "create", "default", "get_decode_cache", "set_decode_cache", "sweep"]
 
 RESERVED = 64 << 30  # address space, not memory
 SMALLEST = 1 << 20
 FAMILY = "fastshm"  # in multiprocessing's configuration of a process
 REFUSED = "fastshm, no pickles of"  # there, too
+KEPT = "fastshm, decoded values"
 ATTEMPTS = 10  # at a segment that nobody takes for a dead one's before it is made
 
 _heaps: dict[str, Heap] = {}
@@ -222,6 +223,32 @@ def check() -> dict[str, int]:
     return default().check()
 
 
+def set_decode_cache(values: int = 128, largest: int = 4096) -> None:
+    """How many values each handle on a dict or list keeps as the objects that they were unpickled to, for as long as they are
+    not changed: at most `values` of them, each of at most `largest` bytes of pickle. 0 switches it off.
+
+    It is this process's affair, and that of those that multiprocessing starts from it hereafter. What is kept now is forgotten.
+    Objects that a reader could change are never shared by two reads: those get a copy, or decode it anew. ValueError for a
+    number below 0 or above 2**31 - 1.
+    """
+    if not (0 <= values < 1 << 31 and 0 <= largest < 1 << 31):
+        raise ValueError(f"numbers from 0 to 2**31 - 1 expected, not {values} and {largest}")
+    _configuration()[KEPT] = values, largest
+    _containers.set_kept(values, largest)
+
+
+def get_decode_cache() -> tuple[int, int]:
+    """(values, largest), see set_decode_cache."""
+    return _containers.kept()
+
+
+def _inherit_decode_cache() -> bool:
+    """False while a process that multiprocessing starts may not have been told yet, as with refusals."""
+    if KEPT in _configuration():
+        _containers.set_kept(*_configuration()[KEPT])
+    return not hasattr(process.current_process(), "_inheriting")
+
+
 def _tracker() -> tuple[int, int]:
     """The pipe that leads to this process's resource tracker: one a family."""
     fd = getattr(resource_tracker._resource_tracker, "_fd", None)
@@ -301,9 +328,11 @@ def _after_multiprocessing_fork(_: object) -> None:
     if _heaps:
         _leave_at_exit()
     _inherit_refusals()
+    _inherit_decode_cache()
 
 
 _inherit_refusals()
+_containers.set_learner(_inherit_decode_cache)
 _core.set_hooks(default, attach, _forget, _inherit_refusals)
 os.register_at_fork(before=_core.before_fork, after_in_child=_after_fork_in_child)
 util.register_after_fork(_core, _after_multiprocessing_fork)

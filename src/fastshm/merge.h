@@ -100,7 +100,7 @@ static int fs_batch_put(const fs_self *me, fs_table *t, const fs_view *v, const 
     fs_store_release(&v->entries->n, n + 1); /* from here on a rollback looks at it */
     fs_crash_order();
     if (in_blob) {
-        fs_value bytes = {FS_V_BYTES_BLOB, 0, 0, k->bytes, k->total, NULL, 0};
+        fs_value bytes = {FS_V_BYTES_BLOB, 0, 0, k->bytes, k->total, NULL, 0, 0};
         if ((code = fs_value_make(me, &bytes, &e->key.blob, &word)) != FS_OK)
             return code;
     }
@@ -248,7 +248,7 @@ static int fs_entry_add(const fs_self *me, fs_entries *to, const fs_key *k, cons
     fs_store_release(&to->n, n + 1);
     fs_crash_order();
     if (in_blob) {
-        fs_value bytes = {FS_V_BYTES_BLOB, 0, 0, k->bytes, k->total, NULL, 0};
+        fs_value bytes = {FS_V_BYTES_BLOB, 0, 0, k->bytes, k->total, NULL, 0, 0};
         code = fs_value_make(me, &bytes, &e->key.blob, &word);
     }
     if (code == FS_OK && owning)

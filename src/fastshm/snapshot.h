@@ -15,7 +15,7 @@ typedef struct {
     fs_entry entry;
     /* if entry.spare */
     uint64_t key_total, value_size; /* of the bytes that follow */
-    uint64_t pin; /* for values that refer to objects: index of the handle slot that now refers to the object or bundle */
+    uint64_t pin; /* of a value that a handle slot now refers to, whose bytes do not follow: 1 + the slot's index, else 0 */
 } fs_record;
 
 static inline uint64_t fs_record_size(const fs_record *r) {
@@ -70,35 +70,48 @@ static inline int fs_key_look(fs_heap *heap, const fs_entry *e, const unsigned c
     return r == FS_OK && s.size < e->key_length ? FS_CORRUPT : r;
 }
 
-/* An entry whose key or value lies elsewhere. */
-static int fs_record_long(const fs_self *me, const fs_entry *e, int values, const uint64_t *slot, uint64_t pin, fs_growing *g) {
+/* An entry whose key or value lies elsewhere. The value's slot is the next of `slots`; FS_RANGE when it needs one, and there is none. */
+static int fs_record_long(const fs_self *me, const fs_entry *e, int values, const uint64_t *slots, uint64_t *pinned, uint64_t pin_room,
+                          fs_growing *g) {
     const unsigned char *key;
     uint64_t total;
     fs_seen s = {e->kind, e->length, e->value, NULL, 0};
     int r = fs_key_look(me->heap, e, &key, &total);
     if (r == FS_OK && values)
         r = fs_value_look(me->heap, &s);
-    uint64_t bytes = r == FS_OK && values && fs_owning(e->kind) ? s.size : 0;
-    if (r != FS_OK || (r = fs_growing_room(g, sizeof(fs_record) + total + bytes + 8)) != FS_OK)
+    if (r != FS_OK)
+        return r;
+    int pin = values && fs_is_pinned(&s);
+    uint64_t bytes = fs_owning(s.kind) && values && !pin ? s.size : 0;
+    if (pin && *pinned == pin_room)
+        return FS_RANGE;
+    if ((r = fs_growing_room(g, sizeof(fs_record) + total + bytes + 8)) != FS_OK)
         return r;
     fs_record *record = (fs_record *)g->to;
     record->entry = *e;
     record->entry.spare = 1;
     record->key_total = total;
     record->value_size = bytes;
-    record->pin = pin;
+    record->pin = 0;
     memcpy(g->to + sizeof(fs_record), key, total);
     if (bytes)
         memcpy(g->to + sizeof(fs_record) + total, s.data, bytes);
     g->to += fs_record_size(record);
-    return slot ? fs_ref_to(me, e->value, (uint64_t *)(me->heap->base + *slot)) : FS_OK;
+    if (pin) {
+        if ((r = fs_ref_to(me, e->value, (uint64_t *)(me->heap->base + slots[*pinned]))) != FS_OK)
+            return r;
+        record->pin = ++*pinned;
+    }
+    return FS_OK;
 }
 
-static uint64_t fs_pins_of(const fs_view *v, uint64_t first, uint64_t n, uint8_t form) {
+static uint64_t fs_pins_of(fs_heap *heap, const fs_view *v, uint64_t first, uint64_t n, uint8_t form) {
     uint64_t pins = 0;
     for (uint64_t i = first; i < n; i++) {
         const fs_entry *e = &v->entries->entry[i];
-        pins += fs_needs_pin(e->kind) && (!form || (e->form & ~FS_KEY_IN_BLOB) == form);
+        fs_seen s = {e->kind, e->length, e->value, NULL, 0};
+        if (fs_owning(s.kind) && (!form || (e->form & ~FS_KEY_IN_BLOB) == form))
+            pins += fs_value_look(heap, &s) == FS_OK && fs_is_pinned(&s);
     }
     return pins;
 }
@@ -139,20 +152,15 @@ FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int value
                 memcpy(g.to, &e, sizeof e);
                 g.to += sizeof e;
             }
-        } else if (values && fs_needs_pin(e.kind)) {
-            if (pinned == pin_room) {
-                out->pins = fs_pins_of(&v, first, n, form);
-                r = FS_RANGE;
-            } else {
-                r = fs_record_long(me, &e, values, &slots[pinned], pinned, &g);
-                pinned++;
-            }
-        } else
-            r = fs_record_long(me, &e, values, NULL, 0, &g);
+        } else {
+            r = fs_record_long(me, &e, values, slots, &pinned, pin_room, &g);
+        }
         made++;
     }
     if (r != FS_OK) { /* the pins taken so far stay in their slots */
         free(g.start);
+        if (r == FS_RANGE)
+            out->pins = fs_pins_of(me->heap, &v, first, n, form);
         return r;
     }
     out->buffer = g.start;
@@ -226,7 +234,8 @@ FS_UNUSED static int fs_table_copy(const fs_self *me, fs_table *t, int values, u
     out->count = out->pins = 0;
     uint64_t end = UINT64_MAX;
     if (r == FS_OK && (first == FS_OLDEST || first == FS_NEWEST)) {
-        first = first == FS_OLDEST ? fs_table_first(&v, extent->moved == t->moved ? extent->first : 0) : fs_table_last(&v);
+        uint64_t from = extent->moved == t->moved ? extent->first : 0;
+        first = first == FS_OLDEST ? fs_table_first(&v, from) : fs_table_last(&v);
         end = first == UINT64_MAX ? first : first + 1;
     } else if (r == FS_OK && first && extent->moved != t->moved)
         r = FS_CHANGED;

@@ -566,7 +566,7 @@ static int fs_entry_fill(const fs_self *me, fs_redo *r, fs_entry *e, const fs_ke
     if (fs_owning(val->kind) && (code = fs_value_make(me, val, &r->own[0], &word)) != FS_OK)
         return code;
     if (in_blob) {
-        fs_value bytes = {FS_V_BYTES_BLOB, 0, 0, k->bytes, k->total, NULL, 0};
+        fs_value bytes = {FS_V_BYTES_BLOB, 0, 0, k->bytes, k->total, NULL, 0, 0};
         if ((code = fs_value_make(me, &bytes, &r->own[1], &blob)) != FS_OK)
             return code;
     }
@@ -729,7 +729,7 @@ static int fs_table_add(const fs_self *me, fs_table *t, fs_entry *e, const fs_va
     int r = fs_sum(e, val, result);
     if (r != FS_OK)
         return r;
-    fs_value next = {FS_V_INT, 0, *result, NULL, 0, NULL, 0};
+    fs_value next = {FS_V_INT, 0, *result, NULL, 0, NULL, 0, 0};
     return fs_table_overwrite(me, t, e, &next);
 }
 
@@ -854,7 +854,7 @@ FS_UNUSED static int fs_table_take(const fs_self *me, fs_table *t, const fs_key 
         return entered;
     fs_peek p;
     int r = fs_table_look(me->heap, t, k, &p);
-    if (r == FS_OK && p.seen.kind >= FS_V_PICKLE_BLOB)
+    if (r == FS_OK && p.seen.kind > FS_V_BYTEARRAY_BLOB)
         r = FS_TYPE;
     if (r == FS_OK && (r = make(out, &p.seen)) == FS_OK)
         r = fs_table_delete(me, t, &p.view, &p.place);

@@ -20,7 +20,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 from battery import SEEDS, Figure, Mutant, in_a_child
-from linearizability_subjects import INDEX_ERROR, KEY_ERROR, SUBJECTS, TYPE_ERROR, Subject
+from linearizability_subjects import ABSENT, INDEX_ERROR, KEY_ERROR, SUBJECTS, TYPE_ERROR, Subject
 from wing_gong import NEVER, Call, Undecided, is_linearizable
 
 import fastshm
@@ -52,6 +52,13 @@ MUTANTS = (
         "    if (found && (fs_load_acquire(&p->view.index[p->place.slot]) != p->place.held ||\n"
         "                  fs_load_acquire(&p->place.entry->head) != p->place.head))\n        return 0;",
         "    (void)found;",
+    ),
+    Mutant(
+        "a reader by a hint looks at the entry's head again",
+        "table.h",
+        "    return fs_load_acquire(&h->entry->head) == h->head && fs_load_relaxed(&h->entry->hash) == h->hash &&\n"
+        "           fs_load_relaxed(&t->o.lock.version) == h->version;",
+        "    return fs_load_relaxed(&t->o.lock.version) == h->version;",
     ),
     Mutant(
         "addition under the lock",
@@ -146,6 +153,8 @@ def act(subject: Subject, target: Any, name: str, arguments: tuple[Any, ...]) ->
         return INDEX_ERROR
     except TypeError:
         return TYPE_ERROR
+    except TimeoutError:
+        return ABSENT
 
 
 def work(log: memoryview, slot: int, targets: list[Any], plans: tuple[Plan, ...], first: int, begin: int) -> None:
@@ -170,7 +179,7 @@ def work(log: memoryview, slot: int, targets: list[Any], plans: tuple[Plan, ...]
             result = act(subject, target, name, arguments)
             log[record + RESULT] = result
             log[record + END] = clock()
-            if name in ("load", "exchange", "fetch_add"):
+            if name in ("load", "exchange", "fetch_add", "get"):
                 seen = result
         begin = 0
         log[READY + slot] = s + 1
@@ -446,7 +455,7 @@ def histories(short: bool) -> Iterator[Figure]:
     fastshm.Value("q").add(1)  # the segment is there before the first fork
     for name in RACES:
         yield race(name, 1.5 if short else 30)
-    end = time.monotonic() + (12 if short else float("inf"))
+    end = time.monotonic() + (20 if short else float("inf"))
     counts = {subject.name: Counts() for subject in SUBJECTS}
     broken = seeds = 0
     for seed in range(SEEDS, SEEDS + HISTORIES):

@@ -351,6 +351,8 @@ class Accountant:
         self.checks += 1
         try:
             fastshm.heap.check()
+            for family in FAMILIES:
+                family.check()
         except fastshm.heap.CorruptedError as error:
             raise Wrong("checks", str(error)) from None
 
@@ -364,6 +366,8 @@ class Accountant:
     def drop(self) -> None:
         self.root.clear()
         self.things.clear()
+        for family in FAMILIES:
+            family.drop()
 
     def a_while(self) -> None:
         """Until the next kill: often short."""
