@@ -1122,11 +1122,10 @@ cdef class Dict(Handle):
         cdef uint64_t looked = FS_ANY
         cdef int r, tries = 0
         cdef bint buried = False
-        cdef fs_key *keys = <fs_key *>PyMem_Malloc(n * sizeof(fs_key))
-        cdef fs_value *values = <fs_value *>PyMem_Malloc(n * sizeof(fs_value))
+        cdef Desk desk = take_desk(n)
+        cdef fs_key *keys = desk.keys
+        cdef fs_value *values = desk.values
         try:
-            if keys == NULL or values == NULL:
-                raise MemoryError()
             for key, value in new.items():
                 if not encode_plain(key, value, &keys[i], &values[i], self.seed):
                     break  # encoding it may run code, and that may change the dict
@@ -1163,8 +1162,7 @@ cdef class Dict(Handle):
                 fail(r, self.ref.heap)
             reap(self.ref, &me)
         finally:
-            PyMem_Free(keys)
-            PyMem_Free(values)
+            give_desk(desk)
             if tries >= PATIENCE:
                 unhold(self.ref)
         return r
@@ -1331,6 +1329,43 @@ def set_deep_copier(copier):
     """The function that makes a plain container of a shared one, all the way down."""
     global plain_of
     plain_of = copier
+
+
+@cython.final
+cdef class Desk:
+    """Room to lay out the items of an update."""
+    cdef fs_key *keys
+    cdef fs_value *values
+    cdef Py_ssize_t room
+
+    def __dealloc__(self):
+        PyMem_Free(self.keys)
+        PyMem_Free(self.values)
+
+
+cdef Desk spare_desk = None  # of the last update: to have so many pages anew each time costs as much as all else
+
+
+cdef Desk take_desk(Py_ssize_t room):
+    global spare_desk
+    cdef Desk desk = spare_desk
+    if desk is not None and desk.room >= room:
+        spare_desk = None
+        return desk
+    desk = Desk.__new__(Desk)
+    desk.keys = <fs_key *>PyMem_Malloc(room * sizeof(fs_key))
+    desk.values = <fs_value *>PyMem_Malloc(room * sizeof(fs_value))
+    if desk.keys == NULL or desk.values == NULL:
+        raise MemoryError()
+    desk.room = room
+    return desk
+
+
+cdef int give_desk(Desk desk) except -1:
+    global spare_desk
+    if desk.room <= REPLICATED:
+        spare_desk = desk
+    return 0
 
 
 cdef inline bint encode_plain(object key, object value, fs_key *k, fs_value *v, uint64_t seed) except -1:
