@@ -384,9 +384,6 @@ cdef Packed pack(object value, fs_value *v, Heap heap):
     cdef bytes text
     cdef Collecting before
     may_dump(heap, "value", value)
-    text = dump_small(value)
-    if text is not None:
-        return packed(FS_V_PICKLE_BLOB, [(0, text)], len(text), refs, v, heap)
     if is_plain(value, 6):
         text = dumps(value, 5)
         return packed(FS_V_PICKLE_BLOB, [(0, text)], len(text), refs, v, heap)
@@ -408,6 +405,13 @@ cdef object encode_value(object value, fs_value *v, Heap heap):
     cdef bytes data
     cdef Packed held
     cdef Ref ref
+    if kind is dict or kind is list or kind is tuple:
+        may_dump(heap, "value", value)
+        data = dump_small(value)
+        if data is None:
+            return pack(value, v, heap)
+        v.kind, v.value, v.size, v.data = FS_V_PICKLE_BLOB, 0, len(data), PyBytes_AS_STRING(data)
+        return data
     if kind is str:
         data = text_form(value)
         v.kind = FS_V_UTF8 if len(data) <= 8 else FS_V_UTF8_BLOB
@@ -513,4 +517,4 @@ cdef object as_stored(object value, const fs_value *v, object held, Heap heap):
     seen.kind, seen.value, seen.data, seen.size = v.kind, v.made, <const unsigned char *>v.data, v.size
     if v.made and fs_value_look(&heap.h, &seen) != FS_OK:
         damaged()
-    return decode_value(v.kind, 0, 0, seen.data, seen.size, (<Packed>held).refs, heap)
+    return decode_value(v.kind, 0, 0, seen.data, seen.size, (<Packed>held).refs if type(held) is Packed else None, heap)
