@@ -95,7 +95,7 @@ def test_taken_out(size, nothing_more):
         assert (len(d), len(items)) == (0, 0)
 
 
-@pytest.mark.parametrize("value", [1, True, None, 2.5, "text", "x" * LARGE, "é" * 50, [1], {"a": b"x" * LARGE}, fastshm.dict])
+@pytest.mark.parametrize("value", [1, True, None, 2.5, "text", "x" * LARGE, "é" * 50, [1], {"a": b"x"}, fastshm.dict])
 def test_what_has_no_view(value, nothing_more):
     value = value() if callable(value) else value
     d, items = fastshm.dict(k=value), fastshm.list([value])
@@ -161,6 +161,34 @@ def test_a_buffer_of_its_own(nothing_more):
     with pytest.raises(pickle.PicklingError, match="non-contiguous"):
         d["c"] = pickle.PickleBuffer(memoryview(b"abcdef")[::2])
     assert "c" not in d
+
+
+def test_bytes_in_plain_values(nothing_more):
+    big, small, inner = os.urandom(LARGE), b"small", [1, 2]
+    for value in (
+        {"data": big, "n": 1},
+        [big, small, big],
+        (1, (big, {"x": big}), "text"),
+        [inner, inner, big, (inner,)],
+        {1: [[[[[big]]]]], "set": {small, 5}},
+    ):
+        for read, _ in places(value):
+            copy, again = read(), read()
+            assert copy == value
+            assert repr(copy) == repr(value)
+            assert copy is not again
+    d = fastshm.dict(k=[inner, inner, big, (inner,)], twice=[big] * 10, frozen=frozenset([big]))
+    copy = d["k"]
+    assert copy[0] is copy[1] is copy[3][0]
+    copy[0].append(3)
+    assert d["k"][0] == [1, 2]
+    view = d.view("twice")
+    assert view == [big] * 10
+    assert all(type(part) is memoryview and part.readonly for part in view)
+    assert fastshm.heap.check()["bytes_used"] < 8 * LARGE, "what is in it twice is stored once"
+    assert d["frozen"] == frozenset([big])
+    with pytest.raises(TypeError, match="without buffers"):
+        d.view("frozen")
 
 
 def test_each_byte_is_copied_once():
@@ -365,6 +393,40 @@ def test_readers_of_other_processes(how, method, used):
             worker.killed = True
     d["looked"] = None
     assert used() == before, "what the dead have held is given back"
+
+
+def write_for_ever(d, items):
+    n = 0
+    while True:
+        n += 1
+        value = bytes([n % 256]) * 1_000_000
+        d["k"] = [pickle.PickleBuffer(value), d] if n % 2 else value
+        items[0] = bytearray(value)
+        views = d.view("k"), items.view(0)
+        assert views[1][0] == n % 256
+        d["n"] = n
+
+
+def test_writers_that_are_killed(used):
+    """In the middle of making a value ahead, or of storing it, or while they look."""
+    d, items = fastshm.dict(k=None, n=0), fastshm.list([0])
+    before = used()
+    for turn in range(12):
+        with Crew("fork") as crew:
+            worker = crew.run(write_for_ever, d, items)
+            seen = d["n"]
+            while d["n"] == seen:
+                pass
+            time.sleep(turn % 4 * 0.0007)
+            crew.kill(worker)
+        value = d["k"][0] if isinstance(d["k"], list) else d["k"]
+        assert set(value[:1]) == set(value)
+        assert len(value) == 1_000_000
+        assert len(set(items[0])) == 1
+        fastshm.heap.check()
+    d.update(k=None, n=0)
+    items[0] = 0
+    assert used() == before
 
 
 def test_a_fork_of_a_reader(used):

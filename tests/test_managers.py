@@ -393,6 +393,26 @@ def test_pickling_of_managers(kind):
         multiprocessing.reduction.ForkingPickler.dumps(manager)
 
 
+def use_client(client):
+    tasks = client.get_tasks()
+    tasks.put(client.Maths().add(1, 2))
+    client.dict()
+
+
+def test_a_client_is_handed_to_a_process(kind, crew, tmp_path):
+    address = str(tmp_path / "socket")
+    with kind(address=address, authkey=KEY, ctx=crew.context):
+        client = kind(address=address, authkey=KEY, ctx=crew.context)
+        client.connect()
+        tasks = client.get_tasks()
+        child = crew.context.Process(target=use_client, args=(client,))
+        child.start()
+        assert tasks.get(timeout=SECONDS) == 3
+        child.join()
+        child.close()
+        del tasks
+
+
 def test_a_store_has_no_server_to_connect_to():
     with fastshm.Manager("shm://of-test-managers") as store:
         assert store.address == "shm://of-test-managers"
@@ -402,5 +422,107 @@ def test_a_store_has_no_server_to_connect_to():
         tasks = store.Queue()
         tasks.put(store.dict(a=1))
         assert tasks.get()["a"] == 1
-        assert store.address == "shm://of-test-managers"
+        own = fastshm.dict()
+        own["tasks"] = store.root["tasks"] = tasks
         del tasks
+        own["tasks"].put(1)
+        assert store.root["tasks"].get() == 1
+        store.root.clear()
+        assert own["tasks"].empty()
+        own.clear()
+        assert store._number_of_objects() == 0
+        assert store.address == "shm://of-test-managers"
+
+
+# --- what is in a server, in containers that are not --------------------------------------------------------------------------
+
+
+def put_into(d, items):
+    tasks = d["tasks"]
+    tasks.put("from the child")
+    items.append([{"also": tasks}])
+
+
+@pytest.mark.parametrize("place", ["a manager's", "on their own"])
+def test_containers_keep_what_is_in_a_server(crew, place):
+    """As the stdlib's do: a queue lives as long as it can be found."""
+    with Ours(ctx=crew.context) as manager:
+        d, items = (manager.dict(), manager.list()) if place == "a manager's" else (fastshm.dict(), fastshm.list())
+        d["tasks"] = manager.Queue()
+        d["maths"] = {"in a plain dict": manager.Maths(1)}
+        d["tasks"].put("first")
+        assert d["tasks"].get() == "first"
+        assert d["maths"]["in a plain dict"].add(1, 2) == 4
+        assert manager._number_of_objects() == 2
+        crew.result(crew.run(put_into, d, items))
+        del d["maths"]
+        del d["tasks"]
+        assert items[0][0]["also"].get() == "from the child"
+        assert manager._number_of_objects() == 1
+        items.clear()
+        assert manager._number_of_objects() == 0
+        assert fastshm.heap.check()["tickets"] == 0
+
+
+def test_a_copy_keeps_it_too():
+    with Ours(ctx=multiprocessing.get_context("fork")) as manager:
+        first, second = manager.dict(), fastshm.dict()
+        first["tasks"] = manager.Queue()
+        second.update(first)
+        first.clear()
+        second["tasks"].put(1)
+        second["again"] = second["tasks"]
+        del second["tasks"]
+        assert second["again"].get() == 1
+        second.clear()
+        assert manager._number_of_objects() == 0
+
+
+def fill_and_die(manager, d):
+    for n in range(20):
+        d[n] = manager.Queue()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_the_dead_stored_is_kept_and_what_they_held_is_not():
+    with Ours(ctx=multiprocessing.get_context("fork")) as manager:
+        d, anchor = fastshm.dict(), manager.Queue()
+        child = multiprocessing.get_context("fork").Process(target=fill_and_die, args=(manager, d))
+        child.start()
+        child.join()
+        child.close()
+        for n in range(20):
+            d[n].put(n)
+            assert d[n].get() == n
+        d.clear()
+        fastshm.heap.check()
+        del anchor
+        assert manager._number_of_objects() <= 20  # references of the killed process itself are the stdlib's matter
+
+
+def test_a_dead_servers_proxies_can_be_stored():
+    d = fastshm.dict()
+    with Ours(ctx=multiprocessing.get_context("fork")) as manager:
+        tasks = manager.Queue()
+    d["tasks"] = tasks
+    with pytest.raises((OSError, EOFError, stdlib.RemoteError)):
+        d["tasks"].put(1)
+    del tasks
+
+
+def test_the_stdlibs_servers_do_not_know_how(tmp_path):
+    """A client of ours at a server of the stdlib's: what it stores elsewhere is not kept, and nothing fails."""
+    address = str(tmp_path / "socket")
+    with Theirs(address=address, authkey=KEY, ctx=multiprocessing.get_context("fork")):
+        client = Ours(address=address, authkey=KEY)
+        client.connect()
+        multiprocessing.current_process().authkey, before = KEY, multiprocessing.current_process().authkey
+        try:
+            d, tasks = fastshm.dict(), client.Queue()
+            d["tasks"] = tasks
+            d["tasks"].put(1)
+            assert tasks.get() == 1
+            d.clear()
+            del tasks
+        finally:
+            multiprocessing.current_process().authkey = before

@@ -17,7 +17,7 @@ cimport cython
 from cpython.buffer cimport (
     PyBUF_READ, PyBUF_SIMPLE, PyBUF_WRITE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
 )
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uint32_t, uint64_t
@@ -165,8 +165,12 @@ cdef Packed packed_with_buffers(bytes text, list buffers, list refs, fs_value *v
     """A pickle and its PickleBuffers, in the order in which it asks for them."""
     cdef uint64_t begin = BUNDLE_BYTES + 8 * <uint64_t>len(refs), at = 16 + 16 * <uint64_t>len(buffers)
     cdef list pieces = [(0, None), (at, text)], words = [len(text), len(buffers)]
+    cdef dict places = {}
     at += len(text)
     for buffer in buffers:
+        if id(buffer) in places:
+            words += places[id(buffer)]
+            continue
         try:
             raw = buffer.raw()
         except BufferError:
@@ -174,7 +178,8 @@ cdef Packed packed_with_buffers(bytes text, list buffers, list refs, fs_value *v
         if raw.nbytes:
             at = aligned(at, begin)
         pieces.append((at, raw))
-        words += [at, raw.nbytes << 1 | raw.readonly]
+        places[id(buffer)] = [at, raw.nbytes << 1 | raw.readonly]
+        words += places[id(buffer)]
         at += raw.nbytes
     pieces[0] = (0, struct.pack(f"={len(words)}Q", *words))
     return packed(FS_V_PICKLE_BUFFERS, pieces, at, refs, v, heap)
@@ -207,7 +212,8 @@ cdef bytes copied(const unsigned char *p, uint64_t n):
 
 
 cdef bytearray copied_writable(const unsigned char *p, uint64_t n):
-    cdef bytearray out = PyByteArray_FromStringAndSize(NULL, n)
+    cdef bytearray out = bytearray()
+    PyByteArray_Resize(out, n)  # made of that size, it would complain about exports that it never had when memory is lacking
     copy(PyByteArray_AS_STRING(out), p, n)
     return out
 

@@ -359,32 +359,60 @@ cdef object decode_key(const unsigned char *p, uint64_t total, uint32_t length, 
 
 # --- values -------------------------------------------------------------------------------------------------------------------
 
-cdef bint is_plain(object value, int depth):
-    """Builtin values all through: nothing that has reducers of its own, and no handles."""
+cdef bint is_plain(object value, int depth, bint *large):
+    """Builtin values all through: nothing that has reducers of its own, and no handles. Are there many bytes among them?"""
     cdef type kind = type(value)
-    if kind is int or kind is str or kind is float or value is None or kind is bool or kind is bytes:
+    if kind is int or kind is str or kind is float or value is None or kind is bool:
+        return True
+    if kind is bytes:
+        large[0] = large[0] or len(<bytes>value) >= FS_LARGE
         return True
     if depth == 0:
         return False
     if kind is dict:
         for k, v in (<dict>value).items():
-            if not is_plain(k, depth - 1) or not is_plain(v, depth - 1):
+            if not is_plain(k, depth - 1, large) or not is_plain(v, depth - 1, large):
                 return False
         return True
     if kind is list or kind is tuple or kind is set or kind is frozenset:
         for v in value:
-            if not is_plain(v, depth - 1):
+            if not is_plain(v, depth - 1, large):
                 return False
         return True
     return False
 
 
+cdef object with_buffers(object value, dict done):
+    """A plain value with buffers in the place of many bytes, so that these stay out of its pickle. `done`: by id, what has been
+    met in it, so that what is in it twice is one object still."""
+    cdef type kind = type(value)
+    if kind is bytes and len(<bytes>value) < FS_LARGE or kind not in (bytes, dict, list, tuple):
+        return value
+    cdef object out = done.get(id(value))
+    if out is None:
+        if kind is bytes:
+            out = pickle.PickleBuffer(value)
+        elif kind is dict:
+            out = {k: with_buffers(v, done) for k, v in (<dict>value).items()}
+        else:
+            out = [with_buffers(v, done) for v in value]
+            if kind is tuple:
+                out = tuple(out)
+        done[id(value)] = out
+    return out
+
+
 cdef Packed pack(object value, fs_value *v, Heap heap):
     cdef list refs = [], buffers = []
     cdef bytes text
+    cdef bint large = False
     cdef Collecting before
     may_dump(heap, "value", value)
-    if is_plain(value, 6):
+    if is_plain(value, 6, &large):
+        if large:
+            text = dumps(with_buffers(value, {}), 5, buffer_callback=buffers.append)
+            if buffers:
+                return packed_with_buffers(text, buffers, refs, v, heap)
         text = dumps(value, 5)
         return packed(FS_V_PICKLE_BLOB, [(0, text)], len(text), refs, v, heap)
     file = io.BytesIO()

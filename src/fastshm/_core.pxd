@@ -12,6 +12,7 @@ cdef class Heap:
     cdef list pending  # slots of handles that died while the heap's lock was held
     cdef int users     # threads that are about to make a handle in it
     cdef object __weakref__
+    cdef int check_joined(self) except -1
     cdef int drain(self, bint wait) except -1
     cpdef bint takes_pickles(self) except -1
 

@@ -76,7 +76,11 @@ cdef class Values:
 
 cdef Values values_of(object source, List target):
     cdef Heap heap = target.ref.heap
-    cdef list items = list(source) if not isinstance(source, List) else (<List>source).slice(0, INT64_MAX, 1)
+    cdef list items
+    if isinstance(source, List):
+        items = (<List>source).slice(0, INT64_MAX, 1)
+    else:  # a slice: without memory, list() of a list loses a reference to it
+        items = (<list>source)[:] if type(source) is list else list(source)
     if target.live:
         items = [lively(item, True, target.ref) for item in items]
     cdef Values out = Values.__new__(Values)
@@ -363,6 +367,8 @@ cdef class List(Handle):
         cdef fs_value v
         cdef object _held
         if isinstance(i, slice):
+            if value is None:  # to replace() that means: by nothing
+                raise TypeError("can only assign an iterable")
             self.replace(i, value)
             return
         value = lively(value, self.live, self.ref)

@@ -8,6 +8,7 @@ name goes with the last process that uses the segment. docs/format.md tells how 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
@@ -180,10 +181,17 @@ def _known(name: str) -> Heap | None:
     handles go on, but do not pickle for others."""
     heap = _heaps.get(name)
     if heap is not None and name.startswith(names.STORE) and not names.leads_to(name, heap.file):
+        if _heaps.get(name) is not heap:  # another thread has left it meanwhile
+            return None
         heap.renamed(f"{name}, unlinked {secrets.token_hex(8)}", b"")
         _heaps[heap.name] = _heaps.pop(name)
         return None
     return heap
+
+
+def is_known(heap: Heap) -> bool:
+    """Has this process not left it?"""
+    return _heaps.get(heap.name) is heap
 
 
 def _attach(name: str) -> Heap:
@@ -193,7 +201,8 @@ def _attach(name: str) -> Heap:
     heap = _core.Heap.attach(name, os.fsencode(names.path(name)), _heaps)
     if _default is None and not name.startswith(names.STORE):
         _become_default(heap)
-    heap.bury()
+    with contextlib.suppress(ReferenceError):  # another thread has left it by now: who asked for it asks again
+        heap.bury()
     return heap
 
 
@@ -281,14 +290,13 @@ def _part(heap: Heap) -> bool:
 
 
 def _forget(heap: Heap) -> None:
-    """A segment of others in which this process has no handle left."""
+    """A segment of others in which this process has no handle left, and which is none of _heaps any more."""
     name = heap.name
-    del _heaps[name]
     try:
         _part(heap)
     except BaseException:
         if heap.is_joined:
-            _heaps[name] = heap  # tried again at the end
+            _heaps.setdefault(name, heap)  # tried again at the end
         else:
             heap.unmap()
         raise
@@ -298,7 +306,7 @@ def _forget(heap: Heap) -> None:
 
 def _leave() -> None:
     _core.refuse_all(True)
-    are_last = [_part(heap) for heap in _heaps.values()]
+    are_last = [_part(heap) for heap in list(_heaps.values())]
     _core.refuse_all(not all(are_last))  # what nobody shares any more may be used to the very end
 
 
@@ -333,6 +341,6 @@ def _after_multiprocessing_fork(_: object) -> None:
 
 _inherit_refusals()
 _containers.set_learner(_inherit_decode_cache)
-_core.set_hooks(default, attach, _forget, _inherit_refusals)
+_core.set_hooks(_heaps, default, attach, _forget, _inherit_refusals)
 os.register_at_fork(before=_core.before_fork, after_in_child=_after_fork_in_child)
 util.register_after_fork(_core, _after_multiprocessing_fork)

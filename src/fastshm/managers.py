@@ -17,7 +17,7 @@ from multiprocessing import ProcessError, connection, managers, process, util
 from multiprocessing.managers import BaseProxy, SharedMemoryManager, Token
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from fastshm import _array, _core, _dict, _list, _sync, proxies
+from fastshm import _array, _core, _dict, _list, _sync, proxies, served
 from fastshm.proxies import (
     AcquirerProxy,
     ArrayProxy,
@@ -139,13 +139,22 @@ class BaseManager(managers.BaseManager):
 
 
 class _Served(BaseManager, _Stdlib.SyncManager):  # type: ignore[misc]
-    """The stdlib's manager, with the sets that it has since Python 3.14."""
+    """The stdlib's manager, with the sets that it has since Python 3.14, and with proxies that shared containers keep."""
 
-    _registry = _Stdlib.SyncManager._registry.copy()
+    _registry: Any = {}  # noqa: RUF012  (the stdlib's)
+    _Server = served.Server
+
+    @classmethod
+    def register(cls, typeid: str, callable: Any = None, proxytype: Any = None, *args: Any, **options: Any) -> None:
+        kept = served.KeptProxy(proxies.served_class(proxytype or _Stdlib.AutoProxy))
+        super().register(typeid, callable, kept, *args, **options)
 
 
-if not hasattr(_Served, "set"):
-    _Served.register("set", builtins.set, proxies.ServedSetProxy)
+for _typeid, (_make, _exposed, _typeids, _proxytype) in {
+    "set": (builtins.set, None, None, proxies.ServedSetProxy),
+    **_Stdlib.SyncManager._registry,
+}.items():
+    _Served.register(_typeid, _make, _proxytype, _exposed, _typeids, create_method=_make is not None)
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -153,11 +162,11 @@ _R = TypeVar("_R")
 
 def _in_shared_memory(make: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[Any, _P], _R]:
     """A method that makes an object here, unless this manager's objects are in a server."""
-    served = getattr(_Served, make.__name__)
+    make_there = getattr(_Served, make.__name__)
 
     @functools.wraps(make)
     def method(self: Any, /, *args: _P.args, **kwargs: _P.kwargs) -> Any:
-        return (served if self._served else make)(self, *args, **kwargs)
+        return (make_there if self._served else make)(self, *args, **kwargs)
 
     return method
 
@@ -210,10 +219,7 @@ class SyncManager(_Served):
 
     def start(self, initializer: Any = None, initargs: Any = ()) -> None:
         """Open for service. An initializer runs in the server process, which is then started at once."""
-        if self._state.value == State.STARTED:
-            raise ProcessError("Already started server")
-        if self._state.value == State.SHUTDOWN:
-            raise ProcessError("Manager has shut down")
+        self._check_initial()
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         self._starter = os.getpid()
@@ -226,6 +232,17 @@ class SyncManager(_Served):
         self._state.value = State.STARTED
         if initializer is not None:
             self._serve()
+
+    def get_server(self) -> Any:
+        """A server of this manager's types, for this process to run: see multiprocessing.managers."""
+        self._check_initial()
+        return self._Server(self._registry, self._address, self._authkey, self._serializer)
+
+    def _check_initial(self) -> None:
+        if self._state.value == State.STARTED:
+            raise ProcessError("Already started server")
+        if self._state.value == State.SHUTDOWN:
+            raise ProcessError("Manager has shut down")
 
     def _begin(self) -> None:
         self._gate = _core.Gate()
@@ -292,6 +309,14 @@ class SyncManager(_Served):
             raise TypeError(f"{type(self).__name__!r} objects do not pickle; their proxies do")
         return super().__reduce_ex__(protocol)
 
+    def __getstate__(self) -> Any:
+        """Of one that is connected, or not started, for a process that is being started."""
+        return {**vars(self), "_serving": None}
+
+    def __setstate__(self, state: Any) -> None:
+        self.__dict__.update(state)
+        self._serving = util.ForkAwareThreadLock()
+
     # --- what it makes
 
     def _create(self, typeid: str, /, *args: Any, **kwds: Any) -> Any:
@@ -304,6 +329,10 @@ class SyncManager(_Served):
     def _number_of_objects(self) -> Any:
         """Of those in the server."""
         return super()._number_of_objects() if self._address is not None else 0
+
+    @property
+    def _makes_objects(self) -> bool:
+        return not self._served and self._state.value == State.STARTED
 
     def _open(self) -> _core.Handle:
         """Beside what new objects are made."""

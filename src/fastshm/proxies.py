@@ -574,9 +574,9 @@ def live(value: Any, beside: _core.Handle | None, done: builtins.dict[int, Any] 
         return new
     if type(value) is builtins.dict:
         done[id(value)] = table = _dict.Dict.make(DictProxy, beside, True)
-        shared = {}  # no comprehension: without memory for its cells, CPython loses what they hold
-        for key, item in value.items():
-            shared[key] = live(item, table, done)
+        shared = {}  # no comprehension, no items(): without memory, CPython loses what cells hold, and ends in an iterator's
+        for key in value:
+            shared[key] = live(value[key], table, done)
         table.update(shared)
         return table
     if type(value) is builtins.list:

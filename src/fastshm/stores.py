@@ -62,11 +62,17 @@ class Store(managers.SyncManager):
         raise FileNotFoundError(errno.ENOENT, f"the store {self._name!r} was unlinked {ATTEMPTS} times while it was opened")
 
     def _found(self, allow_pickle: bool) -> managers.DictProxy | None:
-        try:
-            segment = heap.attach(self._file, allow_pickle=allow_pickle)
-        except FileNotFoundError:
-            return None
-        root = segment.root(managers.DictProxy)
+        while True:
+            try:
+                segment = heap.attach(self._file, allow_pickle=allow_pickle)
+                root = segment.root(managers.DictProxy)
+                if segment.name == self._file:  # from here on, root keeps it
+                    break
+            except FileNotFoundError:
+                return None
+            except ReferenceError:  # another thread has let go of the last handle in between, and left the segment
+                if heap.is_known(segment):
+                    raise
         if root is None:
             raise _core.CorruptedError(f"{self._name!r} is a segment without a root: it is no store")
         return root

@@ -46,7 +46,12 @@ MUTANTS = (
         "committed % FS_GRAIN ||",
     ),
     Mutant("a file cut short is refused", "segment.h", "if (head[2] != (uint64_t)st.st_size)", "if (0)"),
-    Mutant("links are not followed", "names.py", "os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC", "os.O_RDWR | os.O_CLOEXEC"),
+    Mutant(
+        "links are not followed",
+        "segment.h",
+        "        fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);",
+        "        fd = open(path, O_RDWR | O_CLOEXEC);",
+    ),
     Mutant(
         "who joins looks whether the name is still there",
         "registry.h",

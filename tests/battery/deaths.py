@@ -16,6 +16,7 @@ ENOUGH = 5  # operations that failed: the others are not tried any more, for eac
 HANGS = 1500.0  # milliseconds: the harness asks for 2 s; a scheduler that is late is no holder that is not found dead
 
 IMPORTS = False  # the package: its extensions need not be built for the mutants
+FOR_MUTANTS = {"FASTSHM_STEP": "23"}  # some show between a few instructions only
 MUTANTS = (
     Mutant(
         "a dead holder's lock is taken over",
@@ -59,10 +60,12 @@ MUTANTS = (
         "        fs_copy_racy(run.p + run.count * size, source, count * size);",
     ),
     Mutant(
-        "an array's stage is copied once more",
+        "an array's stage counts until it is copied",
         "array.h",
-        "        fs_spread(run.p + at,",
-        "        if (0) fs_spread(run.p + at,",
+        "        fs_spread(run.p + at, step, (const char *)b + FS_HEADER, run.size, count, repeated);\n"
+        "        fs_crash_order();\n        a->stage_state = 0;\n",
+        "        a->stage_state = 0;\n        fs_crash_order();\n"
+        "        fs_spread(run.p + at, step, (const char *)b + FS_HEADER, run.size, count, repeated);\n",
     ),
     Mutant(
         "a dead process's handles are let go",
@@ -78,7 +81,7 @@ def run(short: bool) -> Iterator[Figure]:
     program = compiled("kill_each.c")
     wrong: list[str] = []
     names = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.splitlines()
-    step = "1499" if short else os.environ.get("FASTSHM_STEP", "1")
+    step = os.environ.get("FASTSHM_STEP", "1499" if short else "1")
 
     def sweep(name: str) -> tuple[int, int, int, float]:
         if len(wrong) >= ENOUGH:

@@ -197,7 +197,8 @@ def try_mutants(items: list[str], own: bool, seconds: float, only: str) -> tuple
                     else:
                         build_mutant(mutant, base, folder, getattr(module, "IMPORTS", True))
                     options = ("--short", "--first-failure")
-                    found = [seen for seen, _ in figures(item, own, imported_from(folder), seconds, *options) if seen.failed]
+                    environment = {**imported_from(folder), **getattr(module, "FOR_MUTANTS", {})}
+                    found = [seen for seen, _ in figures(item, own, environment, seconds, *options) if seen.failed]
                 except LookupError as error:
                     found = []
                     print(f"{mutant.safeguard}: {error}", file=sys.stderr)
@@ -218,6 +219,7 @@ def main() -> int:
     parser.add_argument("--first-failure", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("items", nargs="*", metavar="ITEM", help=", ".join(ITEMS))
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing that was started stays
     unknown = set(options.items) - set(ITEMS)
     if unknown:
         parser.error(f"no such item: {', '.join(sorted(unknown))}; there are {', '.join(ITEMS)}")
