@@ -43,6 +43,7 @@ elsewhere = ("FASTSHM_IDENTITY_ELSEWHERE", "1")  # one extension keeps the ident
 extensions = [
     extension("_core"),
     extension("_set"),
+    extension("_pickles"),
     *(
         extension(name, elsewhere)
         for name in ("_typed", "_array", "_buffers", "_codec", "_containers", "_dict", "_list", "_sync", "_counter")

@@ -49,6 +49,9 @@ LOCKED_INCREMENT = {"manager": "with lock:\n    d[k] += 1", "builtin": "d[k] += 
 COUNTED = {**NAMED, "manager": f"{NAMED['manager']}\nlock = manager.Lock()"}
 
 
+OTHERS = dicts("{f'key{i}': 1_000 + i for i in range(100)}", "stream = cycle([f'key{i % 100}' for i in range(10_000)])")
+
+
 def same(statement: str) -> Texts:
     return dict.fromkeys(NAMED, statement)
 
@@ -56,6 +59,8 @@ def same(statement: str) -> Texts:
 ROWS: list[Row] = [
     Loop("d[k]", NAMED, budget={"manager": 1_000, "builtin": 1.4}, hot=True),
     Loop("d[k] = 1", NAMED, budget={"manager": 1_000, "builtin": 1.0}, hot=True),
+    Loop("d[k]  (k is another object each time)", OTHERS, same("d[k]"), loop="k in islice(stream, n)"),
+    Loop("d[k] = 1  (k is another object each time)", OTHERS, same("d[k] = 1"), loop="k in islice(stream, n)"),
     Loop("k in d", NAMED, budget={"manager": 2_000, "builtin": 1.0}, hot=True),
     Loop("missing in d", NAMED),
     Loop("d.get(k)", NAMED),

@@ -180,3 +180,16 @@ def test_handles_that_end_while_others_use_the_heap_are_given_back():
             assert fastshm.heap.check()["cells"] == before
         for worker in workers:
             crew.kill(worker)
+
+
+def claimed() -> int:
+    census = fastshm.heap.check()
+    return census["bytes_used"] + census["bytes_free"]
+
+
+def test_memory_of_a_dict_that_only_grows():
+    before = claimed()
+    d = fastshm.dict()
+    for i in range(300_000):
+        d[i] = i
+    assert claimed() - before < 125 * len(d)

@@ -407,7 +407,11 @@ cdef extern from "table.h" nogil:
         uint8_t form
         uint8_t display
 
+    ctypedef struct fs_key_words "__typeof__(((fs_entry *)0)->key)":
+        uint64_t words[4]
+
     ctypedef struct fs_entry:
+        uint64_t hash
         uint64_t head
         uint8_t form
         uint8_t display
@@ -415,6 +419,8 @@ cdef extern from "table.h" nogil:
         uint8_t length
         uint64_t value
         uint32_t key_length
+        uint32_t spare
+        fs_key_words key
 
     ctypedef struct fs_entries:
         uint64_t n
@@ -436,6 +442,11 @@ cdef extern from "table.h" nogil:
         fs_place place
         fs_seen seen
 
+    ctypedef struct fs_hint:
+        uint64_t version
+        uint64_t head
+        fs_entry *entry
+
     ctypedef struct fs_witness:
         uint64_t moved
         uint64_t number
@@ -452,10 +463,40 @@ cdef extern from "table.h" nogil:
         uint32_t turn
         uint32_t live
 
+    enum:
+        FS_KEY_INLINE
+
+    void fs_key_prepare(fs_key *k, uint64_t seed)
+    void fs_key_of_word(fs_key *k, uint8_t form, uint8_t display, uint64_t word, uint64_t seed)
+    int fs_peek_at(fs_heap *heap, fs_table *t, const fs_key *k, fs_peek *p)
+    int fs_peek_valid(fs_table *t, const fs_peek *p, int found)
+    void fs_hint_take(fs_hint *h, const fs_peek *p)
+    uint64_t fs_hint_number(const fs_hint *h, const fs_view *v)
+    int fs_hint_holds(const fs_table *t, const fs_hint *h)
+    int fs_hint_look(const fs_table *t, const fs_hint *h, uint64_t *value)
+    int fs_hint_store(const fs_self *me, fs_table *t, const fs_hint *h, uint32_t kind, uint64_t word)
+    int fs_hint_put(const fs_self *me, fs_table *t, fs_hint *h, const fs_value *val, int how, uint64_t *result)
+    int fs_table_enter(const fs_self *me, fs_table *t)
+    void fs_table_leave(const fs_self *me, fs_table *t, int entered)
+    int fs_table_put(const fs_self *me, fs_table *t, const fs_key *k, const fs_value *val, int how, uint64_t looked,
+                     const fs_witness *seen, uint64_t *result)
+    int fs_table_put_by(const fs_self *me, fs_table *t, fs_peek *p, const fs_key *k, const fs_value *val, int how,
+                        uint64_t looked, const fs_witness *seen, uint64_t *result)
+    int fs_table_word(fs_table *t, const uint64_t *word, uint64_t *out)
+    int fs_table_count(fs_table *t, uint64_t *used)
+    int fs_table_read(const fs_self *me, fs_table *t, const fs_key *k, const uint64_t *pin, fs_copy *out, fs_witness *seen)
+    int fs_table_remove(const fs_self *me, fs_table *t, const fs_key *k, const fs_witness *seen, uint64_t looked)
+    int fs_table_remove_by(const fs_self *me, fs_table *t, fs_view *v, const fs_key *k, const fs_witness *seen, uint64_t looked)
+    int fs_table_empty(const fs_self *me, fs_table *t)
+cdef extern from "merge.h" nogil:
+    int fs_table_merge(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count, int how,
+                       uint64_t looked)
+    int fs_table_exchange(const fs_self *me, fs_table *t, const fs_key *out, uint64_t out_count, const fs_key *keys,
+                          const fs_value *values, uint64_t count, uint64_t keys_changed)
+
+cdef extern from "snapshot.h" nogil:
     ctypedef struct fs_record:
         fs_entry entry
-        uint64_t key_total
-        uint64_t value_size
         uint64_t pin
 
     ctypedef struct fs_snapshot:
@@ -473,20 +514,15 @@ cdef extern from "table.h" nogil:
     const uint64_t FS_OLDEST
     const uint64_t FS_NEWEST
 
-    void fs_key_prepare(fs_key *k, uint64_t seed)
-    void fs_key_of_word(fs_key *k, uint8_t form, uint8_t display, uint64_t word, uint64_t seed)
-    int fs_peek_at(fs_heap *heap, fs_table *t, const fs_key *k, fs_peek *p)
-    int fs_peek_valid(fs_table *t, const fs_peek *p, int found)
-    int fs_table_enter(const fs_self *me, fs_table *t)
-    void fs_table_leave(const fs_self *me, fs_table *t, int entered)
-    int fs_table_put(const fs_self *me, fs_table *t, const fs_key *k, const fs_value *val, int how, uint64_t looked,
-                     const fs_witness *seen, uint64_t *result)
-    int fs_table_count(fs_table *t, uint64_t *used)
-    int fs_table_read(const fs_self *me, fs_table *t, const fs_key *k, const uint64_t *pin, fs_copy *out, fs_witness *seen)
-    int fs_table_remove(const fs_self *me, fs_table *t, const fs_key *k, const fs_witness *seen, uint64_t looked)
-    int fs_table_empty(const fs_self *me, fs_table *t)
-    int fs_table_merge(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count, int how,
-                       uint64_t looked)
+    uint64_t fs_record_size(const fs_record *r)
+    const unsigned char *fs_record_key(const fs_record *r, uint64_t *total)
+    const unsigned char *fs_record_value(const fs_record *r, uint64_t *size)
+    ctypedef struct fs_sight:
+        uint64_t head
+        uint64_t value
+
+    int fs_table_delta(const fs_self *me, fs_table *t, uint64_t keys_changed, fs_sight *sights, uint64_t count,
+                       uint32_t *changed, uint64_t *n)
     int fs_table_copy(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first, const uint64_t *slots,
                       uint64_t pin_room, fs_snapshot *out, fs_extent *extent)
 

@@ -21,6 +21,7 @@ from fastshm._buffers cimport (
     Packed, array_at, copied, copied_writable, loaded_with_buffers, packed, packed_array, packed_with_buffers, span,
 )
 from fastshm._core cimport Collecting, Handle, check_open, make_handle, start_collecting, stop_collecting
+from fastshm._pickles cimport dump_small, load
 
 cdef extern from "Python.h":
     ctypedef Py_hash_t (*hashfunc)(object)
@@ -432,6 +433,13 @@ cdef object encode_value(object value, fs_value *v, Heap heap):
     cdef bytes data
     cdef Packed held
     cdef Ref ref
+    if kind is dict or kind is list or kind is tuple:
+        may_dump(heap, "value", value)
+        data = dump_small(value)
+        if data is None:
+            return pack(value, v, heap)
+        v.kind, v.value, v.size, v.data = FS_V_PICKLE_BLOB, 0, len(data), PyBytes_AS_STRING(data)
+        return data
     if kind is str:
         data = text_form(value)
         v.kind = FS_V_UTF8 if len(data) <= 8 else FS_V_UTF8_BLOB
@@ -470,7 +478,7 @@ cdef object decode_value(uint32_t kind, uint32_t length, uint64_t value, const u
         return text if fs_copy_ascii(<void *>PyUnicode_DATA(text), data, size) else damaged()
     if kind == FS_V_PICKLE_BLOB:
         may_load(heap)
-        return loads(copied(data, size))
+        return load(data, size)
     if kind == FS_V_UTF8_BLOB:
         return text_of(<const char *>data, size)
     if kind == FS_V_BYTES_BLOB:
@@ -537,4 +545,4 @@ cdef object as_stored(object value, const fs_value *v, object held, Heap heap):
     seen.kind, seen.value, seen.data, seen.size = v.kind, v.made, <const unsigned char *>v.data, v.size
     if v.made and fs_value_look(&heap.h, &seen) != FS_OK:
         damaged()
-    return decode_value(v.kind, 0, 0, seen.data, seen.size, (<Packed>held).refs, heap)
+    return decode_value(v.kind, 0, 0, seen.data, seen.size, (<Packed>held).refs if type(held) is Packed else None, heap)

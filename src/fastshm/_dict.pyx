@@ -6,15 +6,16 @@ failures it holds the container's lock, as its user could, and goes on.
 """
 
 import os
-import pickle
 from numbers import Number
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.dict cimport PyDict_Items
+from cpython.dict cimport PyDict_Items, PyDict_SetItem, PyDict_Values
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
@@ -22,20 +23,62 @@ from libc.string cimport memcpy
 from fastshm._c cimport *
 from fastshm._calls cimport again, fs_identify_by, whoami
 from fastshm._codec cimport (
-    Py_EnterRecursiveCall, Py_LeaveRecursiveCall,
-    PyUnicode_DATA, PyUnicode_New, as_stored, damaged, decode_key, decode_value, key_of, value_of, word_value,
+    Py_EnterRecursiveCall, Py_LeaveRecursiveCall, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact,
+    PyUnicode_CheckExact, PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII, PyUnicode_New, as_stored, damaged,
+    decode_key, decode_value, key_of, value_of, word_value,
 )
 from fastshm._containers cimport (
-    FS_ANY, MISSING, PATIENCE, TRIES, Cache, Pins, forget, lively, made, make_plain, new_pins, reap, taken, wait_for_heap,
+    FS_ANY, MISSING, PATIENCE, TRIES, Cache, Pins, forget, largest_kept, lively, made, make_plain, most_kept, new_pins, reap,
+    taken, wait_for_heap,
 )
 from fastshm._core cimport (
     Handle, Ref, check_open, deadline_of, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref, unhold,
 )
+from fastshm._pickles cimport load
 
 fs_identify_by(identify)
 
-cdef object pickle_loads = pickle.loads
+cdef extern from *:
+    """
+    #if PY_VERSION_HEX < 0x030d0000
+    #define fs_dict_for(n) _PyDict_NewPresized(n)
+    #else
+    #define fs_dict_for(n) PyDict_New()
+    #endif
+    """
+    dict fs_dict_for(Py_ssize_t n)
+
 cdef object UNSURE = object()  # not there, but for keys that only Python can compare
+cdef enum:
+    HINTED = 128  # keys whose places a handle keeps
+    HINTED_SIZE = 256  # characters of the longest of them
+    LOOKS = 8  # so many before it does
+    REPLICATED = 16384  # entries of the largest dict of which a handle keeps a plain copy
+
+
+# --- places of keys that are used again and again -----------------------------------------------------------------------------
+
+cdef struct Hint:
+    PyObject *key  # an exact str or int, ours
+    PyObject *candidate  # the last one that came by; only its address
+    fs_hint at
+    uint64_t word  # of the value when `object` was made of it
+    PyObject *object
+
+
+cdef inline Hint *line_of(Hint *hints, object key) noexcept:
+    cdef size_t at = <size_t><PyObject *>key
+    return &hints[(at >> 4 ^ at >> 11) % HINTED]
+
+
+cdef void hints_end(Hint *hints) noexcept:
+    cdef int i
+    if hints != NULL:
+        for i in range(HINTED):
+            Py_XDECREF(hints[i].key)
+            Py_XDECREF(hints[i].object)
+        PyMem_Free(hints)
+
 
 # --- keys ---------------------------------------------------------------------------------------------------------------------
 
@@ -90,6 +133,7 @@ cdef class Mirror:
         cdef fs_extent extent = self.extent
         cdef Snapshot s = None
         cdef fs_record *r
+        cdef uint64_t total
         cdef bytes raw
         if self.partial is not None:
             self.extent.keys_changed = d.t.keys_changed
@@ -106,7 +150,7 @@ cdef class Mirror:
                 r = s.next()
                 if r == NULL:
                     break
-                raw = PyBytes_FromStringAndSize(<char *>r + sizeof(fs_record), r.entry.key_length)
+                raw = PyBytes_FromStringAndSize(<char *>fs_record_key(r, &total), r.entry.key_length)
                 known[s.key(r)] = (r.entry.form & ~FS_KEY_IN_BLOB, raw)
         finally:
             self.partial = None
@@ -115,6 +159,20 @@ cdef class Mirror:
 
 
 # --- snapshots ----------------------------------------------------------------------------------------------------------------
+
+cdef inline object key_in_entry(fs_entry *e):
+    """A str or int that lies in the entry; MISSING for any other."""
+    cdef uint64_t *w = e.key.words
+    cdef object text
+    if e.display == FS_D_SAME:
+        if e.form == FS_K_STR and not (w[0] | w[1] | w[2] | w[3]) & <uint64_t>0x8080808080808080:
+            text = PyUnicode_New(e.key_length, 127)
+            memcpy(<void *>PyUnicode_DATA(text), w, e.key_length)
+            return text
+        if e.form == FS_K_INT and e.key_length == 8:
+            return <int64_t>w[0]
+    return MISSING
+
 
 @cython.final
 cdef class Snapshot:
@@ -125,29 +183,97 @@ cdef class Snapshot:
     cdef Pins pins
     cdef Ref ref
 
-    cdef fs_record *next(self) noexcept:
+    cdef inline fs_record *next(self) noexcept:
         cdef fs_record *r
         if self.left == 0:
             return NULL
         r = <fs_record *>self.at
-        self.at += (sizeof(fs_record) + r.key_total + r.value_size + 7) & ~<uint64_t>7
+        self.at += fs_record_size(r)
         self.left -= 1
         return r
 
-    cdef object key(self, fs_record *r):
-        return decode_key(<unsigned char *>r + sizeof(fs_record), r.key_total, r.entry.key_length,
-                          r.entry.form & ~FS_KEY_IN_BLOB, r.entry.display, self.ref.heap)
+    cdef inline object key(self, fs_record *r):
+        cdef object out = key_in_entry(&r.entry)
+        return self.any_key(r) if out is MISSING else out
 
-    cdef object value(self, fs_record *r):
+    cdef object any_key(self, fs_record *r):
+        cdef uint64_t total
+        cdef const unsigned char *p = fs_record_key(r, &total)
+        return decode_key(p, total, r.entry.key_length, r.entry.form & ~FS_KEY_IN_BLOB, r.entry.display, self.ref.heap)
+
+    cdef inline object value(self, fs_record *r):
+        if r.entry.kind == FS_V_INT:
+            return <int64_t>r.entry.value
+        return self.any_value(r)
+
+    cdef object any_value(self, fs_record *r):
+        cdef uint64_t size
+        cdef const unsigned char *p
         if r.entry.kind < FS_V_UTF8:
             return word_value(r.entry.kind, r.entry.length, r.entry.value)
-        if r.pin:
+        if r.entry.spare and r.pin:
             return self.pins.value(r.entry.kind, r.entry.length, r.pin - 1, False)
-        return decode_value(r.entry.kind, r.entry.length, r.entry.value, <unsigned char *>r + sizeof(fs_record) + r.key_total,
-                            r.value_size, None, self.ref.heap)
+        p = fs_record_value(r, &size)
+        return decode_value(r.entry.kind, r.entry.length, r.entry.value, p, size, None, self.ref.heap)
 
     def __dealloc__(self):
         free(self.s.buffer)
+
+
+@cython.final
+cdef class Replica:
+    """A plain dict that is brought up to date by comparing words, as long as the keys are the same."""
+    cdef dict plain
+    cdef list keys
+    cdef fs_sight *sights  # in the order of the keys
+    cdef uint32_t *changed
+    cdef uint64_t keys_changed
+
+    def __dealloc__(self):
+        PyMem_Free(self.sights)
+        PyMem_Free(self.changed)
+
+    cdef bint fill(self, Snapshot s, uint64_t keys_changed) except -1:
+        """False when there is something in it that is not a word, or a key that is neither an int nor a short ASCII text."""
+        cdef Py_ssize_t n = s.left, i
+        cdef fs_record *r
+        cdef object key
+        self.sights = <fs_sight *>PyMem_Malloc(n * sizeof(fs_sight))
+        self.changed = <uint32_t *>PyMem_Malloc(n * sizeof(uint32_t))
+        if self.sights == NULL or self.changed == NULL:
+            raise MemoryError()
+        self.plain, self.keys, self.keys_changed = fs_dict_for(n), [], keys_changed
+        for i in range(n):
+            r = s.next()
+            key = MISSING if r.entry.kind >= FS_V_OWNING else key_in_entry(&r.entry)
+            if key is MISSING:
+                return False
+            self.sights[i].head, self.sights[i].value = r.entry.head, r.entry.value
+            PyDict_SetItem(self.plain, key, s.value(r))
+            self.keys.append(key)
+        return len(self.plain) == n
+
+    cdef bint refresh(self, Dict d) except -1:
+        """False when it is to be made anew."""
+        cdef uint64_t i, n = 0, count = len(self.keys)
+        cdef fs_self me
+        cdef fs_entry e
+        cdef int r = FS_BUSY
+        whoami(d.ref, &me)
+        if count < 1000:
+            r = fs_table_delta(&me, d.t, self.keys_changed, self.sights, count, self.changed, &n)
+        while again(r, &me):
+            with nogil:
+                r = fs_table_delta(&me, d.t, self.keys_changed, self.sights, count, self.changed, &n)
+        if r == FS_CHANGED:
+            return False
+        if r != FS_OK:
+            fail(r, d.ref.heap)
+        for i in range(n):
+            e.head, e.value = self.sights[self.changed[i]].head, self.sights[self.changed[i]].value
+            PyDict_SetItem(self.plain, self.keys[self.changed[i]],
+                           decode_value(e.kind, e.length, e.value, NULL, 0, None, d.ref.heap))
+        return True
 
 
 # --- dict ---------------------------------------------------------------------------------------------------------------------
@@ -159,7 +285,15 @@ cdef class Dict(Handle):
     cdef fs_peek p
     cdef Cache cache
     cdef Mirror mirror
+    cdef Hint *hints  # NULL until there have been some looks
+    cdef int looks
+    cdef fs_extent oldest  # when the first entry was last looked for: there is none before it
+    cdef Replica replica
+    cdef uint64_t keys_seen  # how often keys had changed when it was last copied as a whole
     cdef readonly bint live
+
+    def __dealloc__(self):
+        hints_end(self.hints)
 
     def __cinit__(self):
         self.t = <fs_table *>self.ref.o
@@ -183,10 +317,65 @@ cdef class Dict(Handle):
         self.p.view.version = 1
         return 0
 
+    # hints
+
+    cdef int remember(self, object key, PyObject *out) except -1:
+        """The place self.p of a key that is looked up for the second time, and perhaps the object of its value."""
+        cdef Hint *h
+        if not PyUnicode_CheckExact(key) and not PyLong_CheckExact(key):
+            return 0
+        if self.hints == NULL:
+            self.looks += 1
+            if self.looks < LOOKS:
+                return 0
+            self.hints = <Hint *>PyMem_Calloc(HINTED, sizeof(Hint))
+            if self.hints == NULL:
+                raise MemoryError()
+        h = line_of(self.hints, key)
+        if h.key != <PyObject *>key:
+            if h.candidate != <PyObject *>key:
+                h.candidate = <PyObject *>key
+                return 0
+            if PyUnicode_CheckExact(key) and PyUnicode_GET_LENGTH(key) > HINTED_SIZE:
+                return 0
+            Py_INCREF(key)
+            Py_XDECREF(h.key)
+            h.key = <PyObject *>key
+        Py_XDECREF(h.object)
+        h.object = NULL
+        fs_hint_take(&h.at, &self.p)
+        if out != NULL and most_kept:
+            Py_INCREF(<object>out)
+            h.object, h.word = out, self.p.seen.value
+        return 0
+
+    cdef object recall(self, Hint *h):
+        """The value of the key of *h, or MISSING when it is to be looked for."""
+        cdef fs_entry head
+        cdef uint64_t word
+        cdef object out
+        if not fs_hint_look(self.t, &h.at, &word):
+            return MISSING
+        if h.object != NULL and h.word == word and most_kept:
+            return <object>h.object
+        head.head = h.at.head
+        if head.kind < FS_V_UTF8:
+            out = word_value(head.kind, head.length, word)
+            if not most_kept:
+                return out
+            Py_INCREF(out)
+            Py_XDECREF(h.object)
+            h.object, h.word = <PyObject *>out, word
+            return out
+        if (head.kind == FS_V_PICKLE_BLOB and self.cache is not None and self.p.view.version == h.at.version
+                and self.ref.heap.allow_pickle and not self.ref.heap.undecided):
+            return self.cache.find(h.at.version, fs_hint_number(&h.at, &self.p.view), h.at.head, word)
+        return MISSING
+
     # reading
 
-    cdef object peek(self, const fs_key *k):
-        """The value; MISSING; or UNSURE."""
+    cdef object peek(self, const fs_key *k, PyObject *key):
+        """The value; MISSING; or UNSURE. `key` is what *k was made of, if it may be looked up again."""
         cdef fs_peek *p = &self.p
         cdef fs_table *t = self.t
         cdef uint32_t kind, length
@@ -206,13 +395,21 @@ cdef class Dict(Handle):
             if kind < FS_V_OWNING:
                 if fs_peek_valid(t, p, 1):
                     if kind < FS_V_UTF8:
-                        return word_value(kind, length, word)
-                    return decode_value(kind, length, word, NULL, 0, None, self.ref.heap)
+                        out = word_value(kind, length, word)
+                    else:
+                        out = decode_value(kind, length, word, NULL, 0, None, self.ref.heap)
+                    if key != NULL:
+                        self.remember(<object>key, <PyObject *>out)
+                    return out
             elif kind == FS_V_ASCII_BLOB:
                 out = PyUnicode_New(size, 127)
                 r = fs_copy_ascii(<void *>PyUnicode_DATA(out), p.seen.data, size)
                 if fs_peek_valid(t, p, 1):
-                    return out if r else damaged()
+                    if not r:
+                        return damaged()
+                    if key != NULL:
+                        self.remember(<object>key, <PyObject *>out if most_kept and size <= largest_kept else NULL)
+                    return out
             elif size >= FS_LARGE:  # pinned, and copied out after the lock
                 break
             elif kind == FS_V_PICKLE_BLOB:
@@ -223,12 +420,14 @@ cdef class Dict(Handle):
                     out = self.cache.find(version, number, head, word)
                     if out is not MISSING:
                         if fs_peek_valid(t, p, 1):
+                            if key != NULL:
+                                self.remember(<object>key, NULL)
                             return out
                         continue
                 out = PyBytes_FromStringAndSize(NULL, size)
                 fs_copy_racy(PyBytes_AS_STRING(out), p.seen.data, size)
                 if fs_peek_valid(t, p, 1):
-                    out = pickle_loads(out)
+                    out = load(<const unsigned char *>PyBytes_AS_STRING(out), size)
                     if self.cache is None:
                         self.cache = Cache.__new__(Cache)
                     return self.cache.keep(version, number, head, word, size, out)
@@ -310,11 +509,18 @@ cdef class Dict(Handle):
         cdef fs_key k
         cdef object kept, out
         cdef uint64_t looked
+        cdef Hint *h
         if self.ref.switch.closed[0]:
             check_open(self.ref)
+        if self.hints != NULL:
+            h = line_of(self.hints, key)
+            if h.key == <PyObject *>key:
+                out = self.recall(h)
+                if out is not MISSING:
+                    return out
         kept = key_in(self, key, &k)
         if k.form != FS_K_OTHER:
-            out = self.peek(&k)
+            out = self.peek(&k, <PyObject *>key)
             if out is not UNSURE:
                 return out
         while True:
@@ -323,7 +529,7 @@ cdef class Dict(Handle):
             kept = self.resolve(key, &k, &looked)
             if kept is None:
                 return MISSING
-            out = self.peek(&k)
+            out = self.peek(&k, NULL)
             if out is not UNSURE and out is not MISSING:
                 return out
             kept = key_in(self, key, &k)
@@ -356,14 +562,20 @@ cdef class Dict(Handle):
         cdef fs_key k
         cdef object _kept
         cdef uint64_t looked
+        cdef Hint *h
         cdef int r
         if self.ref.switch.closed[0]:
             check_open(self.ref)
+        if self.hints != NULL:
+            h = line_of(self.hints, key)
+            if h.key == <PyObject *>key and fs_hint_holds(self.t, &h.at):
+                return True
         _kept = key_in(self, key, &k)
         if k.form != FS_K_OTHER:
             for _ in range(TRIES):
                 r = fs_peek_at(self.ref.h, self.t, &k, &self.p)
                 if r == FS_OK and fs_peek_valid(self.t, &self.p, 1):
+                    self.remember(key, NULL)
                     return True
                 if r == FS_MISSING and self.t.others == 0 and fs_peek_valid(self.t, &self.p, 0):
                     return False
@@ -441,62 +653,109 @@ cdef class Dict(Handle):
         s.left = s.s.count
         return s
 
-    cdef Snapshot whole(self, bint values):
-        cdef fs_extent extent
-        return self.snapshot(values, 0, 0, &extent)
+    cdef list keys_kept(self):
+        """The replica's keys, if they are those of this instant; not to be changed."""
+        cdef uint64_t changed
+        if self.ref.switch.closed[0]:
+            check_open(self.ref)
+        if self.replica is None or not most_kept or fs_table_word(self.t, &self.t.keys_changed, &changed) != FS_OK:
+            return None
+        return self.replica.keys if changed == self.replica.keys_changed else None
+
+    cdef Replica replicated(self):
+        """A replica that is up to date and the caller's alone until it is given back; None when there is none."""
+        cdef Replica replica = self.replica
+        self.replica = None  # other threads do without it meanwhile
+        return replica if replica is not None and most_kept and replica.refresh(self) else None
+
+    cdef Snapshot whole(self, bint values, fs_extent *extent):
+        """All of it. When its keys are for the second time what they were the last time, a replica is made for the next one."""
+        cdef Snapshot s = self.snapshot(values, 0, 0, extent)
+        cdef Replica replica
+        if 0 < extent.used <= REPLICATED and most_kept:
+            if self.keys_seen == extent.keys_changed:
+                replica = Replica.__new__(Replica)
+                if replica.fill(s, extent.keys_changed):
+                    self.replica = replica
+                s.at = s.s.buffer
+                s.left = s.s.count
+            self.keys_seen = extent.keys_changed
+        return s
 
     def keys(self):
         """A list of the keys, of one instant."""
-        cdef Snapshot s = self.whole(False)
-        cdef fs_record *r
-        cdef list out = []
-        while True:
-            r = s.next()
-            if r == NULL:
-                return out
-            out.append(s.key(r))
+        cdef list kept = self.keys_kept()
+        return self.listed(1) if kept is None else kept[:]
 
     def values(self):
         """A list of the values, of one instant."""
-        cdef Snapshot s = self.whole(True)
-        cdef fs_record *r
-        cdef list out = []
-        while True:
-            r = s.next()
-            if r == NULL:
-                return out
-            out.append(s.value(r))
+        return self.listed(2)
 
     def items(self):
         """A list of (key, value), of one instant."""
-        cdef Snapshot s = self.whole(True)
+        return self.listed(3)
+
+    cdef list listed(self, int what):
+        """What is a bit for keys, and one for values."""
+        cdef fs_extent extent
+        cdef Replica replica = self.replicated()
+        cdef Snapshot s
+        cdef list out
+        cdef Py_ssize_t i
         cdef fs_record *r
-        cdef list out = []
-        while True:
+        cdef object x, key
+        if replica is not None:
+            out = replica.keys[:] if what == 1 else PyDict_Values(replica.plain) if what == 2 else PyDict_Items(replica.plain)
+            self.replica = replica
+            return out
+        s = self.whole(what & 2, &extent)
+        out = PyList_New(s.left)
+        for i in range(s.left):
             r = s.next()
-            if r == NULL:
-                return out
-            out.append((s.key(r), s.value(r)))
+            if what == 1:
+                x = s.key(r)
+            elif what == 2:
+                x = s.value(r)
+            else:
+                key = s.key(r)
+                x = (key, s.value(r))
+            Py_INCREF(x)
+            PyList_SET_ITEM(out, i, x)
+        return out
 
     def copy(self, deep=False):
         """A plain dict of one instant. With `deep`, shared containers in it become plain ones, too, each of an instant of its
         own."""
         if deep:
             return plain_of(self)
-        cdef Snapshot s = self.whole(True)
+        cdef fs_extent extent
+        cdef Replica replica = self.replicated()
+        cdef Snapshot s
+        cdef dict out
         cdef fs_record *r
-        cdef dict out = {}
+        cdef object key
+        if replica is not None:
+            out = replica.plain.copy()
+            self.replica = replica
+            return out
+        s = self.whole(True, &extent)
+        out = fs_dict_for(s.left)
         while True:
             r = s.next()
             if r == NULL:
                 return out
-            out[s.key(r)] = s.value(r)
+            key = s.key(r)
+            PyDict_SetItem(out, key, s.value(r))
 
     def __iter__(self):
         cdef fs_extent extent
         cdef KeyIterator it = KeyIterator.__new__(KeyIterator)
-        it.s = self.snapshot(False, 0, 0, &extent)
         it.d = self
+        it.keys = self.keys_kept()
+        if it.keys is not None:
+            it.used = len(it.keys)
+            return it
+        it.s = self.whole(False, &extent)
         it.used = extent.used
         return it
 
@@ -506,21 +765,40 @@ cdef class Dict(Handle):
         """FS_OK, or FS_EXISTS."""
         cdef fs_key k
         cdef fs_value v
-        cdef object _kept = key_in(self, key, &k)
+        cdef object _kept
         cdef object _kin = lively(value, self.live, self.ref)
         cdef object _held = value_of(_kin, &v, self.ref.heap)
         cdef fs_self me
         cdef int r
         whoami(self.ref, &me)
+        if self.hints != NULL and how == FS_PUT and self.put_there(line_of(self.hints, key), key, &v, how, &me, NULL) == FS_OK:
+            return FS_OK
+        _kept = key_in(self, key, &k)
         if k.form != FS_K_OTHER:
-            r = fs_table_put(&me, self.t, &k, &v, how, FS_ANY, NULL, NULL)
+            r = fs_table_put_by(&me, self.t, &self.p, &k, &v, how, FS_ANY, NULL, NULL)
             if r == FS_OK:
+                if not self.p.view.version & 1:
+                    self.remember(key, NULL)
                 if self.ref.h.super.dying:
                     fs_reap(&me)
                 return r
         else:
             r = FS_CHANGED
         return self.put_again(r, key, &k, &v, how, &me, NULL)
+
+    cdef int put_there(self, Hint *h, object key, fs_value *v, int how, fs_self *me, uint64_t *result) except -100:
+        """FS_MISSING when the key is not where it was, or is not known. *h is the line where it would be."""
+        cdef uint64_t head = h.at.head
+        cdef int r
+        if h.key != <PyObject *>key or not fs_hint_holds(self.t, &h.at):
+            return FS_MISSING
+        r = fs_hint_put(me, self.t, &h.at, v, how, result)
+        if h.at.head != head:  # what the object was made of is gone
+            Py_XDECREF(h.object)
+            h.object = NULL
+        if self.ref.h.super.dying:
+            fs_reap(me)
+        return r
 
     cdef int put_again(self, int r, object key, fs_key *k, fs_value *v, int how, fs_self *me, fs_witness *seen) except -100:
         """Goes on after a try that ended with `r`. With `seen`, *k is a stored key, and FS_CHANGED is for the caller."""
@@ -565,6 +843,17 @@ cdef class Dict(Handle):
         return tries + 1
 
     def __setitem__(self, key, value):
+        cdef fs_self me
+        cdef Hint *h
+        cdef int64_t number
+        cdef int overflow
+        if self.hints != NULL and PyLong_CheckExact(value) and not self.ref.switch.closed[0]:  # the short way of put()
+            h = line_of(self.hints, key)
+            if h.key == <PyObject *>key:
+                number = PyLong_AsLongLongAndOverflow(value, &overflow)
+                if not overflow and fs_me(self.ref.h, &me) == FS_OK:
+                    if fs_hint_store(&me, self.t, &h.at, FS_V_INT, <uint64_t>number) == FS_OK:
+                        return
         self.put(key, value, FS_PUT)
 
     def __delitem__(self, key):
@@ -583,7 +872,7 @@ cdef class Dict(Handle):
         whoami(self.ref, &me)
         r = FS_MISSING
         if k.form != FS_K_OTHER or seen != NULL:
-            r = fs_table_remove(&me, self.t, k, seen, at)
+            r = fs_table_remove_by(&me, self.t, &self.p.view, k, seen, at)
         while True:
             if r == FS_MISSING and seen == NULL and self.t.used and (k.form == FS_K_OTHER or self.t.others):
                 kept = self.resolve(key, k, &looked)
@@ -683,12 +972,11 @@ cdef class Dict(Handle):
 
     def popitem(self, last=True):
         """Removes and returns the last (key, value), or with last=False the first, in the order of insertion."""
-        cdef fs_extent extent
+        cdef fs_extent extent = self.oldest
         cdef fs_witness seen
         cdef fs_key k
         cdef Snapshot s
         cdef fs_record *r
-        cdef unsigned char *p
         cdef int tries = 0
         try:
             while True:
@@ -696,14 +984,16 @@ cdef class Dict(Handle):
                 r = s.next()
                 if r == NULL:
                     raise KeyError("popitem(): dictionary is empty")
-                p = <unsigned char *>r + sizeof(fs_record)
+                k.bytes = fs_record_key(r, &k.total)
                 item = s.key(r), s.value(r)
                 seen.moved, seen.number = extent.moved, extent.first
                 seen.head, seen.value = r.entry.head, r.entry.value
-                k.bytes, k.length, k.total = p, r.entry.key_length, r.key_total
+                k.length = r.entry.key_length
                 k.form, k.display = r.entry.form & ~FS_KEY_IN_BLOB, r.entry.display
                 fs_key_prepare(&k, self.seed)
                 if self.remove(None, &k, &seen, extent.keys_changed):
+                    if not last:
+                        self.oldest = extent
                     return item
                 tries = self.impatient(tries)
         finally:
@@ -732,24 +1022,32 @@ cdef class Dict(Handle):
         cdef fs_value v
         cdef fs_self me
         cdef fs_witness seen
-        cdef uint64_t result = 0, _looked
-        cdef object _kept = key_in(self, key, &k), held, old
-        cdef list keep = [None]
+        cdef uint64_t result = 0
+        cdef object _kept, held, old
+        cdef list keep
         cdef int r, tries = 0
         if type(amount) is int:
             held = value_of(amount, &v, self.ref.heap)
-            if v.kind == FS_V_INT and k.form != FS_K_OTHER:
+            if v.kind == FS_V_INT:
                 whoami(self.ref, &me)
-                r = fs_table_put(&me, self.t, &k, &v, FS_ADD, FS_ANY, NULL, &result)
-                while again(r, &me):
-                    with nogil:
-                        r = fs_table_put(&me, self.t, &k, &v, FS_ADD, FS_ANY, NULL, &result)
+                if self.hints != NULL and self.put_there(line_of(self.hints, key), key, &v, FS_ADD, &me, &result) == FS_OK:
+                    return <int64_t>result
+                _kept = key_in(self, key, &k)
+                r = FS_CHANGED
+                if k.form != FS_K_OTHER:
+                    r = fs_table_put_by(&me, self.t, &self.p, &k, &v, FS_ADD, FS_ANY, NULL, &result)
+                    if r == FS_OK and not self.p.view.version & 1:
+                        self.remember(key, NULL)
+                    while again(r, &me):
+                        with nogil:
+                            r = fs_table_put(&me, self.t, &k, &v, FS_ADD, FS_ANY, NULL, &result)
                 if r == FS_OK:
                     return <int64_t>result
                 if r != FS_CHANGED and r != FS_TYPE and r != FS_OVERFLOW and r != FS_NOMEM:
                     fail(r, self.ref.heap)
         elif not isinstance(amount, Number):
             raise TypeError(f"a number to add expected, not {type(amount).__name__!r}")
+        keep = [None]
         try:
             while True:
                 old = self.look(key, &k, keep, &seen, False)
@@ -824,16 +1122,18 @@ cdef class Dict(Handle):
         cdef uint64_t looked = FS_ANY
         cdef int r, tries = 0
         cdef bint buried = False
-        cdef fs_key *keys = <fs_key *>PyMem_Malloc(n * sizeof(fs_key))
-        cdef fs_value *values = <fs_value *>PyMem_Malloc(n * sizeof(fs_value))
+        cdef Desk desk = take_desk(n)
+        cdef fs_key *keys = desk.keys
+        cdef fs_value *values = desk.values
         try:
-            if keys == NULL or values == NULL:
-                raise MemoryError()
-            if is_simple(new):
-                for key, value in new.items():
-                    self.encode(key, value, &keys[i], &values[i], kept)
-                    i += 1
-            else:
+            for key, value in new.items():
+                if not encode_plain(key, value, &keys[i], &values[i], self.seed):
+                    break  # encoding it may run code, and that may change the dict
+                if keys[i].length > FS_KEY_INLINE or values[i].data != NULL:
+                    kept.append((key, value))  # another thread may change the dict
+                i += 1
+            if i < n:
+                i = 0
                 for key, value in PyDict_Items(new):
                     self.encode(key, value, &keys[i], &values[i], kept)
                     foreign = foreign or keys[i].form == FS_K_OTHER
@@ -862,8 +1162,7 @@ cdef class Dict(Handle):
                 fail(r, self.ref.heap)
             reap(self.ref, &me)
         finally:
-            PyMem_Free(keys)
-            PyMem_Free(values)
+            give_desk(desk)
             if tries >= PATIENCE:
                 unhold(self.ref)
         return r
@@ -875,11 +1174,54 @@ cdef class Dict(Handle):
             kept.append(held)
         value = lively(value, self.live, self.ref)
         held = value_of(value, v, self.ref.heap)
-        if self.live:
-            kept.append(value)
-        if held is not None:
-            kept.append(held)
+        kept.append((key, value, held))
         return 0
+
+    def exchange_keys(self, gone, dict new, /):
+        """Takes keys out and puts items of new keys in, as one change. What is not there, or is there already, stays as it is.
+
+        It costs a copy of what stays, in shared memory."""
+        cdef list kept = []
+        cdef Py_ssize_t i = 0, out_count, count
+        cdef fs_key *keys = NULL
+        cdef fs_value *values = NULL
+        cdef uint64_t looked
+        cdef fs_self me
+        cdef int r
+        gone, new = list(gone), new.copy()
+        out_count, count = len(gone), len(new)
+        hold(self.ref, -1, FS_HOLD_QUIET)  # what is looked up now is what is then there
+        try:
+            keys = <fs_key *>PyMem_Malloc((out_count + count) * sizeof(fs_key))
+            values = <fs_value *>PyMem_Malloc(count * sizeof(fs_value))
+            if keys == NULL or values == NULL:
+                raise MemoryError()
+            for key in gone:
+                kept.append((key, key_in(self, key, &keys[i])))
+                if self.t.used and (keys[i].form == FS_K_OTHER or self.t.others):
+                    kept.append(self.resolve(key, &keys[i], &looked))
+                i += 1
+            i = 0
+            for key, value in new.items():
+                self.encode(key, value, &keys[out_count + i], &values[i], kept)
+                if self.t.used and (keys[out_count + i].form == FS_K_OTHER or self.t.others):
+                    kept.append(self.resolve(key, &keys[out_count + i], &looked))
+                i += 1
+            whoami(self.ref, &me)
+            me.wait = 1
+            r = FS_INTERRUPTED
+            looked = self.t.keys_changed
+            while r == FS_INTERRUPTED or r == FS_BUSY:
+                with nogil:
+                    r = fs_table_exchange(&me, self.t, keys, out_count, keys + out_count, values, count, looked)
+                again(r, &me)
+            if r != FS_OK:
+                fail(r, self.ref.heap)
+            reap(self.ref, &me)
+        finally:
+            PyMem_Free(keys)
+            PyMem_Free(values)
+            unhold(self.ref)
 
     cdef int resolve_all(self, dict new, fs_key *keys, list kept, uint64_t *looked) except -1:
         """Each key that is stored under another object becomes the stored one."""
@@ -989,19 +1331,74 @@ def set_deep_copier(copier):
     plain_of = copier
 
 
-cdef bint is_simple(dict new):
-    """Nothing of it runs code when it is encoded."""
-    for key, value in new.items():
-        if type(key) is not str and type(key) is not int:
+@cython.final
+cdef class Desk:
+    """Room to lay out the items of an update."""
+    cdef fs_key *keys
+    cdef fs_value *values
+    cdef Py_ssize_t room
+
+    def __dealloc__(self):
+        PyMem_Free(self.keys)
+        PyMem_Free(self.values)
+
+
+cdef Desk spare_desk = None  # of the last update: to have so many pages anew each time costs as much as all else
+
+
+cdef Desk take_desk(Py_ssize_t room):
+    global spare_desk
+    cdef Desk desk = spare_desk
+    if desk is not None and desk.room >= room:
+        spare_desk = None
+        return desk
+    desk = Desk.__new__(Desk)
+    desk.keys = <fs_key *>PyMem_Malloc(room * sizeof(fs_key))
+    desk.values = <fs_value *>PyMem_Malloc(room * sizeof(fs_value))
+    if desk.keys == NULL or desk.values == NULL:
+        raise MemoryError()
+    desk.room = room
+    return desk
+
+
+cdef int give_desk(Desk desk) except -1:
+    global spare_desk
+    if desk.room <= REPLICATED:
+        spare_desk = desk
+    return 0
+
+
+cdef inline bint encode_plain(object key, object value, fs_key *k, fs_value *v, uint64_t seed) except -1:
+    """What key_of and value_of do, for what needs nothing kept alive and runs no code; False for all else."""
+    cdef int overflow
+    cdef int64_t number
+    if PyUnicode_CheckExact(key):
+        if not PyUnicode_IS_COMPACT_ASCII(key) or PyUnicode_GET_LENGTH(key) >= 0x7fffffff:
             return False
-        if type(value) is not int and type(value) is not str and type(value) is not float and value is not None:
+    elif not PyLong_CheckExact(key):
+        return False
+    else:
+        PyLong_AsLongLongAndOverflow(key, &overflow)
+        if overflow:
             return False
+    if PyLong_CheckExact(value):
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow:
+            return False
+        v.kind, v.length, v.value, v.data = FS_V_INT, 0, <uint64_t>number, NULL
+    elif value is None or PyFloat_CheckExact(value) or (PyUnicode_CheckExact(value) and PyUnicode_IS_COMPACT_ASCII(value)):
+        value_of(value, v, None)
+    else:
+        return False
+    key_of(key, k, seed, NULL)
     return True
 
 
 @cython.final
 cdef class KeyIterator:
     cdef Snapshot s
+    cdef list keys  # instead of the snapshot
+    cdef Py_ssize_t at
     cdef Dict d
     cdef uint64_t used
 
@@ -1010,16 +1407,26 @@ cdef class KeyIterator:
 
     def __next__(self):
         cdef fs_record *r
+        cdef uint64_t used
         if self.d is None:
             raise StopIteration
-        if <uint64_t>len(self.d) != self.used:
+        if self.d.ref.switch.closed[0] or fs_table_count(self.d.t, &used) != FS_OK:
+            used = len(self.d)
+        if used != self.used:
             self.used = FS_ANY
             raise RuntimeError("dictionary changed size during iteration")
-        r = self.s.next()
-        if r == NULL:
-            self.d = None
-            raise StopIteration
-        return self.s.key(r)
+        if self.keys is not None:
+            if self.at < len(self.keys):
+                self.at += 1
+                return self.keys[self.at - 1]
+        else:
+            r = self.s.next()
+            if r != NULL:
+                return self.s.key(r)
+        self.d = None
+        raise StopIteration
 
     def __length_hint__(self):
-        return 0 if self.d is None else self.s.left
+        if self.d is None:
+            return 0
+        return self.s.left if self.keys is None else len(self.keys) - self.at

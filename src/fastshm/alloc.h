@@ -400,10 +400,28 @@ static int fs_alloc_to(const fs_self *me, uint64_t bytes, uint32_t kind, uint64_
     return FS_OK;
 }
 
+/* The free block behind b, of at least `grains`, with the heap's lock held: the segment grows for it if b is the last but for that. Its
+ * length to *found. FS_MISSING when what follows is in use or too short. */
+static int fs_free_behind(fs_heap *heap, const fs_block *b, uint64_t grains, fs_block **out, uint64_t *found) {
+    uint64_t size = fs_load_relaxed(&b->size);
+    int r = FS_OK;
+    for (int grown = 0;; grown = 1) {
+        *out = fs_after(heap, b, size);
+        *found = *out && fs_load_relaxed(&(*out)->kind) == FS_FREE ? fs_load_relaxed(&(*out)->size) : 0;
+        if (*found >= grains)
+            return FS_OK;
+        if (grown || fs_offset(heap, b) + (size + *found) * FS_GRAIN != heap->super->committed)
+            return FS_MISSING;
+        if ((r = fs_extend(heap, grains - *found)) != FS_OK)
+            return r == FS_NOMEM ? FS_MISSING : r; /* there may be room elsewhere */
+    }
+}
+
 /* Makes an allocated block longer where it lies. FS_MISSING when what follows is in use. */
 FS_UNUSED static int fs_lengthen(const fs_self *me, fs_block *b, uint64_t bytes) {
     fs_heap *heap = me->heap;
-    uint64_t grains = (bytes + FS_HEADER + FS_GRAIN - 1) / FS_GRAIN, size, more;
+    uint64_t grains = (bytes + FS_HEADER + FS_GRAIN - 1) / FS_GRAIN, size, found;
+    fs_block *after;
     if (bytes > heap->size || grains > UINT32_MAX)
         return FS_NOMEM;
     int r = fs_heap_enter(me);
@@ -414,16 +432,7 @@ FS_UNUSED static int fs_lengthen(const fs_self *me, fs_block *b, uint64_t bytes)
         fs_heap_leave(me);
         return FS_OK;
     }
-    more = grains - size;
-    fs_block *after = fs_after(heap, b, size);
-    uint64_t found = after && fs_load_relaxed(&after->kind) == FS_FREE ? fs_load_relaxed(&after->size) : 0;
-    int last = fs_offset(heap, b) + (size + found) * FS_GRAIN == heap->super->committed;
-    if (found < more && last && (r = fs_extend(heap, more - found)) == FS_OK) {
-        after = fs_after(heap, b, size);
-        found = after && fs_load_relaxed(&after->kind) == FS_FREE ? fs_load_relaxed(&after->size) : 0;
-    }
-    if (r == FS_NOMEM || (r == FS_OK && found < more))
-        r = FS_MISSING; /* there may be room elsewhere */
+    r = fs_free_behind(heap, b, grains - size, &after, &found);
     if (r == FS_OK)
         r = fs_bin_remove(heap, (fs_free *)after);
     if (r == FS_OK)
@@ -431,6 +440,29 @@ FS_UNUSED static int fs_lengthen(const fs_self *me, fs_block *b, uint64_t bytes)
     if (r != FS_OK)
         return fs_heap_fail(me, r);
     fs_commit(heap);
+    fs_heap_leave(me);
+    return FS_OK;
+}
+
+/* As fs_alloc_to, of `grains` and right behind b; FS_MISSING when what follows is in use. */
+FS_UNUSED static int fs_alloc_behind(const fs_self *me, const fs_block *b, uint64_t grains, uint32_t kind, uint64_t *slot) {
+    fs_heap *heap = me->heap;
+    fs_block *after;
+    uint64_t found;
+    int r = fs_heap_enter(me);
+    if (r < 0)
+        return r;
+    r = grains > heap->size / FS_GRAIN ? FS_MISSING : fs_free_behind(heap, b, grains, &after, &found);
+    if (r == FS_OK)
+        r = fs_bin_remove(heap, (fs_free *)after);
+    if (r == FS_OK) {
+        fs_set(heap, &((fs_free *)after)->next, 0);
+        fs_set(heap, &((fs_free *)after)->previous, 0);
+        r = fs_resize(heap, after, found, grains);
+    }
+    if (r != FS_OK)
+        return fs_heap_fail(me, r);
+    fs_publish(heap, after, kind, slot);
     fs_heap_leave(me);
     return FS_OK;
 }

@@ -232,8 +232,8 @@ enum { /* what the key looked like when it was first stored */
     FS_D_PICKLE = 4, /* bytes behind the canonical form */
 };
 
-#define FS_KEY_INLINE 32u
-#define FS_KEY_IN_BLOB 0x80u
+#define FS_KEY_INLINE 32u /* bytes of a key that an entry has room for */
+#define FS_KEY_IN_BLOB 0x80u /* in its form: they lie in a block */
 
 /* One cache line. Key, hash and form never change while the entry can be found. */
 typedef struct {

@@ -183,8 +183,8 @@ def _over_copies(name: str) -> Any:
 class SetProxy(Proxy, _set.Set):
     """A shared set: see Manager().set and fastshm.set.
 
-    What takes items away several at a time (`-=`, `&=`, `^=` and their methods) holds the set's lock: nobody sees the middle of
-    it, but a process that is killed there leaves some of them.
+    Each operation is one change, also one of several items (`|=`, `-=`, `&=`, `^=` and their methods), and also when its
+    process is killed.
     """
 
     _typeid = "set"
@@ -220,9 +220,7 @@ class SetProxy(Proxy, _set.Set):
         with self.get_lock():
             old = self.copy()
             new = getattr(old, name)(*map(_plain, others))
-            for item in old - new:
-                self.discard(item)
-            self.update(new - old)
+            self.items.exchange_keys(old - new, builtins.dict.fromkeys(new - old))
 
     def intersection_update(self, *others: Any) -> None:
         self._become("intersection", others)

@@ -14,9 +14,10 @@
 #include "bounded.h"
 #include "cell.h"
 #include "counter.h"
+#include "merge.h"
 #include "registry.h"
 #include "semaphore.h"
-#include "table.h"
+#include "snapshot.h"
 #include "vector.h"
 #include "waiters.h"
 

@@ -21,102 +21,12 @@
 #ifndef FASTSHM_TABLE_H
 #define FASTSHM_TABLE_H
 
+#include "keys.h"
 #include "redo.h"
 #include "wait.h"
 
 #define FS_EMPTY 0ull
 #define FS_DELETED 1ull
-
-/* --- hashing: seeded folded multiplication, after wyhash (Wang Yi, public domain) ---------------------------------------- */
-
-static inline uint64_t fs_fold(uint64_t a, uint64_t b) {
-    __uint128_t p = (__uint128_t)a * b;
-    return (uint64_t)p ^ (uint64_t)(p >> 64);
-}
-
-#define FS_H0 0xa0761d6478bd642full
-#define FS_H1 0xe7037ed1a0b428dbull
-#define FS_H2 0x8ebc6af09c88c6e3ull
-
-static inline uint64_t fs_hash_words(const uint64_t *w, uint32_t length, uint8_t form, uint64_t seed) {
-    uint64_t about = (uint64_t)form << 32 | length;
-    if (fs_likely(length <= 16))
-        return fs_fold(fs_fold(w[0] ^ seed ^ FS_H0, w[1] ^ FS_H1) ^ about, seed ^ FS_H2);
-    return fs_fold(fs_fold(w[0] ^ seed ^ FS_H0, w[1] ^ FS_H1) ^ fs_fold(w[2] ^ seed ^ FS_H2, w[3] ^ FS_H0) ^ about, seed ^ FS_H2);
-}
-
-static inline uint64_t fs_hash_bytes(const unsigned char *p, uint64_t length, uint8_t form, uint64_t seed) {
-    uint64_t h = seed ^ FS_H0, left = length, w[4];
-    for (; left > 32; left -= 32, p += 32) {
-        memcpy(w, p, 32);
-        h = fs_fold(w[0] ^ h ^ FS_H1, w[1] ^ seed) ^ fs_fold(w[2] ^ h ^ FS_H2, w[3] ^ FS_H0);
-    }
-    memset(w, 0, 32);
-    memcpy(w, p, left);
-    h ^= fs_fold(w[0] ^ h ^ FS_H1, w[1] ^ seed) ^ fs_fold(w[2] ^ h ^ FS_H2, w[3] ^ FS_H0);
-    return fs_fold(h ^ FS_H2, length ^ (uint64_t)form << 56 ^ FS_H1);
-}
-
-/* --- keys ---------------------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-    uint64_t hash;
-    uint64_t words[4];          /* the canonical form, zero padded, when it fits */
-    const unsigned char *bytes; /* canonical form, then what to show */
-    uint64_t total;             /* of both */
-    uint32_t length;            /* of the canonical form */
-    uint8_t form, display;
-} fs_key;
-
-static inline int fs_key_is_inline(const fs_key *k) { return k->total == k->length && k->length <= FS_KEY_INLINE; }
-
-/* bytes, total, length, form and display are set; fills in words and hash. */
-static inline void fs_key_prepare(fs_key *k, uint64_t seed) {
-    if (fs_likely(k->length <= FS_KEY_INLINE)) {
-        uint32_t n = k->length;
-        const unsigned char *p = k->bytes;
-        uint64_t *w = k->words;
-        w[0] = w[1] = w[2] = w[3] = 0;
-        if (n >= 8) {
-            /* whole words, then the last eight bytes shifted into place */
-            uint32_t whole = n / 8, rest = n % 8;
-            for (uint32_t i = 0; i < whole; i++)
-                memcpy(&w[i], p + 8 * i, 8);
-            if (rest) {
-                memcpy(&w[whole], p + n - 8, 8);
-#if FS_BYTE_ORDER == 0x0102
-                w[whole] >>= 8 * (8 - rest);
-#else
-                w[whole] <<= 8 * (8 - rest);
-#endif
-            }
-        } else {
-            unsigned char *to = (unsigned char *)w;
-            if (n >= 4) {
-                memcpy(to + n - 4, p + n - 4, 4);
-                memcpy(to, p, 4);
-            } else if (n) {
-                to[0] = p[0];
-                to[n / 2] = p[n / 2];
-                to[n - 1] = p[n - 1];
-            }
-        }
-        k->hash = fs_hash_words(w, n, k->form, seed);
-    } else {
-        k->hash = fs_hash_bytes(k->bytes, k->length, k->form, seed);
-    }
-}
-
-static inline void fs_key_of_word(fs_key *k, uint8_t form, uint8_t display, uint64_t word, uint64_t seed) {
-    k->words[0] = word;
-    k->words[1] = k->words[2] = k->words[3] = 0;
-    k->bytes = (const unsigned char *)k->words;
-    k->length = 8;
-    k->total = 8;
-    k->form = form;
-    k->display = display;
-    k->hash = fs_hash_words(k->words, 8, form, seed);
-}
 
 /* --- looking ------------------------------------------------------------------------------------------------------------- */
 
@@ -148,6 +58,16 @@ FS_UNUSED static int fs_view_make(fs_heap *heap, fs_table *t, fs_view *v) {
     return FS_OK;
 }
 
+/* With the lock held: the view that an earlier operation has left, if it still counts, else a new one. */
+static inline int fs_view_renew(fs_heap *heap, fs_table *t, fs_view *v) {
+    uint64_t version = fs_load_relaxed(&t->o.lock.version);
+    if (fs_likely(v->version == version && !(version & 1)))
+        return FS_OK;
+    int r = fs_view_make(heap, t, v);
+    v->version = r == FS_OK && !(version & 1) ? version : 1; /* odd: it may change before it is even again */
+    return r;
+}
+
 static inline int fs_key_equal(fs_heap *heap, const fs_entry *e, uint64_t head, const fs_key *k) {
     fs_entry copy;
     copy.head = head;
@@ -166,6 +86,12 @@ static inline int fs_key_equal(fs_heap *heap, const fs_entry *e, uint64_t head, 
     }
     fs_blob *b = fs_at(heap, fs_load_relaxed(&e->key.blob), sizeof(fs_blob) + k->length);
     return b && !memcmp(b->bytes, k->bytes, k->length);
+}
+
+/* Word by word, each loaded once. */
+static inline void fs_entry_copy(fs_entry *to, const fs_entry *from) {
+    for (size_t i = 0; i < sizeof *to / 8; i++)
+        ((uint64_t *)to)[i] = fs_load_relaxed((const uint64_t *)from + i);
 }
 
 typedef struct {
@@ -247,6 +173,36 @@ static inline int fs_peek_valid(fs_table *t, const fs_peek *p, int found) {
                   fs_load_acquire(&p->place.entry->head) != p->place.head))
         return 0;
     return fs_load_relaxed(&t->o.lock.version) == p->view.version;
+}
+
+/* A place that was found before, to go to without a search. Nothing is held by it: it counts while the version, and the entry's head and
+ * hash, are what they were. `entry` is a place in the mapping, whatever lies there by now. */
+typedef struct {
+    uint64_t version, head, hash;
+    fs_entry *entry;
+} fs_hint;
+
+static inline void fs_hint_take(fs_hint *h, const fs_peek *p) {
+    h->version = p->view.version;
+    h->head = p->place.head;
+    h->hash = fs_load_relaxed(&p->place.entry->hash);
+    h->entry = p->place.entry;
+}
+
+static inline uint64_t fs_hint_number(const fs_hint *h, const fs_view *v) { return (uint64_t)(h->entry - v->entries->entry); }
+
+/* Does the key still live there? With the hash, since a head comes again after 2^32 changes. */
+static inline int fs_hint_holds(const fs_table *t, const fs_hint *h) {
+    return fs_load_acquire(&h->entry->head) == h->head && fs_load_relaxed(&h->entry->hash) == h->hash &&
+           fs_load_relaxed(&t->o.lock.version) == h->version;
+}
+
+/* As fs_peek_at and fs_peek_valid for a value of one word, without the lock. That the index names the entry was seen when the hint was
+ * taken; it stops doing so after the head has changed, or under an odd version. */
+static inline int fs_hint_look(const fs_table *t, const fs_hint *h, uint64_t *value) {
+    *value = fs_load_acquire(&h->entry->value);
+    fs_fence_acquire();
+    return fs_hint_holds(t, h);
 }
 
 /* --- settling ------------------------------------------------------------------------------------------------------------ */
@@ -430,26 +386,80 @@ static int fs_table_swap(const fs_self *me, fs_table *t, fs_redo *r, uint64_t si
     return code == FS_OK && r->state != FS_IDLE ? FS_BUSY : code;
 }
 
+static inline int fs_entries_lengthen(const fs_self *me, const fs_view *v, uint64_t capacity) {
+    return fs_lengthen(me, &v->entries->block, sizeof(fs_entries) - FS_HEADER + capacity * sizeof(fs_entry));
+}
+
+/* Ends a growth that has failed before its commit. */
+static int fs_growth_fail(const fs_self *me, fs_redo *r, int code) {
+    int settled = fs_redo_settle(me, r);
+    return settled == FS_OK ? code : settled;
+}
+
+/* A new index of `size` slots, so that the entries can grow over where the old one lies, right behind them, and by as much more as makes
+ * `grains`. FS_MISSING when that cannot be. */
+static int fs_index_beyond(const fs_self *me, fs_table *t, const fs_view *v, uint64_t size, uint64_t grains) {
+    fs_redo *r = &t->redo;
+    fs_block *old = fs_block_at(me->heap, t->index);
+    uint64_t between = old ? fs_load_relaxed(&old->size) : 0, *index;
+    int code = FS_OK;
+    if (!old || t->index != t->entries + (uint64_t)fs_load_relaxed(&v->entries->block.size) * FS_GRAIN)
+        return FS_MISSING;
+    fs_redo_prepare(r);
+    if (grains > between)
+        code = fs_alloc_behind(me, old, grains - between, FS_RAW, &r->own[2]);
+    if (code == FS_OK)
+        code = fs_index_make(me, r, size, &index);
+    if (code != FS_OK)
+        return fs_growth_fail(me, r, code == FS_NOMEM ? FS_MISSING : code);
+    fs_index_fill(index, size, v->entries->entry, v->entries->n);
+    r->drop[2] = r->own[2];
+    fs_write_begin(&t->o.lock);
+    return fs_table_swap(me, t, r, size, t->capacity);
+}
+
+/* Growth of a large table where the entries lie. What stands in their way is mostly their own index. */
+static int fs_table_lengthen_far(const fs_self *me, fs_table *t, const fs_view *v, uint64_t more, uint64_t *size, uint64_t *capacity) {
+    uint64_t n = t->used, step = more > n / 8 ? more : n / 8, far = more > n / 2 ? more : n / 2;
+    int code = FS_MISSING, larger = *size * 2 / 3 < n + step;
+    *capacity = n + step;
+    if (!larger && (code = fs_entries_lengthen(me, v, *capacity)) != FS_MISSING)
+        return code;
+    *size = fs_index_size(n + step);
+    *capacity = n + far < *size * 2 / 3 ? n + far : *size * 2 / 3;
+    if (larger && (code = fs_entries_lengthen(me, v, *capacity)) != FS_MISSING)
+        return code;
+    uint64_t grains = 1 + *capacity; /* of the block; an entry is a grain, and so is what is before them */
+    code = fs_index_beyond(me, t, v, *size, grains - fs_load_relaxed(&v->entries->block.size));
+    return code == FS_OK ? fs_entries_lengthen(me, v, *capacity) : code;
+}
+
+#ifndef FS_LARGE_TABLE /* the tests have a smaller one */
+#define FS_LARGE_TABLE 4096
+#endif
+
 /* Growth where the entries lie, when none of them is dead and there is room behind them: nothing is copied. FS_MISSING when not. */
 static int fs_table_lengthen(const fs_self *me, fs_table *t, const fs_view *v, uint64_t more) {
     fs_redo *r = &t->redo;
     uint64_t n = t->used, capacity = n + (more > n / 8 + 8 ? more : n / 8 + 8), size = v->mask + 1;
-    if (v->entries->n != n || t->fill != n || n > v->capacity || capacity > UINT32_MAX / 2)
+    int code;
+    if (v->entries->n != n || t->fill != n || n > v->capacity || capacity > UINT32_MAX / 4)
         return FS_MISSING;
-    int code = fs_lengthen(me, &v->entries->block, sizeof(fs_entries) - FS_HEADER + capacity * sizeof(fs_entry));
+    if (n > FS_LARGE_TABLE) {
+        code = fs_table_lengthen_far(me, t, v, more, &size, &capacity);
+    } else {
+        code = fs_entries_lengthen(me, v, capacity);
+        if (size * 2 / 3 < capacity)
+            size = fs_index_size(capacity);
+    }
     if (code != FS_OK)
         return code;
     fs_redo_prepare(r);
-    if (size * 2 / 3 < capacity) {
+    if (size > t->mask + 1) {
         uint64_t *index;
-        size = fs_index_size(capacity);
         code = fs_index_make(me, r, size, &index);
-        if (code == FS_OK && n > 4096 && r->own[3] > t->entries)
-            code = FS_MISSING; /* it would lie where the entries are to grow */
-        if (code != FS_OK) {
-            int settled = fs_redo_settle(me, r);
-            return settled == FS_OK ? code : settled;
-        }
+        if (code != FS_OK)
+            return fs_growth_fail(me, r, code);
         fs_index_fill(index, size, v->entries->entry, n);
     }
     fs_write_begin(&t->o.lock);
@@ -589,6 +599,7 @@ static int fs_table_insert(const fs_self *me, fs_table *t, fs_view *v, fs_place 
     uint64_t n = v->entries ? fs_load_relaxed(&v->entries->n) : 0;
     int code;
     if (!v->entries || n >= v->capacity || t->fill >= v->capacity) {
+        v->version = 1;
         code = fs_table_grow(me, t, 1);
         if (code == FS_OK)
             code = fs_view_make(heap, t, v);
@@ -597,7 +608,7 @@ static int fs_table_insert(const fs_self *me, fs_table *t, fs_view *v, fs_place 
         if (fs_find(heap, v, k, p) != FS_MISSING || !v->entries || (n = fs_load_relaxed(&v->entries->n)) >= v->capacity)
             return FS_CORRUPT;
     }
-    fs_entry *e = &v->entries->entry[n];
+    fs_entry *e = p->entry = &v->entries->entry[n];
     code = fs_entry_fill(me, r, e, k, val);
     if (code != FS_OK) {
         fs_redo_settle(me, r);
@@ -678,15 +689,17 @@ static int fs_table_look(fs_heap *heap, fs_table *t, const fs_key *k, fs_peek *p
     return p->seen.kind ? fs_value_look(heap, &p->seen) : FS_CORRUPT;
 }
 
-/* The number of live keys without the lock; FS_BUSY when it must be taken. An insert or a delete shows in the index before it shows in
- * `used`; who has seen the one must see the other, also when the writer died in between. */
-static inline int fs_table_count(fs_table *t, uint64_t *used) {
+/* `used` or `keys_changed` without the lock; FS_BUSY when it must be taken. An insert or a delete shows in the index before it shows in
+ * them; who has seen the one must see the other, also when the writer died in between. */
+static inline int fs_table_word(fs_table *t, const uint64_t *word, uint64_t *out) {
     uint64_t version = fs_read_begin(&t->o.lock);
     if (version & 1 || fs_load_acquire(&t->redo.state) == FS_COMMITTED)
         return FS_BUSY;
-    *used = fs_load_relaxed(&t->used);
+    *out = fs_load_relaxed(word);
     return fs_read_valid(&t->o.lock, version) ? FS_OK : FS_BUSY;
 }
+
+static inline int fs_table_count(fs_table *t, uint64_t *used) { return fs_table_word(t, &t->used, used); }
 
 enum { FS_PUT = 0, FS_PUT_IF_ABSENT = 1, FS_ADD = 2 };
 
@@ -722,32 +735,72 @@ static int fs_table_add(const fs_self *me, fs_table *t, fs_entry *e, const fs_va
 
 /* Sets, inserts or adds. `looked` is the number of changes of keys at which the caller found none equal to this key among those
  * that only Python can compare, or UINT64_MAX when it did not look. With `seen`, only a value that is still the one seen is
- * replaced, else FS_CHANGED. For FS_ADD the new value is left in *result. */
-static int fs_table_put(const fs_self *me, fs_table *t, const fs_key *k, const fs_value *val, int how, uint64_t looked,
-                        const fs_witness *seen, uint64_t *result) {
+ * replaced, else FS_CHANGED. For FS_ADD the new value is left in *result. `p` keeps the view from one call to the next; after FS_OK,
+ * it tells where the key is, if view.version is even. */
+static int fs_table_put_by(const fs_self *me, fs_table *t, fs_peek *p, const fs_key *k, const fs_value *val, int how, uint64_t looked,
+                           const fs_witness *seen, uint64_t *result) {
     int entered = fs_table_enter(me, t);
     if (entered < 0)
         return entered;
-    fs_view v;
-    fs_place p;
-    int r = fs_view_make(me->heap, t, &v);
-    if (r == FS_OK)
-        r = fs_find(me->heap, &v, k, &p);
+    int r = fs_view_renew(me->heap, t, &p->view);
+    if (fs_likely(r == FS_OK))
+        r = fs_find(me->heap, &p->view, k, &p->place);
     if (r == FS_MISSING) {
         if (seen || (looked != t->keys_changed && (looked != UINT64_MAX || t->others))) {
             r = FS_CHANGED;
         } else {
-            r = fs_table_insert(me, t, &v, &p, k, val);
+            r = fs_table_insert(me, t, &p->view, &p->place, k, val);
             if (result)
                 *result = val->value;
         }
-    } else if (r == FS_OK) {
-        if (seen && !fs_witness_holds(seen, t, &p))
+    } else if (fs_likely(r == FS_OK)) {
+        if (seen && !fs_witness_holds(seen, t, &p->place))
             r = FS_CHANGED;
         else if (how == FS_PUT)
-            r = fs_table_overwrite(me, t, p.entry, val);
+            r = fs_table_overwrite(me, t, p->place.entry, val);
         else
-            r = how == FS_ADD ? fs_table_add(me, t, p.entry, val, result) : FS_EXISTS;
+            r = how == FS_ADD ? fs_table_add(me, t, p->place.entry, val, result) : FS_EXISTS;
+    }
+    if (r == FS_OK)
+        p->place.head = p->place.entry->head;
+    fs_table_leave(me, t, entered);
+    return r;
+}
+
+FS_UNUSED static int fs_table_put(const fs_self *me, fs_table *t, const fs_key *k, const fs_value *val, int how, uint64_t looked,
+                                  const fs_witness *seen, uint64_t *result) {
+    fs_peek p;
+    p.view.version = 1;
+    return fs_table_put_by(me, t, &p, k, val, how, looked, seen, result);
+}
+
+/* One word over one of the same kind, of a key that is where the hint says, when that needs no more than the store. FS_MISSING: it needs
+ * more, and nothing was done. */
+static inline int fs_hint_store(const fs_self *me, fs_table *t, const fs_hint *h, uint32_t kind, uint64_t word) {
+    fs_entry e;
+    e.head = h->head;
+    if (e.kind != kind || !fs_hint_holds(t, h) || fs_load_relaxed(&t->o.lock.word) || !fs_cas_u32(&t->o.lock.word, 0, me->id))
+        return FS_MISSING;
+    int r = FS_MISSING;
+    if (fs_likely(t->redo.state == FS_IDLE && fs_hint_holds(t, h))) {
+        fs_store_release(&h->entry->value, word); /* pairs with the loads in fs_peek_at and fs_hint_look */
+        r = FS_OK;
+    }
+    fs_leave(me, &t->o.lock);
+    if (fs_unlikely(fs_load_relaxed(&t->turn) & FS_TURN_ASLEEP))
+        fs_turn_wake(&t->turn, FS_ALL);
+    return r;
+}
+
+/* Any value, set or added, for a key that is where the hint says. FS_MISSING: it is not, or the lock is a user's; nothing was done. */
+FS_UNUSED static int fs_hint_put(const fs_self *me, fs_table *t, fs_hint *h, const fs_value *val, int how, uint64_t *result) {
+    int entered = fs_table_enter(me, t);
+    if (entered < 0)
+        return entered;
+    int r = FS_MISSING;
+    if (fs_likely(fs_hint_holds(t, h))) {
+        r = how == FS_ADD ? fs_table_add(me, t, h->entry, val, result) : fs_table_overwrite(me, t, h->entry, val);
+        h->head = h->entry->head;
     }
     fs_table_leave(me, t, entered);
     return r;
@@ -755,21 +808,26 @@ static int fs_table_put(const fs_self *me, fs_table *t, const fs_key *k, const f
 
 /* Deletes a key; with `seen`, only while its value is still the one seen, and with `looked` not UINT64_MAX, while no key has been
  * inserted or deleted since, else FS_CHANGED. */
-FS_UNUSED static int fs_table_remove(const fs_self *me, fs_table *t, const fs_key *k, const fs_witness *seen, uint64_t looked) {
+static int fs_table_remove_by(const fs_self *me, fs_table *t, fs_view *v, const fs_key *k, const fs_witness *seen, uint64_t looked) {
     int entered = fs_table_enter(me, t);
     if (entered < 0)
         return entered;
-    fs_view v;
     fs_place p;
-    int r = fs_view_make(me->heap, t, &v);
+    int r = fs_view_renew(me->heap, t, v);
     if (r == FS_OK)
-        r = fs_find(me->heap, &v, k, &p);
+        r = fs_find(me->heap, v, k, &p);
     if (r == FS_OK)
         r = (seen && !fs_witness_holds(seen, t, &p)) || (looked != UINT64_MAX && looked != t->keys_changed)
                 ? FS_CHANGED
-                : fs_table_delete(me, t, &v, &p);
+                : fs_table_delete(me, t, v, &p);
     fs_table_leave(me, t, entered);
     return r;
+}
+
+FS_UNUSED static int fs_table_remove(const fs_self *me, fs_table *t, const fs_key *k, const fs_witness *seen, uint64_t looked) {
+    fs_view v;
+    v.version = 1;
+    return fs_table_remove_by(me, t, &v, k, seen, looked);
 }
 
 /* Under the lock: a copy of one value, and what tells whether it is still there. FS_RANGE when it needs a pin. */
@@ -822,319 +880,13 @@ static inline uint64_t fs_table_last(const fs_view *v) {
     return UINT64_MAX;
 }
 
-static inline uint64_t fs_table_first(const fs_view *v) {
+/* The first one, from number `i` on. */
+static inline uint64_t fs_table_first(const fs_view *v, uint64_t i) {
     if (v->entries)
-        for (uint64_t n = fs_load_relaxed(&v->entries->n), i = 0; i < n && i < v->capacity; i++)
+        for (uint64_t n = fs_load_relaxed(&v->entries->n); i < n && i < v->capacity; i++)
             if (v->entries->entry[i].kind)
                 return i;
     return UINT64_MAX;
-}
-
-/* --- many keys as one change --------------------------------------------------------------------------------------------- */
-
-static int fs_batch_log(const fs_self *me, fs_table *t, uint64_t room, fs_entry *e, uint64_t number) {
-    fs_redo *r = &t->redo;
-    fs_undo_log *log;
-    uint64_t n = 0;
-    if (!r->batch) {
-        fs_block *b;
-        int code = fs_alloc_to(me, sizeof(fs_undo_log) - FS_HEADER + room * sizeof(fs_undo_entry), FS_RAW, &r->batch, &b);
-        if (code != FS_OK)
-            return code;
-        log = (fs_undo_log *)b;
-        log->link = log->n = 0;
-        fs_crash_order();
-        fs_store_release(&b->kind, FS_UNDO_LOG);
-    } else {
-        log = fs_kind_at(me->heap, r->batch, FS_UNDO_LOG, sizeof(fs_undo_log));
-        if (!log || (n = fs_load_relaxed(&log->n)) >= (fs_room(me->heap, &log->block) - sizeof(fs_undo_log)) / sizeof(fs_undo_entry))
-            return FS_CORRUPT;
-    }
-    fs_undo_entry *u = &log->undo[n];
-    fs_store_relaxed(&u->entry, number); /* the checker may be looking, up to log->n */
-    fs_store_relaxed(&u->about, (uint64_t)e->kind | (uint64_t)e->length << 8);
-    fs_store_relaxed(&u->value, e->value);
-    fs_crash_order();
-    fs_store_release(&log->n, n + 1);
-    fs_crash_order();
-    return FS_OK;
-}
-
-static int fs_batch_put(const fs_self *me, fs_table *t, const fs_view *v, const fs_key *k, const fs_value *val, int how,
-                        uint64_t left) {
-    fs_redo *r = &t->redo;
-    fs_place p;
-    uint64_t word = val->value;
-    int code = fs_find(me->heap, v, k, &p);
-    if (code == FS_OK && how == FS_ADD && (code = fs_sum(p.entry, val, &word)) != FS_OK)
-        return code;
-    if (code == FS_OK) {
-        /* An object over itself changes nothing. In the log, it could not be told from an old value that is back already. */
-        if (val->kind == FS_V_OBJECT && p.entry->kind == FS_V_OBJECT && p.entry->value == val->value)
-            return FS_OK;
-        /* Logged first, so that own[0] is always the new value of the log's last item. */
-        if ((code = fs_batch_log(me, t, left, p.entry, p.number)) != FS_OK)
-            return code;
-        if (fs_owning(val->kind) && (code = fs_value_make(me, val, &r->own[0], &word)) != FS_OK)
-            return code;
-        /* While the kind says owning, the value must be an offset: a rollback goes by it. */
-        if (!fs_owning(val->kind)) {
-            fs_store_release(&p.entry->head, fs_head_next(p.entry, val->kind, val->length, 0));
-            fs_crash_order();
-            fs_store_relaxed(&p.entry->value, word);
-            return FS_OK;
-        }
-        fs_store_relaxed(&p.entry->value, word);
-        fs_crash_order();
-        fs_store_release(&p.entry->head, fs_head_next(p.entry, val->kind, val->length, 0));
-        fs_crash_order();
-        r->own[0] = 0;
-        return FS_OK;
-    }
-    if (code != FS_MISSING)
-        return code;
-    uint64_t n = fs_load_relaxed(&v->entries->n);
-    if (n >= v->capacity || t->fill >= v->capacity)
-        return FS_CORRUPT;
-    fs_entry *e = &v->entries->entry[n];
-    int in_blob = !fs_key_is_inline(k);
-    fs_entry h;
-    h.head = e->head;
-    h.seq = (h.seq | 1) + 1;
-    h.form = k->form | (in_blob ? FS_KEY_IN_BLOB : 0);
-    h.display = k->display;
-    h.kind = (uint8_t)val->kind;
-    h.length = (uint8_t)val->length;
-    fs_store_relaxed(&e->hash, k->hash);
-    fs_store_relaxed(&e->key_length, k->length);
-    fs_store_relaxed(&e->value, fs_owning(val->kind) ? 0 : word);
-    for (int i = 0; i < 4; i++)
-        fs_store_relaxed(&e->key.words[i], in_blob ? 0 : k->words[i]);
-    fs_store_release(&e->head, h.head);
-    fs_crash_order();
-    fs_store_release(&v->entries->n, n + 1); /* from here on a rollback looks at it */
-    fs_crash_order();
-    if (in_blob) {
-        fs_value bytes = {FS_V_BYTES_BLOB, 0, 0, k->bytes, k->total, NULL, 0, 0};
-        if ((code = fs_value_make(me, &bytes, &e->key.blob, &word)) != FS_OK)
-            return code;
-    }
-    if (fs_owning(val->kind) && (code = fs_value_make(me, val, &e->value, &word)) != FS_OK)
-        return code;
-    fs_crash_order();
-    fs_store_release(&v->index[p.slot], k->hash >> 32 << 32 | (n + 2));
-    t->used++;
-    t->fill++;
-    t->others += k->form == FS_K_OTHER;
-    return FS_OK;
-}
-
-/* All of the items, or none: set (FS_PUT), or added to what is there (FS_ADD; each key once). `looked` as for fs_table_put. */
-FS_UNUSED static int fs_table_merge(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count,
-                                    int how, uint64_t looked) {
-    int entered = fs_table_enter(me, t);
-    if (entered < 0)
-        return entered;
-    fs_redo *r = &t->redo;
-    fs_view v;
-    int code = fs_view_make(me->heap, t, &v);
-    if (code == FS_OK && looked != t->keys_changed && (looked != UINT64_MAX || t->others))
-        code = FS_CHANGED;
-    if (code == FS_OK && count) {
-        uint64_t n = v.entries ? v.entries->n : 0, full = n > t->fill ? n : t->fill;
-        if (!v.entries || full > v.capacity || count > v.capacity - full) {
-            /* all may be new, or none: room for as many as are certainly new is found out by asking */
-            uint64_t fresh = 0;
-            fs_place p;
-            for (uint64_t i = 0; i < count; i++)
-                fresh += fs_find(me->heap, &v, &keys[i], &p) == FS_MISSING;
-            if (!v.entries || full > v.capacity || fresh > v.capacity - full) {
-                code = fs_table_grow(me, t, fresh + 1);
-                if (code == FS_OK)
-                    code = fs_view_make(me->heap, t, &v);
-                if (code == FS_OK && !v.entries)
-                    code = FS_CORRUPT;
-            }
-        }
-        if (code == FS_OK) {
-            fs_write_begin(&t->o.lock);
-            r->before[0] = v.entries->n;
-            r->before[1] = t->used;
-            r->before[2] = t->fill;
-            r->before[3] = t->others;
-            fs_crash_order();
-            r->state = FS_BATCH;
-            fs_crash_order();
-            for (uint64_t i = 0; i < count && code == FS_OK; i++) {
-                if (i + 8 < count)
-                    __builtin_prefetch(&v.index[keys[i + 8].hash & v.mask]);
-                code = fs_batch_put(me, t, &v, &keys[i], &values[i], how, count - i);
-            }
-            if (code == FS_OK) {
-                r->drop[0] = r->batch;
-                fs_redo_add(me->heap, r, &r->batch, 0);
-                fs_redo_add(me->heap, r, &t->keys_changed, t->keys_changed + v.entries->n - r->before[0]);
-                code = fs_redo_commit(me, r);
-            } else {
-                int back = fs_batch_rollback(me, t);
-                if (back != FS_OK && entered != FS_NESTED) {
-                    fs_leave(me, &t->o.lock); /* the version stays odd: whoever comes next goes on putting it back */
-                    return back == FS_CORRUPT ? back : code;
-                }
-            }
-        }
-    }
-    fs_table_leave(me, t, entered);
-    return code;
-}
-
-/* --- all of it at one instant -------------------------------------------------------------------------------------------- */
-
-/* One live entry in a snapshot's buffer: key bytes (with display), then value bytes, follow; the next record at the next
- * multiple of 8. */
-typedef struct {
-    fs_entry entry;
-    uint64_t key_total, value_size;
-    uint64_t pin; /* of a value that a handle slot now refers to, whose bytes do not follow: 1 + the slot's index, else 0 */
-} fs_record;
-
-typedef struct {
-    unsigned char *buffer; /* malloc'ed */
-    uint64_t count;
-    uint64_t pins; /* handle slots needed */
-} fs_snapshot;
-
-static inline int fs_key_look(fs_heap *heap, const fs_entry *e, const unsigned char **data, uint64_t *total) {
-    if (!(e->form & FS_KEY_IN_BLOB)) {
-        *data = (const unsigned char *)e->key.words;
-        *total = e->key_length;
-        return e->key_length <= FS_KEY_INLINE ? FS_OK : FS_CORRUPT;
-    }
-    fs_seen s = {FS_V_BYTES_BLOB, 0, e->key.blob, NULL, 0};
-    int r = fs_value_look(heap, &s);
-    *data = s.data;
-    *total = s.size;
-    return r == FS_OK && s.size < e->key_length ? FS_CORRUPT : r;
-}
-
-/* Word by word, each loaded once. */
-static inline void fs_entry_copy(fs_entry *to, const fs_entry *from) {
-    for (size_t i = 0; i < sizeof *to / 8; i++)
-        ((uint64_t *)to)[i] = fs_load_relaxed((const uint64_t *)from + i);
-}
-
-/* Live entries from number `first` on, with the lock held; of one form of key, unless that is 0. `slots` are the offsets of `pin_room`
- * empty handle slots. When more are needed, FS_RANGE with out->pins set, and nothing was pinned. Values are left out unless `values`. */
-FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first, uint64_t end,
-                                       const uint64_t *slots, uint64_t pin_room, fs_snapshot *out) {
-    fs_heap *heap = me->heap;
-    fs_view v;
-    int r = fs_view_make(heap, t, &v);
-    out->buffer = NULL;
-    out->count = out->pins = 0;
-    if (r != FS_OK || !v.entries)
-        return r;
-    uint64_t size = 0, pinned = 0, n = fs_load_relaxed(&v.entries->n), made = 0;
-    if (n > v.capacity)
-        return FS_CORRUPT;
-    n = end < n ? end : n;
-    for (int pass = 0; pass < 2; pass++) {
-        unsigned char *to = out->buffer;
-        uint64_t left = size;
-        for (uint64_t i = first; i < n; i++) {
-            fs_entry e;
-            fs_entry_copy(&e, &v.entries->entry[i]);
-            if (!e.kind || (form && (e.form & ~FS_KEY_IN_BLOB) != form))
-                continue;
-            const unsigned char *key;
-            uint64_t total;
-            fs_seen s = {e.kind, e.length, e.value, NULL, 0};
-            if ((r = fs_key_look(heap, &e, &key, &total)) != FS_OK)
-                goto fail;
-            if (values && (r = fs_value_look(heap, &s)) != FS_OK)
-                goto fail;
-            uint64_t pin = values && fs_is_pinned(&s), bytes = fs_owning(s.kind) && values && !pin ? s.size : 0;
-            uint64_t whole = (sizeof(fs_record) + total + bytes + 7) & ~(uint64_t)7;
-            if (pass == 0) {
-                size += whole;
-                out->count++;
-                out->pins += pin;
-                continue;
-            }
-            if (whole > left || pin > pin_room - pinned) {
-                r = FS_CORRUPT; /* changed between the passes, by nobody who has the lock */
-                goto fail;
-            }
-            fs_record *record = (fs_record *)to;
-            record->entry = e;
-            made++;
-            record->key_total = total;
-            record->value_size = bytes;
-            record->pin = 0;
-            memcpy(to + sizeof(fs_record), key, total);
-            if (bytes)
-                memcpy(to + sizeof(fs_record) + total, s.data, bytes);
-            if (pin) {
-                if ((r = fs_ref_to(me, s.value, (uint64_t *)(heap->base + slots[pinned]))) != FS_OK)
-                    goto fail;
-                record->pin = ++pinned;
-            }
-            to += whole;
-            left -= whole;
-        }
-        if (pass == 0) {
-            if (out->pins > pin_room)
-                return FS_RANGE;
-            if (!out->count)
-                return FS_OK;
-            if (!(out->buffer = malloc(size)))
-                return FS_PRIVATE_NOMEM;
-        }
-    }
-    out->count = made;
-    return FS_OK;
-fail:
-    /* the pins taken so far stay in their slots; the caller empties them */
-    free(out->buffer);
-    out->buffer = NULL;
-    return r;
-}
-
-#define FS_NEWEST UINT64_MAX
-#define FS_OLDEST (UINT64_MAX - 1)
-
-/* What a snapshot was taken of, for whoever wants to know what has changed since. */
-typedef struct {
-    uint64_t n, used, keys_changed, moved;
-    uint64_t first; /* number of the first entry taken */
-} fs_extent;
-
-/* The same with the lock taken; FS_CHANGED when entry `first` is not what it was at the extent handed in, if first is not 0. With
- * first FS_OLDEST or FS_NEWEST, the first or the last live entry alone. */
-FS_UNUSED static int fs_table_copy(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first,
-                                   const uint64_t *slots, uint64_t pin_room, fs_snapshot *out, fs_extent *extent) {
-    fs_view v;
-    int entered = fs_table_enter(me, t);
-    if (entered < 0)
-        return entered;
-    int r = fs_view_make(me->heap, t, &v);
-    out->buffer = NULL;
-    out->count = out->pins = 0;
-    uint64_t end = UINT64_MAX;
-    if (r == FS_OK && (first == FS_OLDEST || first == FS_NEWEST)) {
-        first = first == FS_OLDEST ? fs_table_first(&v) : fs_table_last(&v);
-        end = first == UINT64_MAX ? first : first + 1;
-    } else if (r == FS_OK && first && extent->moved != t->moved)
-        r = FS_CHANGED;
-    extent->n = v.entries ? v.entries->n : 0;
-    extent->used = t->used;
-    extent->keys_changed = t->keys_changed;
-    extent->moved = t->moved;
-    extent->first = first;
-    if (r == FS_OK)
-        r = fs_table_snapshot(me, t, values, form, first, end, slots, pin_room, out);
-    fs_table_leave(me, t, entered);
-    return r;
 }
 
 #endif

@@ -40,9 +40,9 @@ MUTANTS = (
     ),
     Mutant(
         "a copy looks whether malloc has failed",
-        "table.h",
-        "            if (!(out->buffer = malloc(size)))\n                return FS_PRIVATE_NOMEM;",
-        "            out->buffer = malloc(size);",
+        "snapshot.h",
+        "    if (room && !g.start)\n        return FS_PRIVATE_NOMEM;\n",
+        "",
     ),
     Mutant(
         "a segment that cannot be made leaves no file",

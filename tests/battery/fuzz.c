@@ -783,10 +783,13 @@ static void t_copy(uint8_t a) {
         unsigned char *p = s.buffer;
         for (uint64_t i = 0; i < s.count; i++) {
             fs_record *r = (fs_record *)p;
-            sum(p + sizeof *r, r->key_total + r->value_size);
-            if (r->entry.key_length > r->key_total)
+            uint64_t total, size;
+            const unsigned char *key = fs_record_key(r, &total), *value = fs_record_value(r, &size);
+            sum(key, total);
+            sum(value, size);
+            if (r->entry.key_length > total)
                 broken("a key shorter than it says");
-            p += (sizeof *r + r->key_total + r->value_size + 7) & ~(uint64_t)7;
+            p += fs_record_size(r);
         }
     }
     free(s.buffer);

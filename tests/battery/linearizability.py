@@ -54,6 +54,13 @@ MUTANTS = (
         "    (void)found;",
     ),
     Mutant(
+        "a reader by a hint looks at the entry's head again",
+        "table.h",
+        "    return fs_load_acquire(&h->entry->head) == h->head && fs_load_relaxed(&h->entry->hash) == h->hash &&\n"
+        "           fs_load_relaxed(&t->o.lock.version) == h->version;",
+        "    return fs_load_relaxed(&t->o.lock.version) == h->version;",
+    ),
+    Mutant(
         "addition under the lock",
         "_typed.pyx",
         "    cdef uint64_t old = fs_item_change(&self.c.value, self.form, self.size, what, word)\n"

@@ -6,6 +6,8 @@
 #ifndef FASTSHM_OPERATIONS_H
 #define FASTSHM_OPERATIONS_H
 
+#define FS_LARGE_TABLE 64 /* its growth is tried, too */
+
 #include "check.h"
 #include "identity.h"
 #include "segment.h"
@@ -111,6 +113,19 @@ static void fill_to_growth(void) {
     fill_table();
     for (int i = 0; table()->used < table()->capacity || i < 40; i++)
         put_many(i, i + 1);
+}
+
+/* Large, with its own index in the way of growth. */
+static void fill_to_the_index(void) {
+    uint64_t behind = 0;
+    fill_table();
+    for (int i = 0; behind != table()->index || table()->used < table()->capacity || table()->used < FS_LARGE_TABLE + 1; i++) {
+        put_many(i, i + 1);
+        fs_block *b = fs_block_at(&heap, table()->entries);
+        behind = table()->entries + (uint64_t)b->size * FS_GRAIN;
+        if (i == 4000)
+            die("table", "never lies before its index");
+    }
 }
 
 static void fill_and_delete(void) {
@@ -350,6 +365,26 @@ static void look_and_remove(void) {
 static void insert_int(void) { put("new", number(2)); }
 static void insert_wide(void) { put("another key that is too long to lie in its entry", text('z', 100)); }
 static void grow(void) { put("new", number(2)); }
+static void set_by_hint(const char *name, fs_value v) {
+    fs_key k = key(name);
+    fs_peek p;
+    fs_hint h;
+    p.view.version = 1;
+    if (fs_peek_at(&heap, table(), &k, &p) != FS_OK || !fs_peek_valid(table(), &p, 1))
+        die("peek", "failed");
+    fs_hint_take(&h, &p);
+    if (v.kind != FS_V_INT || fs_hint_store(&me, table(), &h, FS_V_INT, v.value) != FS_OK)
+        wish(fs_hint_put(&me, table(), &h, &v, FS_PUT, NULL));
+}
+static void set_int_by_hint(void) { set_by_hint("int", number(2)); }
+static void set_wide_by_hint(void) { set_by_hint("wide", text('z', 500)); }
+static void exchange(void) {
+    fs_key out[] = {key("int"), key(LONG), key("inner"), key("is not there")};
+    fs_key k[] = {key("one more"), key("a second key that is too long to lie in its entry"), key("wide"), key("another")};
+    fs_value v[] = {text('p', 200), number(5), text('q', 90), inner()};
+    wish(fs_table_exchange(&me, table(), out, 4, k, v, 4, table()->keys_changed));
+    fs_reap(&me);
+}
 static void increment(void) {
     fs_key k = key("int");
     fs_value one = number(1);
@@ -680,6 +715,10 @@ static const operation operations[] = {
     {"dict insert, key and value in blocks", TABLE, fill_table, insert_wide},
     {"dict insert with growth", TABLE, fill_to_growth, grow},
     {"dict insert with compaction", TABLE, fill_and_delete, grow},
+    {"dict insert with growth over its index", TABLE, fill_to_the_index, grow},
+    {"dict set by a hint, one word", TABLE, fill_table, set_int_by_hint},
+    {"dict set by a hint, block to block", TABLE, fill_table, set_wide_by_hint},
+    {"dict exchange of keys", TABLE, fill_table, exchange},
     {"dict increment", TABLE, fill_table, increment},
     {"dict delete", TABLE, fill_table, delete_int},
     {"dict delete, key and value in blocks", TABLE, fill_table, delete_wide},

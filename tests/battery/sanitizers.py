@@ -55,7 +55,7 @@ MUTANTS = (
     ),
     Mutant(
         "a key's last bytes are read from inside it",
-        "table.h",
+        "keys.h",
         "memcpy(&w[whole], p + n - 8, 8);",
         "memcpy(&w[whole], p + n - rest, 8);",
     ),
