@@ -7,6 +7,7 @@ No Python code runs while a shared lock is held, but for a user's own critical s
 import errno
 import os
 import pickle
+from types import MethodDescriptorType
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
@@ -20,6 +21,11 @@ from posix.unistd cimport close
 from fastshm._c cimport *
 
 cdef extern from "Python.h":
+    ctypedef struct PyMethodDef:
+        pass
+    ctypedef struct PyMethodDescrObject:
+        PyMethodDef *d_method
+    object PyDescr_NewMethod(object cls, PyMethodDef *method)
     int PySys_Audit(const char *event, const char *form, ...) except -1
 
 cdef extern from *:
@@ -654,6 +660,16 @@ cdef Handle make_handle(type cls, Ref ref):
     handle.ref = ref
     handle.bind()
     return handle
+
+
+def own_methods(cls):
+    """For a Python class over one of these: its methods become its own, because the interpreter calls those of an object's own
+    class without a detour."""
+    for name in dir(cls):
+        method = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
+        if type(method) is MethodDescriptorType and method.__objclass__ is not cls and issubclass(method.__objclass__, Handle):
+            setattr(cls, name, PyDescr_NewMethod(cls, (<PyMethodDescrObject *>method).d_method))
+    return cls
 
 
 cdef tuple handle_state(object cls, Ref ref):

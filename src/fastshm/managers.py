@@ -72,6 +72,7 @@ class Proxy:
         return repr(self._getvalue())
 
 
+@_core.own_methods
 class DictProxy(Proxy, _dict.Dict):
     """A shared dict: see Manager().dict and fastshm.dict.
 
@@ -103,6 +104,7 @@ class DictProxy(Proxy, _dict.Dict):
         return self
 
 
+@_core.own_methods
 class ListProxy(Proxy, _list.List):
     """A shared list: see Manager().list and fastshm.list.
 
@@ -138,6 +140,7 @@ def _over_copies(name: str) -> Any:
     return method
 
 
+@_core.own_methods
 class SetProxy(Proxy, _set.Set):
     """A shared set: see Manager().set and fastshm.set.
 
@@ -309,6 +312,7 @@ class ArrayProxy(Proxy, _array.SynchronizedArray):
         return array.array(self.typecode, self.read_bytes())
 
 
+@_core.own_methods
 class AcquirerProxy(Proxy, _core.Mutex):
     """A shared lock with the manners of threading.Lock, which any process may release."""
 
@@ -336,6 +340,7 @@ class AcquirerProxy(Proxy, _core.Mutex):
         return f"<{'locked' if self._state() else 'unlocked'} lock of fastshm at {id(self):#x}>"
 
 
+@_core.own_methods
 class RecursiveAcquirerProxy(Proxy, _core.RecursiveLock):
     """A shared lock with the manners of threading.RLock."""
 
@@ -384,6 +389,7 @@ class _Permits:
         self.release()  # type: ignore[attr-defined]
 
 
+@_core.own_methods
 class SemaphoreProxy(Proxy, _Permits, _sync.Semaphore):
     """A shared semaphore with the manners of threading.Semaphore."""
 
@@ -393,6 +399,7 @@ class SemaphoreProxy(Proxy, _Permits, _sync.Semaphore):
         return f"<Semaphore of fastshm at {id(self):#x}: value={self.get_value()}>"
 
 
+@_core.own_methods
 class BoundedSemaphoreProxy(Proxy, _Permits, _sync.BoundedSemaphore):
     """A shared semaphore with the manners of threading.BoundedSemaphore. Permits come back from processes that end."""
 

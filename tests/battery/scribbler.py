@@ -119,7 +119,7 @@ class Things:
             "l[:]": (lambda: items[:], gone),
             "v in l": (lambda: value in items, gone),
             "l.remove": (lambda: items.remove(n), (ValueError, *gone)),
-            "for x in l": (lambda: [x for x in items], gone),
+            "for x in l": (lambda: sum(1 for _ in items), gone),
             "l.extend": (lambda: items.extend([value] * 5), ()),
             "l[i:j] = v": (lambda: items.__setitem__(slice(n, n + 3), [value, 1]), ()),
             "l.reverse": (lambda: items.reverse(), ()),
