@@ -18,7 +18,7 @@ from cpython.number cimport PyNumber_AsSsize_t
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.slice cimport PySlice_Unpack
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
@@ -29,7 +29,8 @@ from fastshm._core cimport (
     release_slot, reserve_slot, unhold,
 )
 from fastshm._forms cimport (
-    PyFloat_AS_DOUBLE, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact, box, known_form, operand, unboxed,
+    PyFloat_AS_DOUBLE, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact, box, fs_is_short, fs_short,
+    known_form, operand, unboxed,
 )
 
 fs_identify_by(identify)
@@ -111,6 +112,27 @@ cdef bint is_form(int form, uint32_t size, Py_buffer *view) noexcept:
     return known_form(code[0], &other, &native) and other == form
 
 
+cdef bint packed_list(int form, uint32_t size, list values, char *to, Py_ssize_t n) noexcept:
+    """The usual, without a call for each: False when it is not that."""
+    cdef Py_ssize_t k
+    cdef object value
+    if form == FS_DOUBLE:
+        for k in range(n):
+            value = values[k]
+            if not PyFloat_CheckExact(value):
+                return False
+            (<double *>to)[k] = PyFloat_AS_DOUBLE(value)
+        return True
+    if form <= FS_UNSIGNED and size == 8:
+        for k in range(n):
+            value = values[k]
+            if not PyLong_CheckExact(value) or not fs_is_short(value):
+                return False
+            (<int64_t *>to)[k] = fs_short(value)
+        return True
+    return False
+
+
 cdef Packed packed(int form, uint32_t size, object values):
     """Nothing shared is touched meanwhile, so a value of the wrong type spoils nothing."""
     cdef Packed out = Packed.__new__(Packed)
@@ -134,6 +156,9 @@ cdef Packed packed(int form, uint32_t size, object values):
         raise MemoryError("array too large")
     raw = PyBytes_FromStringAndSize(NULL, n * size)
     to = PyBytes_AS_STRING(raw)
+    if type(values) is list and packed_list(form, size, <list>values, to, n):
+        out.take(raw, size)
+        return out
     for value in values:
         if k == n:
             raise ValueError("Can only assign sequence of same size")
@@ -281,6 +306,54 @@ cdef struct Order:
     int change
 
 
+cdef dict codes = {}
+cdef object make_other = None
+
+
+def set_makers(dict known, other):
+    """As _typed.set_makers: `other` also makes what has initial values, or axes."""
+    global codes, make_other
+    codes, make_other = known, other
+
+
+@cython.embedsignature.format("clinic")
+def Array(typecode_or_type, size_or_initializer, *, lock=True, capacity=None, shape=None):
+    """A shared array with a lock and atomic operations, which grows: see fastshm.sharedctypes.Array."""
+    cdef object code = None
+    if (lock is True or lock is None) and capacity is None and shape is None and type(size_or_initializer) is int:
+        try:
+            code = codes.get(typecode_or_type)
+        except TypeError:  # it cannot be hashed
+            pass
+    if code is None or code == "c" or size_or_initializer < 0:
+        return make_other(typecode_or_type, size_or_initializer, lock=lock, capacity=capacity, shape=shape)
+    return new_array(SynchronizedArray, code, size_or_initializer, 0, None, None, 0)
+
+
+cdef SynchronizedArray new_array(
+    type cls, str typecode, uint64_t count, uint32_t itemsize, object beside, object values, uint64_t capacity
+):
+    cdef int form = FS_BYTES_ONLY
+    cdef uint32_t code = ord(typecode)
+    cdef Packed given = None
+    if code and not known_form(code, &form, &itemsize):
+        raise TypeError(f"{typecode!r} is no type code")
+    if values is not None:
+        given = packed(form, itemsize, values)
+        count = given.count
+    capacity = max(capacity, count)
+    if itemsize == 0 or capacity > (<uint64_t>1 << 62) // itemsize:
+        raise MemoryError("array too large")
+    cdef Ref ref = new_ref(heap_of(beside), FS_ARRAY_DATA + capacity * itemsize, FS_ARRAY, gate_ref(beside))
+    cdef fs_array *a = <fs_array *>ref.o
+    if given is not None:
+        memcpy(<char *>a + FS_ARRAY_DATA, given.data, count * itemsize)
+    a.itemsize = itemsize
+    a.typecode = code
+    fs_store_release(&a.count, count)
+    return make_handle(cls, ref)
+
+
 cdef class SynchronizedArray(Handle):
     """An array of items of one size: see fastshm.sharedctypes.Array.
 
@@ -311,25 +384,7 @@ cdef class SynchronizedArray(Handle):
     def make(type cls, str typecode, uint64_t count, uint32_t itemsize=0, gate=None, values=None, uint64_t capacity=0):
         """`count` zero items, or those of `values`, with room for `capacity`. `typecode` is one of TYPECODES, or '\\0' for
         items of `itemsize` bytes of any kind."""
-        cdef int form = FS_BYTES_ONLY
-        cdef uint32_t code = ord(typecode)
-        cdef Packed given = None
-        if code and not known_form(code, &form, &itemsize):
-            raise TypeError(f"{typecode!r} is no type code")
-        if values is not None:
-            given = packed(form, itemsize, values)
-            count = given.count
-        capacity = max(capacity, count)
-        if itemsize == 0 or capacity > (<uint64_t>1 << 62) // itemsize:
-            raise MemoryError("array too large")
-        cdef Ref ref = new_ref(heap_of(gate), FS_ARRAY_DATA + capacity * itemsize, FS_ARRAY, gate_ref(gate))
-        cdef fs_array *a = <fs_array *>ref.o
-        if given is not None:
-            memcpy(<char *>a + FS_ARRAY_DATA, given.data, count * itemsize)
-        a.itemsize = itemsize
-        a.typecode = code
-        fs_store_release(&a.count, count)
-        return make_handle(cls, ref)
+        return new_array(cls, typecode, count, itemsize, gate, values, capacity)
 
     cdef int bind(self) except -1:
         cdef fs_array *a = <fs_array *>fs_kind_at(self.ref.h, self.ref.offset, FS_ARRAY, FS_ARRAY_DATA)

@@ -25,6 +25,9 @@ cdef extern from "Python.h":
         pass
     ctypedef struct PyMethodDescrObject:
         PyMethodDef *d_method
+    ctypedef object (*newfunc)(object cls, object args, PyObject *named)
+    ctypedef struct PyTypeObject:
+        newfunc tp_new
     object PyDescr_NewMethod(object cls, PyMethodDef *method)
     int PySys_Audit(const char *event, const char *form, ...) except -1
 
@@ -656,7 +659,7 @@ cdef class Handle:
 
 
 cdef Handle make_handle(type cls, Ref ref):
-    cdef Handle handle = cls.__new__(cls)
+    cdef Handle handle = (<PyTypeObject *>cls).tp_new(cls, (), NULL)
     handle.ref = ref
     handle.bind()
     return handle

@@ -3,6 +3,7 @@
 An operation is inline up to the point where a lock is held by somebody else; then _core waits for it.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.exc cimport PyErr_CheckSignals
@@ -16,30 +17,59 @@ from fastshm._core cimport (
     Handle, Ref, check_open, deadline_of, enter_object, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref,
     unhold,
 )
-from fastshm._forms cimport box, operand, unbox, unboxed
+from fastshm._forms cimport box, known_form, operand, unboxed
 
 fs_identify_by(identify)
 
-cdef dict FORMS = {
-    "b": (FS_SIGNED, sizeof(char)), "h": (FS_SIGNED, sizeof(short)), "i": (FS_SIGNED, sizeof(int)),
-    "l": (FS_SIGNED, sizeof(long)),
-    "B": (FS_UNSIGNED, sizeof(char)), "H": (FS_UNSIGNED, sizeof(short)), "I": (FS_UNSIGNED, sizeof(int)),
-    "L": (FS_UNSIGNED, sizeof(long)), "q": (FS_SIGNED, 8), "Q": (FS_UNSIGNED, 8), "f": (FS_FLOAT, 4), "d": (FS_DOUBLE, 8),
-    "c": (FS_CHAR, 1), "?": (FS_BOOL, 1), "u": (FS_WIDE, sizeof(wchar_t)), "w": (FS_WIDE, 4),
-}
-TYPECODES = frozenset(FORMS)  # ctypes' one-letter codes that have a fast form here
-
-cdef extern from "stddef.h":
-    ctypedef Py_UCS4 wchar_t
-
+TYPECODES = frozenset("bhilBHILqQfdc?uw")  # ctypes' one-letter codes that have a fast form here
 
 cdef object object_of = None
+cdef dict codes = {}
+cdef object make_other = None
 
 
 def set_object_hook(hook):
     """The function that makes the ctypes object on a value's bytes."""
     global object_of
     object_of = hook
+
+
+def set_makers(dict known, other):
+    """The codes of the simple types, by code and by ctypes type; and the function that makes what is of another type, or has
+    another lock."""
+    global codes, make_other
+    codes, make_other = known, other
+
+
+@cython.embedsignature.format("clinic")
+def Value(typecode_or_type, *args, lock=True):
+    """A shared value with a lock and atomic operations: see fastshm.sharedctypes.Value."""
+    cdef object code = None
+    if lock is True or lock is None:
+        try:
+            code = codes.get(typecode_or_type)
+        except TypeError:  # it cannot be hashed
+            pass
+    if code is None:
+        return make_other(typecode_or_type, *args, lock=lock)
+    if len(<tuple>args) > 1:
+        raise TypeError(f"a value of type {typecode_or_type!r} takes one initial value, not {len(args)}")
+    return new_value(Synchronized, code, args, None)
+
+
+cdef Synchronized new_value(type cls, str typecode, tuple initial, object beside):
+    cdef int form = FS_BYTES_ONLY
+    cdef uint32_t size = 0, code = ord(typecode)
+    cdef uint64_t word = 0
+    if not known_form(code, &form, &size):
+        raise TypeError(f"{typecode!r} is no type code")
+    if initial:
+        unboxed(form, initial[0], &word)
+    cdef Ref ref = new_ref(heap_of(beside), sizeof(fs_cell), FS_CELL, gate_ref(beside))
+    cdef fs_cell *c = <fs_cell *>ref.o
+    c.typecode = code
+    fs_item_write(&c.value, size, word)
+    return make_handle(cls, ref)
 
 
 cdef class Synchronized(Handle):
@@ -62,25 +92,13 @@ cdef class Synchronized(Handle):
     @staticmethod
     def make(type cls, str typecode, initial, gate=None):
         """A new cell of one of TYPECODES; `initial` is a tuple of its value, or empty for zero."""
-        cdef int form
-        cdef uint32_t size
-        cdef uint64_t word = 0
-        form, size = FORMS[typecode]
-        if initial:
-            unbox(form, initial[0], &word)
-        cdef Ref ref = new_ref(heap_of(gate), sizeof(fs_cell), FS_CELL, gate_ref(gate))
-        cdef fs_cell *c = <fs_cell *>ref.o
-        c.typecode = ord(typecode)
-        fs_item_write(&c.value, size, word)
-        return make_handle(cls, ref)
+        return new_value(cls, typecode, initial, gate)
 
     cdef int bind(self) except -1:
         self.c = <fs_cell *>self.ref.o
         self.code = fs_load_u32(&self.c.typecode)
-        cdef object known = FORMS.get(chr(self.code)) if self.code < 128 and self.c.o.block.kind == FS_CELL else None
-        if known is None:
+        if self.c.o.block.kind != FS_CELL or not known_form(self.code, &self.form, &self.size):
             fail(FS_CORRUPT, self.ref.heap)
-        self.form, self.size = known
         return 0
 
     @property
@@ -320,9 +338,9 @@ cdef int export(object owner, Py_buffer *view, int flags, void *p, uint32_t size
     cdef bytes code
     if e == NULL:
         raise MemoryError()
-    code = (typecode if typecode in FORMS else "B").replace("u", "w").encode()
-    e.shape = count if typecode in FORMS else count * size
-    e.stride = size if typecode in FORMS else 1
+    code = typecode.replace("u", "w").encode()
+    e.shape = count
+    e.stride = size
     snprintf(e.format, 4, "%s", PyBytes_AS_STRING(code))
     view.buf = p
     view.obj = owner
