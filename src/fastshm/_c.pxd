@@ -267,8 +267,11 @@ cdef extern from "item.h" nogil:
 cdef extern from "cell.h" nogil:
     const int FS_ALL
 
+    ctypedef int (*fs_item_look)(const fs_self *me, fs_object *o, uint64_t which, uint32_t size, int64_t deadline,
+                                 uint64_t *word)
+    int fs_item_wait(const fs_self *me, fs_object *o, uint32_t *turn, fs_item_look look, uint64_t which, uint32_t size,
+                     uint64_t old, fs_patience *p)
     int fs_cell_look(const fs_self *me, fs_object *o, uint64_t which, uint32_t size, int64_t deadline, uint64_t *word)
-    int fs_cell_wait(const fs_self *me, fs_cell *c, uint32_t size, uint64_t old, fs_patience *p)
     void fs_item_notify(uint32_t *turn, int count)
 
 cdef extern from "counter.h" nogil:
@@ -306,7 +309,6 @@ cdef extern from "array.h" nogil:
     int fs_array_extend(const fs_self *me, fs_array *a, uint64_t size, uint64_t count, const void *source)
     int fs_array_resize(const fs_self *me, fs_array *a, uint64_t size, uint64_t count)
     int fs_array_look(const fs_self *me, fs_object *o, uint64_t which, uint32_t size, int64_t deadline, uint64_t *word)
-    int fs_array_wait(const fs_self *me, fs_array *a, uint64_t which, uint32_t size, uint64_t old, fs_patience *p)
     int fs_array_pin(const fs_self *me, fs_array *a, uint64_t *slot, fs_run *run)
 
 cdef extern from "vector.h" nogil:

@@ -96,8 +96,8 @@ class Context(BaseContext):
         """A ctypes array in shared memory, without a lock."""
         return sharedctypes.RawArray(typecode_or_type, size_or_initializer)
 
-    Value: Any = _typed.Value  # type: ignore[assignment]  # functions, which no instance is bound to
-    Array: Any = _array.Array  # type: ignore[assignment]
+    Value: Any = _typed.Value  # functions, which no instance is bound to
+    Array: Any = _array.Array
 
 
 class ForkContext(Context, context.ForkContext):

@@ -140,7 +140,6 @@ def _over_copies(name: str) -> Any:
     return method
 
 
-@_core.own_methods
 class SetProxy(Proxy, _set.Set):
     """A shared set: see Manager().set and fastshm.set.
 
