@@ -45,7 +45,19 @@ extensions = [
     extension("_set"),
     *(
         extension(name, elsewhere)
-        for name in ("_typed", "_array", "_packing", "_views", "_codec", "_containers", "_dict", "_list", "_sync", "_counter")
+        for name in (
+            "_typed",
+            "_array",
+            "_packing",
+            "_views",
+            "_buffers",
+            "_codec",
+            "_containers",
+            "_dict",
+            "_list",
+            "_sync",
+            "_counter",
+        )
     ),
 ]
 directives = {

@@ -21,14 +21,19 @@ from typing import Any
 
 import rows_containers
 import rows_large
+import rows_peers
 import rows_processes
 import rows_typed
+import rows_values
 import rows_writes
 from measure import FLOOR, FULL, QUICK, RIVALS, Comparison, Result, measure
 
 import fastshm
 
-ROWS = [*rows_typed.ROWS, *rows_containers.ROWS, *rows_large.ROWS, *rows_processes.ROWS, *rows_writes.ROWS]
+ROWS = [
+    *(*rows_typed.ROWS, *rows_containers.ROWS, *rows_values.ROWS, *rows_large.ROWS),
+    *(*rows_processes.ROWS, *rows_writes.ROWS, *rows_peers.ROWS),
+]
 LINE = "| {:<53} | {:>9} | {:>6} | {:<20} | {:>10} | {:>14} | {:>15} | {:>8} | {:<3} |"
 HEAD = LINE.format("operation", "fastshm", "floor", "rival", "its figure", "ratio", "over the rounds", "budget", "met")
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from crew import Crew
 
 import fastshm
+from fastshm import caching as module
 
 calls = fastshm.dict()
 
@@ -153,6 +159,93 @@ def test_a_killed_one_is_taken_over_from():
         crew.kill(first)
         assert crew.result(second) == 1
     assert len(shared) == 2
+
+
+def logged(function, level):
+    @functools.wraps(function)
+    def wrapper(n):
+        return level, function(n)
+
+    return wrapper
+
+
+plus, minus = fastshm.cache(lambda n: n + 1), fastshm.cache(lambda n: n - 1)
+low, high = (fastshm.cache(logged(square.__wrapped__, level)) for level in ("low", "high"))
+
+
+def test_functions_of_one_name():
+    assert (plus(1), minus(1)) == (2, 0)
+    assert (square(2), low(2), high(2)) == (4, ("low", 4), ("high", 4))
+    assert fastshm.cache(functools.partial(pow, 2))(3) == 8
+    assert fastshm.cache(len)((1, 2)) == 2
+
+
+def test_functions_of_one_name_in_workers(method):
+    with Crew(method) as crew:
+        crew.start(each_of_one_name, 3)
+        assert crew.results() == [(4, 2, ("low", 9), ("high", 9))]
+    before = plus.cache_info().hits
+    assert plus(3) == 4
+    assert plus.cache_info().hits == before + 1
+
+
+def each_of_one_name(n):
+    return plus(n), minus(n), low(n), high(n)
+
+
+def test_once_at_a_time_also_after_an_exception():
+    running, most, calls = (fastshm.Value("q", 0) for _ in range(3))
+    begun = [threading.Event() for _ in range(3)]
+
+    @fastshm.cache
+    def fails_first(n):
+        turn = calls.fetch_add(1)
+        most.fetch_max(running.fetch_add(1) + 1)
+        try:
+            begun[turn].wait(10)  # until the next one is on its way
+            if not turn:
+                raise LookupError
+            return n
+        finally:
+            running.fetch_sub(1)
+
+    def call():
+        with contextlib.suppress(LookupError):
+            fails_first(1)
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    for thread, event in zip(threads, begun, strict=True):
+        thread.start()
+        event.set()
+    for thread in threads:
+        thread.join()
+    assert most.value == 1
+    assert calls.value == 2
+
+
+def test_a_circle_of_calls_in_two_threads():
+    depth = threading.local()
+    both = threading.Barrier(2, timeout=10)
+
+    @fastshm.cache
+    def circle(n):
+        depth.now = getattr(depth, "now", 0) + 1
+        if depth.now == 1:
+            both.wait()
+        return n if depth.now > 2 else circle(1 - n) + 1
+
+    with ThreadPoolExecutor(2) as threads:
+        assert [future.result(timeout=20) for future in [threads.submit(circle, n) for n in (0, 1)]]
+
+
+def test_the_locks_of_killed_ones_go():
+    cache = fastshm.Cache(maxsize=4)
+    for n in range(module.ABANDONED + 1):
+        pid = os.fork()
+        if not pid:
+            cache.get_or_compute(n, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        os.waitpid(pid, 0)
+    assert len(cache._locks) <= module.ABANDONED
 
 
 def test_a_cache_as_an_object():

@@ -202,7 +202,7 @@ def test_workers_go_on_with_their_own_method(context):
 def test_server_of_a_manager_is_started_by_the_same_method(context):
     with context.Manager() as manager:
         tasks = manager.Queue(maxsize=2)
-        assert isinstance(manager._server._process, context.Process)
+        assert isinstance(manager._process, context.Process)
         tasks.put(1)
         assert tasks.get() == 1
         del tasks

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import enum
 import os
+import pickle
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
+from typing import NamedTuple
 
 import pytest
-from crew import Crew
+from crew import SECONDS, Crew
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 import fastshm
 
@@ -166,6 +173,28 @@ def read_by_crew(d, key):
     return d[key]
 
 
+NAN = float("nan")
+NOT_NUMBERS = [NAN, Decimal("nan"), complex("nan"), (NAN,), frozenset({NAN}), Key("nan", NAN)]
+
+
+@pytest.mark.parametrize("key", NOT_NUMBERS, ids=repr)
+def test_not_a_number_is_not_found_again(key):
+    """Also by the very object that was stored, and inside of others: what is stored is a copy."""
+    d = fastshm.dict()
+    for value in range(3):
+        d[key] = value
+    assert d.values() == [0, 1, 2]
+    assert key not in d
+    assert d.get(key) is None
+    assert d.get_many([key], "none") == ["none"]
+    assert d.setdefault(key, 3) == 3
+    with pytest.raises(KeyError):
+        del d[key]
+    assert repr(d.popitem()[0]) == repr(key)
+    d.clear()
+    assert not d
+
+
 def test_first_key_and_last_value_stay():
     d = fastshm.dict()
     d[1] = "int"
@@ -174,3 +203,209 @@ def test_first_key_and_last_value_stay():
     assert [(type(key), value) for key, value in d.items()] == [(int, "float")]
     with Crew() as crew:
         assert crew.result(crew.run(read_by_crew, d, Decimal(1))) == "float"
+
+
+# --- step by step, in processes of different hash seeds -----------------------------------------------------------------------
+
+WORKERS = 3
+
+
+def serve(pipe):
+    """Do with the containers that are handed over what is asked for, until nothing is."""
+    containers = None
+    pipe.send(hash("a string"))
+    for which, name, args in iter(pipe.recv, None):
+        if which == "use":
+            containers = args
+        pipe.send(None if which == "use" else outcome(containers[which], name, args))
+
+
+def outcome(container, name, args):
+    """With the keys in it as text, for a frozenset is in another order everywhere, and not a number is not even itself."""
+    try:
+        result = getattr(container, name)(*args)
+    except (KeyError, TypeError) as error:
+        return type(error).__name__, shown(error.args)
+    return shown(sorted(map(shown, result), key=repr) if isinstance(result, (set, fastshm.managers.SetProxy)) else result)
+
+
+def shown(thing):
+    if isinstance(thing, frozenset):
+        return "frozenset", sorted(map(shown, thing), key=repr)
+    if isinstance(thing, (tuple, list)):
+        return type(thing).__name__, [shown(item) for item in thing]
+    return type(thing).__name__, repr(thing)
+
+
+class Texts(NamedTuple):
+    text: str
+    number: object
+
+
+class Folder:
+    """Its hash is that of a text, and so differs between processes; equal to what folds to the same."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __eq__(self, other):
+        return isinstance(other, (Folder, Folded)) and self.text.lower() == other.text.lower()
+
+    def __hash__(self):
+        return hash(self.text.lower())
+
+    def __repr__(self):
+        return f"Folder({self.text!r})"
+
+
+Folded.__repr__ = Folder.__repr__
+UTC = datetime.UTC
+FURTHER = [
+    [
+        datetime.datetime(2026, 1, 2, 12, tzinfo=UTC),
+        datetime.datetime(2026, 1, 2, 13, tzinfo=datetime.timezone(timedelta(hours=1))),
+    ],
+    [timedelta(days=1), timedelta(hours=24)],
+    [Texts("x", 1), ("x", 1.0), Texts(Name("x"), True)],
+    [Folder("other"), Folder("OTHER"), Folded("Other")],
+    [frozenset({("a", 1), frozenset({"b", Decimal(2)})}), frozenset({frozenset({2.0, "b"}), (Name("a"), True)})],
+    [(Colour.RED, Key("x", (1, "y"))), (Colour.RED, Key(Name("x"), (1.0, Word.NAME.replace("name", "y"))))],
+    *([key] for key in NOT_NUMBERS),
+]
+any_key = st.sampled_from([key for family in FAMILIES + FURTHER for key in family])
+leaves = st.sampled_from(
+    [1, 1.0, True, Decimal(1), Fraction(1), "a", Name("a"), b"a", None, Colour.RED, Key("a", 1), Key("a", 1.0)]
+)
+keys = any_key | st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=2).map(tuple) | st.frozensets(inner, max_size=2), max_leaves=4
+)
+set_methods = st.sampled_from(
+    ["update", "difference_update", "intersection_update", "symmetric_difference_update", "isdisjoint"]
+)
+amounts = st.integers(-5, 5)
+
+
+class Crowd:
+    """Workers that live from one example to the next."""
+
+    def __init__(self, crew, monkeypatch):
+        self.pipes = []
+        for seed in range(1, WORKERS + 1):
+            monkeypatch.setenv("PYTHONHASHSEED", str(seed * 11))
+            ours, theirs = crew.context.Pipe()
+            crew.start(serve, theirs)
+            theirs.close()
+            self.pipes.append(ours)
+        crew.go()
+        assert len({hash("a string"), *(pipe.recv() for pipe in self.pipes)}) > WORKERS
+
+    def ask(self, worker, *request):
+        self.pipes[worker].send(request)
+        assert self.pipes[worker].poll(SECONDS), request
+        return self.pipes[worker].recv()
+
+    def end(self):
+        for pipe in self.pipes:
+            with pipe, contextlib.suppress(BrokenPipeError):  # of one that has failed already
+                pipe.send(None)
+
+
+class ManyProcesses(RuleBasedStateMachine):
+    """One dict and one set of several processes, against the builtins of this one."""
+
+    crowd = None
+    workers = st.integers(0, WORKERS - 1)
+
+    @initialize()
+    def start(self):
+        self.models = {"dict": {}, "set": set()}
+        self.shared = {"dict": fastshm.dict(), "set": fastshm.set()}
+        for worker in range(WORKERS):
+            self.crowd.ask(worker, "use", None, self.shared)
+
+    def same(self, worker, which, name, *args):
+        wanted = outcome(self.models[which], name, pickle.loads(pickle.dumps(args)))  # as it arrives elsewhere: another object
+        assert self.crowd.ask(worker, which, name, args) == wanted
+
+    @rule(worker=workers, key=keys, value=amounts)
+    def put(self, worker, key, value):
+        self.same(worker, "dict", "__setitem__", key, value)
+
+    @rule(worker=workers, key=keys)
+    def find(self, worker, key):
+        self.same(worker, "dict", "__contains__", key)
+        self.same(worker, "dict", "__getitem__", key)
+        self.same(worker, "set", "__contains__", key)
+
+    @rule(worker=workers, key=keys, value=amounts)
+    def take(self, worker, key, value):
+        self.same(worker, "dict", "pop", key, value)
+        self.same(worker, "dict", "__delitem__", key)
+
+    @rule(worker=workers, key=keys, value=amounts)
+    def setdefault(self, worker, key, value):
+        self.same(worker, "dict", "setdefault", key, value)
+
+    @rule(worker=workers, more=st.lists(st.tuples(keys, amounts), max_size=4))
+    def update(self, worker, more):
+        self.same(worker, "dict", "update", more)
+
+    @rule(worker=workers, key=keys, amount=amounts)
+    def increment(self, worker, key, amount):
+        model, key_elsewhere = self.models["dict"], pickle.loads(pickle.dumps(key))
+        model[key_elsewhere] = model.get(key_elsewhere, 0) + amount
+        assert self.crowd.ask(worker, "dict", "increment", (key, amount)) == shown(model[key_elsewhere])
+
+    @rule(worker=workers, key=keys, expected=amounts, new=amounts)
+    def exchange(self, worker, key, expected, new):
+        model, key_elsewhere = self.models["dict"], pickle.loads(pickle.dumps(key))
+        is_expected = model.get(key_elsewhere) == expected
+        if is_expected:
+            model[key_elsewhere] = new
+        assert self.crowd.ask(worker, "dict", "compare_exchange", (key, expected, new)) == shown(is_expected)
+
+    @rule(worker=workers)
+    def take_last(self, worker):
+        self.same(worker, "dict", "popitem")
+
+    @rule(worker=workers, key=keys)
+    def change_set(self, worker, key):
+        self.same(worker, "set", "add", key)
+        self.same(worker, "set", "discard", key)
+        self.same(worker, "set", "add", key)
+
+    @rule(worker=workers, more=st.lists(keys, max_size=4), name=set_methods)
+    def change_set_by_others(self, worker, more, name):
+        self.same(worker, "set", name, more)
+
+    @invariant()
+    def alike_everywhere(self):
+        if not hasattr(self, "models"):
+            return
+        items = shown(list(self.models["dict"].items()))
+        members = sorted(map(shown, self.models["set"]), key=repr)
+        assert shown(self.shared["dict"].items()) == items
+        assert sorted(map(shown, self.shared["set"]), key=repr) == members
+        assert len(self.shared["set"]) == len(members)
+
+    def teardown(self):
+        fastshm.heap.check()
+
+
+@pytest.mark.parametrize("method", ["spawn"], indirect=True)
+def test_many_processes(crew, monkeypatch):
+    crowd = Crowd(crew, monkeypatch)
+    try:
+        run_state_machine_as_test(
+            lambda: type("Machine", (ManyProcesses,), {"crowd": crowd})(),
+            settings=settings(
+                max_examples=60,
+                stateful_step_count=30,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                phases=[Phase.generate],  # looking for a smaller example among processes has no end
+            ),
+        )
+    finally:
+        crowd.end()
+    crew.results()

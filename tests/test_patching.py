@@ -157,6 +157,22 @@ def test_objects_made_before_go_on(method, of_value):
         old[-2].clear()
 
 
+class ManagerOfBefore(managers.SyncManager):
+    """As programs derive their own, before anything is patched."""
+
+
+StdlibManager = managers.SyncManager
+
+
+@pytest.mark.parametrize("kind", [StdlibManager, ManagerOfBefore])
+def test_managers_imported_before_go_on(patched, method, kind):
+    with kind(ctx=multiprocessing.get_context(method)) as manager:
+        d = manager.dict(a=1)
+        assert not is_ours(d)
+        assert d["a"] == 1
+        del d
+
+
 def use_both(context, *both):
     for q in both:
         producer = context.Process(target=put, args=(q, 3))
@@ -306,6 +322,79 @@ def test_unmodified_program(tmp_path, method, form):
     seen = [(depth, [method, "--", "-x"]) for depth in range(3)]
     kinds = {("fastshm._typed", "fastshm.synchronize")}
     assert done.stdout == f"3 [1, 1, 1] {seen} {kinds} fastshm.managers\n"
+
+
+# After the examples of the stdlib's documentation.
+OWN_MANAGER = """
+import sys
+from collections import Counter
+from multiprocessing import get_context
+from multiprocessing.managers import BaseManager, BaseProxy, DictProxy, SyncManager
+
+
+class Maths:
+    def add(self, x, y):
+        return x + y
+
+    def _secret(self):
+        return "told"
+
+    def into(self, d):
+        d["from the server"] = 1
+
+
+def squares():
+    yield from (n * n for n in range(5))
+
+
+class GeneratorProxy(BaseProxy):
+    _exposed_ = ["__next__"]
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self._callmethod("__next__")
+
+
+class Manager(SyncManager):
+    pass
+
+
+Manager.register("Maths", Maths, exposed=("add", "into", "_secret"))
+Manager.register("squares", squares, proxytype=GeneratorProxy)
+Manager.register("Tally", Counter, DictProxy)
+
+
+def work(d, maths, tally):
+    d["from a child"] = maths.add(1, 2)
+    tally["a"] += 1
+
+
+if __name__ == "__main__":
+    context = get_context(sys.argv[1])
+    with Manager(ctx=context) as manager:
+        d, maths, tally = manager.dict(), manager.Maths(), manager.Tally("abca")
+        child = context.Process(target=work, args=(d, maths, tally))
+        child.start()
+        child.join()
+        maths.into(d)
+        print(sorted(d.items()), maths._secret(), list(manager.squares()), sorted(tally.items()))
+        print(isinstance(manager, BaseManager), isinstance(d, DictProxy), isinstance(d, BaseProxy), child.exitcode)
+        print(type(d).__module__, type(tally).__module__)
+        del maths, tally
+"""
+
+
+@pytest.mark.parametrize("by", [(), RUN], ids=["python", "run"])
+def test_program_with_a_manager_of_its_own(tmp_path, method, by):
+    (tmp_path / "program.py").write_text(OWN_MANAGER)
+    *same, kinds = in_processes(["program.py", method], tmp_path, by=by).stdout.splitlines()
+    assert same == [
+        "[('from a child', 3), ('from the server', 1)] told [0, 1, 4, 9, 16] [('a', 3), ('b', 1), ('c', 1)]",
+        "True True True 0",
+    ]
+    assert kinds == ("fastshm.managers" if by else "multiprocessing.managers") + " multiprocessing.managers"
 
 
 PROBE = """

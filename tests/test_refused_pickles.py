@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 
+import pytest
 from crew import run_program
 
 GUARDED = """
@@ -59,7 +60,7 @@ NATIVE = [
     b"y" * 1_000,
 ]
 KEYS = [*NATIVE, 2**100, 1j, (), ("a", 1, None, (2, b"c")), frozenset([1, "x"]), 2.0]
-PICKLED_VALUES = ["2**63", "[1]", "(1, 2)", "{1: 2}", "1j", "object", "bytearray(b'x')", "[d]", "set()"]
+PICKLED_VALUES = ["2**63", "[1]", "(1, 2)", "{1: 2}", "1j", "object", "[bytearray(b'x')]", "[d]", "set()"]
 PICKLED_KEYS = [
     *("(1.0,)", "(True, 'x')", "print", "float('nan')"),
     *("__import__('decimal').Decimal('0.1')", "type('T', (str,), {})('x')"),
@@ -68,11 +69,13 @@ PICKLED_KEYS = [
 
 def test_natives_work():
     guarded(f"""
-for value in {NATIVE!r}:
+LARGE = b"z" * 100_000, bytearray(b"x"), bytearray(b"y" * 100_000)
+for value in (*{NATIVE!r}, *LARGE):
     d["k"] = value
     items.append(value)
     assert [repr(got) for got in (d["k"], items[-1], d.pop("k"), d.setdefault("k", value))] == [repr(value)] * 4
-assert repr(items[:]) == repr({NATIVE!r})
+assert repr(items[:]) == repr([*{NATIVE!r}, *LARGE])
+assert [items.view(i) for i in (-3, -2, -1)] == [*LARGE]
 d.clear()
 for key in {KEYS!r}:
     d[key] = "here"
@@ -113,6 +116,24 @@ assert d.copy() == {{}} and items[:] == [1, 2]
 assert d.increment("n", 2**63 - 1) and d["n"] == 2**63 - 1
 all_refused(lambda: d.increment("n"))
 assert d["n"] == 2**63 - 1
+""")
+
+
+def test_arrays_and_buffers():
+    pytest.importorskip("numpy")
+    guarded("""
+import numpy
+for array in (numpy.arange(5), numpy.zeros((50_000, 2), "f4"), numpy.array(["2020"], "M8[s]")):
+    d["array"] = array
+    assert (d["array"] == array).all() and (d.view("array") == array).all()
+for value in (numpy.zeros(3, "i4, f8"), numpy.array([None]), pickle.PickleBuffer(b"x"), [numpy.arange(3)]):
+    with refused(pickle.PicklingError):
+        d["k"] = value
+other('d["buffers"] = [pickle.PickleBuffer(b"x" * 9), Runs()]; items.append([Runs(), pickle.PickleBuffer(b"x"), d])')
+for read in ('d["buffers"]', 'd.view("buffers")', 'd.pop("buffers")', 'd.values()', "items[0]", "items.view(0)", "items[:]"):
+    with refused():
+        eval(read)
+assert "buffers" in d and len(items) == 1
 """)
 
 

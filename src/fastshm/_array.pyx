@@ -16,12 +16,12 @@ from libc.string cimport memcpy
 
 from fastshm._c cimport *
 from fastshm._calls cimport again, fs_identify_by, patient, wait_for_item, whoami
-from fastshm._core cimport Guarded, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
+from fastshm._core cimport Guarded, Pin, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
 from fastshm._forms cimport (
     PyFloat_AS_DOUBLE, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact, box, known_form, operand, unboxed,
 )
 from fastshm._packing cimport Packed, listed, packed
-from fastshm._views cimport Pin, end_array, export_array, look
+from fastshm._views cimport end_array, export_array, look
 
 from fastshm._core import own_methods
 

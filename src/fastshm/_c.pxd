@@ -314,7 +314,9 @@ cdef extern from "array.h" nogil:
 cdef extern from "vector.h" nogil:
     enum:
         FS_V_ABSENT, FS_V_NONE, FS_V_BOOL, FS_V_INT, FS_V_FLOAT, FS_V_ASCII, FS_V_UTF8, FS_V_BYTES, FS_V_OWNING
-        FS_V_ASCII_BLOB, FS_V_UTF8_BLOB, FS_V_BYTES_BLOB, FS_V_PICKLE_BLOB, FS_V_PICKLE_BUNDLE, FS_V_OBJECT, FS_V_LAST
+        FS_V_ASCII_BLOB, FS_V_UTF8_BLOB, FS_V_BYTES_BLOB, FS_V_BYTEARRAY_BLOB, FS_V_NDARRAY_BLOB
+        FS_V_PICKLE_BLOB, FS_V_PICKLE_BUNDLE, FS_V_PICKLE_BUFFERS, FS_V_OBJECT, FS_V_LAST
+        FS_LARGE
         FS_K_NONE, FS_K_INT, FS_K_FLOAT, FS_K_STR, FS_K_BYTES, FS_K_BIG, FS_K_TUPLE, FS_K_FROZENSET, FS_K_COMPLEX
         FS_K_RATIONAL, FS_K_OTHER
         FS_D_SAME, FS_D_BOOL, FS_D_FLOAT, FS_D_MINUS_ZERO, FS_D_PICKLE
@@ -331,9 +333,10 @@ cdef extern from "vector.h" nogil:
         uint64_t size
         const uint64_t *refs
         uint64_t ref_count
+        uint64_t made
 
     ctypedef struct fs_glance:
-        pass
+        uint64_t version
 
     ctypedef struct fs_seen:
         uint32_t kind
@@ -380,6 +383,9 @@ cdef extern from "vector.h" nogil:
 
     int fs_owning(uint64_t kind)
     int fs_needs_pin(uint32_t kind)
+    int fs_value_begin(const fs_self *me, const fs_value *v, uint64_t *slot, fs_block **b, char **bytes)
+    int fs_value_finish(const fs_self *me, const fs_value *v, fs_block *b)
+    int fs_value_look(fs_heap *heap, fs_seen *out)
     fs_bundle *fs_bundle_at(fs_heap *heap, uint64_t offset, uint64_t *count)
     void fs_copy_racy(void *to, const void *source, size_t n)
     int fs_vector_peek(fs_heap *heap, fs_vector *v, int64_t i, fs_glance *g, fs_seen *out)

@@ -5,7 +5,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy
 
 from fastshm._c cimport *
-from fastshm._core cimport Heap, Ref
+from fastshm._buffers cimport damaged
+from fastshm._core cimport Heap, Pin, Ref
 
 cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object text)
@@ -20,18 +21,15 @@ cdef extern from "Python.h":
     int Py_EnterRecursiveCall(const char *where) except *
     void Py_LeaveRecursiveCall()
 
-cdef class Packed:
-    """A pickled value and the objects of its heap that it refers to."""
-    cdef bytes data
-    cdef list refs
-    cdef uint64_t *offsets
-    cdef int borrow(self, fs_value *v) except -1
-
+cdef object text_of(const char *p, uint64_t size)
 cdef object encode_key(object key, fs_key *k, uint64_t seed, Heap heap)
 cdef object encode_value(object value, fs_value *v, Heap heap)
 cdef object decode_key(const unsigned char *p, uint64_t total, uint32_t length, uint8_t form, uint8_t display, Heap heap)
 cdef object decode_value(uint32_t kind, uint32_t length, uint64_t value, const unsigned char *data, uint64_t size, list refs,
                          Heap heap)
+cdef object view_of(uint32_t kind, uint32_t length, uint64_t value, const unsigned char *data, uint64_t size, list refs,
+                    Heap heap, Pin pin)
+cdef object as_stored(object value, const fs_value *v, object held, Heap heap)
 
 
 cdef inline object key_of(object key, fs_key *k, uint64_t seed, PyObject *heap):
@@ -60,7 +58,7 @@ cdef inline object value_of(object value, fs_value *v, Heap heap):
     cdef int overflow
     cdef double real
     v.length = 0
-    v.ref_count = 0
+    v.ref_count = v.made = 0
     v.data = v.refs = NULL
     v.size = 0
     if PyLong_CheckExact(value):
@@ -94,9 +92,6 @@ cdef inline object value_of(object value, fs_value *v, Heap heap):
         v.value = 1 if value is True else 0
         return None
     return encode_value(value, v, heap)
-
-
-cdef object damaged()
 
 
 cdef inline object word_value(uint32_t kind, uint32_t length, uint64_t value):

@@ -4,8 +4,8 @@ A key becomes the bytes of its canonical form: equal keys have equal forms, what
 bytes only. What a key looked like is kept beside (FS_D_). Keys of other types than those known here are FS_K_OTHER: a
 random word and their pickle; which of them are equal is found out with `==` by the container (see _dict.pyx).
 
-A value is a word, a text, bytes, a container of the same segment, or a pickle. Handles inside a pickle are numbers into the
-list of objects that the value owns, so nothing in it keeps an address."""
+A value is a word, a text, bytes, an ndarray, a container of the same segment, or a pickle, whose buffers lie beside it. Handles
+inside a pickle are numbers into the list of objects that the value owns, so nothing in it keeps an address."""
 
 import io
 import os
@@ -15,13 +15,12 @@ from decimal import Decimal
 from fractions import Fraction
 from multiprocessing.reduction import ForkingPickler
 
-cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 
+from fastshm._buffers cimport (
+    Packed, array_at, copied, copied_writable, loaded_with_buffers, packed, packed_array, packed_with_buffers, span,
+)
 from fastshm._core cimport Collecting, Handle, check_open, make_handle, start_collecting, stop_collecting
-
-from fastshm._core import CorruptedError
 
 cdef extern from "Python.h":
     ctypedef Py_hash_t (*hashfunc)(object)
@@ -57,8 +56,9 @@ cdef int may_dump(Heap heap, str what, object thing) except -1:
     if not heap.takes_pickles():
         raise pickle.PicklingError(
             f"a {what} of type {type(thing).__name__!r} would be stored in {heap.name} as a pickle, and those are refused "
-            "(allow_pickle=False): None, bool, int of 64 bits, float, str, bytes, and shared dicts and lists of the same "
-            "segment need none, nor do tuples and frozensets of str, int, bytes and None as keys"
+            "(allow_pickle=False): None, bool, int of 64 bits, float, str, bytes, bytearray, ndarrays of plain numbers, and "
+            "shared dicts and lists of the same segment need none, nor do tuples and frozensets of str, int, bytes and None as "
+            "keys"
         )
     return 0
 
@@ -280,10 +280,6 @@ cdef bytes pickled(object key, Heap heap):
     return buffer.getvalue()
 
 
-cdef object damaged():
-    raise CorruptedError("a key or value in shared memory is damaged")
-
-
 cdef object text_of(const char *p, uint64_t size):
     try:
         return PyUnicode_DecodeUTF8(p, size, "surrogatepass")
@@ -362,74 +358,79 @@ cdef object decode_key(const unsigned char *p, uint64_t total, uint32_t length, 
 
 # --- values -------------------------------------------------------------------------------------------------------------------
 
-@cython.final
-cdef class Packed:
-    cdef int borrow(self, fs_value *v) except -1:
-        cdef Py_ssize_t i, n = len(self.refs)
-        v.data = PyBytes_AS_STRING(self.data)
-        v.size = PyBytes_GET_SIZE(self.data)
-        v.value = 0
-        if n == 0:
-            v.kind = FS_V_PICKLE_BLOB
-            return 0
-        if self.offsets == NULL:
-            self.offsets = <uint64_t *>PyMem_Malloc(n * 8)
-            if self.offsets == NULL:
-                raise MemoryError()
-        for i in range(n):
-            self.offsets[i] = (<Ref>self.refs[i]).offset
-        v.kind = FS_V_PICKLE_BUNDLE
-        v.refs = self.offsets
-        v.ref_count = n
-        return 0
-
-    def __dealloc__(self):
-        PyMem_Free(self.offsets)
-
-
-cdef bint is_plain(object value, int depth):
-    """Builtin values all through: nothing that has reducers of its own, and no handles."""
+cdef bint is_plain(object value, int depth, bint *large):
+    """Builtin values all through: nothing that has reducers of its own, and no handles. Are there many bytes among them?"""
     cdef type kind = type(value)
-    if kind is int or kind is str or kind is float or value is None or kind is bool or kind is bytes:
+    if kind is int or kind is str or kind is float or value is None or kind is bool:
+        return True
+    if kind is bytes:
+        large[0] = large[0] or len(<bytes>value) >= FS_LARGE
         return True
     if depth == 0:
         return False
     if kind is dict:
         for k, v in (<dict>value).items():
-            if not is_plain(k, depth - 1) or not is_plain(v, depth - 1):
+            if not is_plain(k, depth - 1, large) or not is_plain(v, depth - 1, large):
                 return False
         return True
     if kind is list or kind is tuple or kind is set or kind is frozenset:
         for v in value:
-            if not is_plain(v, depth - 1):
+            if not is_plain(v, depth - 1, large):
                 return False
         return True
     return False
 
 
-cdef Packed pack(object value, Heap heap):
-    cdef Packed packed = Packed.__new__(Packed)
+cdef object with_buffers(object value, dict done):
+    """A plain value with buffers in the place of many bytes, so that these stay out of its pickle. `done`: by id, what has been
+    met in it, so that what is in it twice is one object still."""
+    cdef type kind = type(value)
+    if kind is bytes and len(<bytes>value) < FS_LARGE or kind not in (bytes, dict, list, tuple):
+        return value
+    cdef object out = done.get(id(value))
+    if out is None:
+        if kind is bytes:
+            out = pickle.PickleBuffer(value)
+        elif kind is dict:
+            out = {k: with_buffers(v, done) for k, v in (<dict>value).items()}
+        else:
+            out = [with_buffers(v, done) for v in value]
+            if kind is tuple:
+                out = tuple(out)
+        done[id(value)] = out
+    return out
+
+
+cdef Packed pack(object value, fs_value *v, Heap heap):
+    cdef list refs = [], buffers = []
+    cdef bytes text
+    cdef bint large = False
     cdef Collecting before
-    packed.refs = []
     may_dump(heap, "value", value)
-    if is_plain(value, 6):
-        packed.data = dumps(value, 5)
-        return packed
-    buffer = io.BytesIO()
-    pickler = ForkingPickler(buffer, 5)
-    before = start_collecting(packed.refs, heap)
+    if is_plain(value, 6, &large):
+        if large:
+            text = dumps(with_buffers(value, {}), 5, buffer_callback=buffers.append)
+            if buffers:
+                return packed_with_buffers(text, buffers, refs, v, heap)
+        text = dumps(value, 5)
+        return packed(FS_V_PICKLE_BLOB, [(0, text)], len(text), refs, v, heap)
+    file = io.BytesIO()
+    pickler = ForkingPickler(file, 5, True, buffers.append)
+    before = start_collecting(refs, heap)
     try:
         pickler.dump(value)
     finally:
         stop_collecting(before)
-    packed.data = buffer.getvalue()
-    return packed
+    text = file.getvalue()
+    if buffers:
+        return packed_with_buffers(text, buffers, refs, v, heap)
+    return packed(FS_V_PICKLE_BUNDLE if refs else FS_V_PICKLE_BLOB, [(0, text)], len(text), refs, v, heap)
 
 
 cdef object encode_value(object value, fs_value *v, Heap heap):
     cdef type kind = type(value)
     cdef bytes data
-    cdef Packed packed
+    cdef Packed held
     cdef Ref ref
     if kind is str:
         data = text_form(value)
@@ -437,6 +438,8 @@ cdef object encode_value(object value, fs_value *v, Heap heap):
     elif kind is bytes:
         data = value
         v.kind = FS_V_BYTES if len(data) <= 8 else FS_V_BYTES_BLOB
+    elif kind is bytearray:
+        return packed(FS_V_BYTEARRAY_BLOB, [(0, value)], len(value), [], v, heap)
     elif (kind is dict_proxy or kind is list_proxy) and (<Handle>value).ref.heap is heap:
         ref = (<Handle>value).ref
         check_open(ref)
@@ -444,9 +447,10 @@ cdef object encode_value(object value, fs_value *v, Heap heap):
         v.value = ref.offset
         return value
     else:
-        packed = pack(value, heap)
-        packed.borrow(v)
-        return packed
+        held = packed_array(value, v, heap)
+        return held if held is not None else pack(value, v, heap)
+    if len(data) >= FS_LARGE:
+        return packed(v.kind, [(0, data)], len(data), [], v, heap)
     v.size = len(data)
     v.data = PyBytes_AS_STRING(data)
     v.value = 0
@@ -458,7 +462,7 @@ cdef object encode_value(object value, fs_value *v, Heap heap):
 
 cdef object decode_value(uint32_t kind, uint32_t length, uint64_t value, const unsigned char *data, uint64_t size, list refs,
                          Heap heap):
-    """`data` is private memory; `refs` hold what an owning value refers to."""
+    """`data` is private memory, or never changes; `refs` hold what an owning value refers to."""
     cdef Collecting before
     cdef Ref ref
     if kind == FS_V_ASCII_BLOB:
@@ -466,16 +470,23 @@ cdef object decode_value(uint32_t kind, uint32_t length, uint64_t value, const u
         return text if fs_copy_ascii(<void *>PyUnicode_DATA(text), data, size) else damaged()
     if kind == FS_V_PICKLE_BLOB:
         may_load(heap)
-        return loads(PyBytes_FromStringAndSize(<const char *>data, size))
+        return loads(copied(data, size))
     if kind == FS_V_UTF8_BLOB:
         return text_of(<const char *>data, size)
     if kind == FS_V_BYTES_BLOB:
-        return PyBytes_FromStringAndSize(<const char *>data, size)
+        return copied(data, size)
+    if kind == FS_V_BYTEARRAY_BLOB:
+        return copied_writable(data, size)
+    if kind == FS_V_NDARRAY_BLOB:
+        return array_at(data, size, None)
+    if kind == FS_V_PICKLE_BUFFERS:
+        may_load(heap)
+        return loaded_with_buffers(data, size, refs, heap, None)
     if kind == FS_V_PICKLE_BUNDLE:
         may_load(heap)
         before = start_collecting(refs, heap)
         try:
-            return loads(PyBytes_FromStringAndSize(<const char *>data, size))
+            return loads(copied(data, size))
         finally:
             stop_collecting(before)
     if kind == FS_V_OBJECT:
@@ -490,3 +501,40 @@ cdef object decode_value(uint32_t kind, uint32_t length, uint64_t value, const u
     if kind == FS_V_ABSENT or kind > FS_V_LAST:
         damaged()
     return word_value(kind, length, value)
+
+
+cdef dict WITHOUT_VIEW = {
+    **dict.fromkeys((FS_V_ASCII, FS_V_UTF8, FS_V_ASCII_BLOB, FS_V_UTF8_BLOB), "a str"),
+    FS_V_NONE: "None", FS_V_BOOL: "a bool", FS_V_INT: "an int", FS_V_FLOAT: "a float", FS_V_OBJECT: "a shared object",
+    FS_V_PICKLE_BLOB: "an object that was pickled without buffers",
+    FS_V_PICKLE_BUNDLE: "an object that was pickled without buffers",
+}
+
+
+cdef object view_of(uint32_t kind, uint32_t length, uint64_t value, const unsigned char *data, uint64_t size, list refs,
+                    Heap heap, Pin pin):
+    """The value where it lies; TypeError when it has no bytes that could be seen. The pin refers to it, `data` is in it."""
+    if kind == FS_V_BYTES_BLOB or kind == FS_V_BYTEARRAY_BLOB:
+        return span(pin, data, size)
+    if kind == FS_V_NDARRAY_BLOB:
+        return array_at(data, size, pin)
+    if kind == FS_V_PICKLE_BUFFERS:
+        may_load(heap)
+        return loaded_with_buffers(data, size, refs, heap, pin)
+    if kind == FS_V_BYTES:
+        return memoryview(decode_value(kind, length, value, data, size, refs, heap))
+    raise TypeError(
+        f"{WITHOUT_VIEW.get(kind, 'this value')} has no view: bytes, bytearrays, ndarrays and objects that pickle with buffers "
+        "(PickleBuffer, protocol 5) have one, others are read with []"
+    )
+
+
+cdef object as_stored(object value, const fs_value *v, object held, Heap heap):
+    """What will be read of a value that is about to be stored: itself, if it is of a type that nobody can change."""
+    cdef fs_seen seen
+    if v.kind < FS_V_BYTEARRAY_BLOB or v.kind == FS_V_OBJECT:
+        return value
+    seen.kind, seen.value, seen.data, seen.size = v.kind, v.made, <const unsigned char *>v.data, v.size
+    if v.made and fs_value_look(&heap.h, &seen) != FS_OK:
+        damaged()
+    return decode_value(v.kind, 0, 0, seen.data, seen.size, (<Packed>held).refs, heap)

@@ -27,9 +27,29 @@ cdef class Pins:
     cdef int reserve(self, uint64_t count) except -1
     cdef int clear(self) except -1
     cdef list adopt(self, uint32_t kind, uint64_t i)
+    cdef object value(self, uint32_t kind, uint32_t length, uint64_t i, bint in_place)
+
+cdef struct Cached:
+    uint64_t number, head, value
+    PyObject *object
+    int copied
+
+cdef class Cache:
+    """Objects of a container's pickled values that have not changed since. A line holds what no reader can change, or a master
+    copy: two readers never get one object that either of them could change."""
+    cdef Cached *lines
+    cdef uint64_t count, version
+    cdef void *next
+    cdef void *previous
+    cdef object find(self, uint64_t version, uint64_t number, uint64_t head, uint64_t value)
+    cdef object keep(self, uint64_t version, uint64_t number, uint64_t head, uint64_t value, uint64_t size, object decoded)
+    cdef int clear(self) noexcept
+
+cdef object MISSING
+cdef uint64_t most_kept, largest_kept
 
 cdef Pins new_pins(Ref ref)
-cdef object made(fs_copy *c, Pins pins, Ref ref)
+cdef object made(fs_copy *c, Pins pins, Ref ref, bint in_place)
 cdef int make_plain(void *out, const fs_seen *s) noexcept
 cdef object taken(PyObject *out)
 

@@ -1,17 +1,18 @@
-"""References taken under a container's lock, and values made after it."""
+"""References taken under a container's lock, values made after it, and those that are kept."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from fastshm._c cimport *
 from fastshm._calls cimport fs_identify_by, whoami
-from fastshm._codec cimport decode_value
-from fastshm._core cimport Handle, Ref, adopt_ref, fail, identify, make_handle, release_slot, reserve_slot
+from fastshm._buffers cimport copied
+from fastshm._codec cimport decode_value, text_of, view_of
+from fastshm._core cimport Handle, Pin, Ref, adopt_ref, fail, identify, make_handle, release_slot, reserve_slot
 
 fs_identify_by(identify)
 
@@ -88,6 +89,29 @@ cdef class Pins:
             out.append(adopt_ref(self.ref.heap, offset, slot))
         return out
 
+    cdef object value(self, uint32_t kind, uint32_t length, uint64_t i, bint in_place):
+        """What slot i refers to; with `in_place`, seen there."""
+        cdef list refs = self.adopt(kind, i) if fs_needs_pin(kind) else None
+        cdef bytes text
+        cdef Pin pin
+        cdef fs_seen seen
+        if kind == FS_V_OBJECT:
+            if in_place:
+                return view_of(kind, 0, 0, NULL, 0, refs, self.ref.heap, None)
+            return decode_value(kind, 0, 0, NULL, 0, refs, self.ref.heap)
+        seen.kind, seen.value = kind, fs_load_relaxed(<uint64_t *>(self.ref.h.base + self.offsets[i]))
+        if fs_value_look(self.ref.h, &seen) != FS_OK:
+            fail(FS_CORRUPT, self.ref.heap)
+        if in_place:
+            pin = Pin.__new__(Pin)
+            pin.slot, pin.heap = self.numbers[i], self.ref.heap
+            self.numbers[i] = FS_ANY
+            return view_of(kind, length, 0, seen.data, seen.size, refs, self.ref.heap, pin)
+        if kind == FS_V_UTF8_BLOB:  # decoding looks at bytes more than once, and a damaged segment may change meanwhile
+            text = copied(seen.data, seen.size)
+            return text_of(PyBytes_AS_STRING(text), seen.size)
+        return decode_value(kind, length, 0, seen.data, seen.size, refs, self.ref.heap)
+
     def __dealloc__(self):
         cdef uint64_t i
         for i in range(self.room):
@@ -133,16 +157,149 @@ cdef object taken(PyObject *out):
     return plain
 
 
-cdef object made(fs_copy *c, Pins pins, Ref ref):
-    """The object of a value that was copied out."""
-    cdef list refs = None
+cdef object made(fs_copy *c, Pins pins, Ref ref, bint in_place):
+    """The object of a value that was copied out or pinned; with `in_place`, of what it was pinned for, seen there."""
+    if fs_owning(c.kind) and c.data == NULL:
+        return pins.value(c.kind, c.length, 0, in_place)
+    if in_place:
+        return view_of(c.kind, c.length, c.value, NULL, 0, None, ref.heap, None)
     try:
-        if fs_needs_pin(c.kind):
-            refs = pins.adopt(c.kind, 0)
-        return decode_value(c.kind, c.length, c.value, c.data, c.size, refs, ref.heap)
+        return decode_value(c.kind, c.length, c.value, c.data, c.size, None, ref.heap)
     finally:
         free(c.data)
         c.data = NULL
+
+
+# --- decoded values that are kept ---------------------------------------------------------------------------------------------
+
+cdef uint64_t most_kept = 128, largest_kept = 4096
+cdef object learner = None  # until this process was told
+cdef object MISSING = object()
+cdef void *first_cache = NULL  # a Cache, not counted
+
+
+def set_kept(uint64_t values, uint64_t largest):
+    """How many decoded values each handle of this process on a dict or list keeps, of how many bytes of pickle at most. What is
+    kept now is forgotten."""
+    global most_kept, largest_kept
+    cdef void *at = first_cache
+    most_kept, largest_kept = values, largest
+    while at != NULL:
+        (<Cache>at).clear()
+        at = (<Cache>at).next
+
+
+def kept():
+    learn()
+    return most_kept, largest_kept
+
+
+def set_learner(asked):
+    """The function that calls set_kept() as this process was told: False when it may yet be told."""
+    global learner
+    learner = asked
+
+
+cdef int learn() except -1:
+    global learner
+    if learner is not None and learner():
+        learner = None
+    return 0
+
+
+cdef bint is_frozen(object value, int depth):
+    cdef type kind = type(value)
+    if kind is int or kind is str or kind is float or value is None or kind is bool or kind is bytes or kind is complex:
+        return True
+    if depth and (kind is tuple or kind is frozenset):
+        for part in value:
+            if not is_frozen(part, depth - 1):
+                return False
+        return True
+    return False
+
+
+cdef int how_to_share(object value):
+    """0: every reader decodes its own; 1: the object itself; 2, 3, 4: a shallow copy of the dict, list, set."""
+    cdef type kind = type(value)
+    if is_frozen(value, 4):
+        return 1
+    if kind is dict:
+        for k, v in (<dict>value).items():
+            if not is_frozen(k, 4) or not is_frozen(v, 4):
+                return 0
+        return 2
+    if kind is list or kind is set:
+        for v in value:
+            if not is_frozen(v, 4):
+                return 0
+        return 3 if kind is list else 4
+    return 0
+
+
+@cython.final
+cdef class Cache:
+    def __cinit__(self):
+        global first_cache
+        learn()
+        self.next = first_cache
+        if self.next != NULL:
+            (<Cache>self.next).previous = <void *>self
+        first_cache = <void *>self
+
+    cdef object find(self, uint64_t version, uint64_t number, uint64_t head, uint64_t value):
+        if self.version != version or self.lines == NULL:
+            return MISSING
+        cdef Cached *c = &self.lines[number % self.count]
+        if c.object == NULL or c.number != number or c.head != head or c.value != value:
+            return MISSING
+        cdef object out = <object>c.object
+        if c.copied == 1:
+            return out
+        if c.copied == 2:
+            return (<dict>out).copy()
+        return (<list>out)[:] if c.copied == 3 else (<set>out).copy()
+
+    cdef object keep(self, uint64_t version, uint64_t number, uint64_t head, uint64_t value, uint64_t size, object decoded):
+        cdef int how
+        cdef Cached *c
+        if size > largest_kept or most_kept == 0:
+            return decoded
+        how = how_to_share(decoded)
+        if not how:
+            return decoded
+        if self.version != version:
+            self.clear()
+        if self.lines == NULL:
+            self.lines = <Cached *>PyMem_Calloc(most_kept, sizeof(Cached))
+            if self.lines == NULL:  # then it is not kept
+                return decoded
+            self.count = most_kept
+            self.version = version
+        c = &self.lines[number % self.count]
+        Py_XDECREF(c.object)
+        Py_INCREF(decoded)
+        c.number, c.head, c.value, c.copied, c.object = number, head, value, how, <PyObject *>decoded
+        return self.find(version, number, head, value)
+
+    cdef int clear(self) noexcept:
+        cdef uint64_t i
+        for i in range(self.count):
+            Py_XDECREF(self.lines[i].object)
+        PyMem_Free(self.lines)
+        self.lines = NULL
+        self.count = 0
+        return 0
+
+    def __dealloc__(self):
+        global first_cache
+        if self.next != NULL:
+            (<Cache>self.next).previous = self.previous
+        if self.previous != NULL:
+            (<Cache>self.previous).next = self.next
+        else:
+            first_cache = self.next
+        self.clear()
 
 
 # --- live nesting -------------------------------------------------------------------------------------------------------------

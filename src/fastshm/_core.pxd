@@ -12,6 +12,7 @@ cdef class Heap:
     cdef list pending  # slots of handles that died while the heap's lock was held
     cdef int users     # threads that are about to make a handle in it
     cdef object __weakref__
+    cdef int check_joined(self) except -1
     cdef int drain(self, bint wait) except -1
     cpdef bint takes_pickles(self) except -1
 
@@ -25,6 +26,11 @@ cdef class Ref:
     cdef uint64_t slot
     cdef fs_switch switch  # closed[0] is not 0: the object's manager was shut down, or this process has no part in it
     cdef Ref gate
+
+cdef class Pin:
+    """A handle slot that refers to a block, so that it stays what it is while somebody looks at it."""
+    cdef Heap heap
+    cdef uint64_t slot
 
 cdef class Handle:
     cdef Ref ref
@@ -44,6 +50,7 @@ cdef struct Collecting:
 cdef int fail(int code, Heap heap) except -1
 cdef int check_open(Ref ref) except -1
 cdef int retry(int code, fs_self *me) except -1
+cdef int whoami(fs_heap *h, Heap heap, fs_self *me) except -1
 cdef int identify(fs_heap *heap, uint32_t *out) noexcept nogil
 cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate)
 cdef Ref open_ref(Heap heap, uint64_t offset, uint64_t serial)

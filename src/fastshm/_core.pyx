@@ -142,6 +142,7 @@ cdef int identify(fs_heap *heap, uint32_t *out) noexcept nogil:
 cdef list heaps = []  # never forgotten: threads may remember their numbers in them; one that was left is used again
 cdef list left_heaps = []
 cdef Heap current_heap = None
+cdef dict known_heaps = {}
 cdef object make_default = None
 cdef object find_heap = None
 cdef object forget_heap = None
@@ -264,9 +265,7 @@ cdef class Heap:
         cdef fs_census census
         cdef const char *broken = NULL
         cdef int r = FS_BUSY
-        if not self.h.process:
-            shut_error(self)
-            fail(FS_GONE, self)
+        self.check_joined()
         self.drain(True)
         whoami(&self.h, self, &me)
         while r == FS_BUSY or r == FS_INTERRUPTED:
@@ -280,6 +279,12 @@ cdef class Heap:
         if r != FS_OK:
             fail(r, self)
         return census
+
+    cdef int check_joined(self) except -1:
+        if not self.h.process:
+            shut_error(self)
+            fail(FS_GONE, self)
+        return 0
 
     def begin_store(self, uint64_t serial):
         """Before anything is made in it. Serial numbers count from there, so that a handle on a store that had this name before
@@ -300,8 +305,10 @@ cdef class Heap:
             fail(r, self)
 
     def root(self, type cls):
-        """A new handle on the store's table, None where there is none."""
-        cdef uint64_t offset = fs_load_acquire(&self.h.super.root)
+        """A new handle on the store's table, None where there is none. ReferenceError when this process has left the segment."""
+        cdef uint64_t offset
+        self.check_joined()
+        offset = fs_load_acquire(&self.h.super.root)
         if not offset:
             return None
         if fs_block_at(&self.h, offset) == NULL:
@@ -311,9 +318,11 @@ cdef class Heap:
     @property
     def is_kept(self):
         """Does the name stay when the last user leaves?"""
+        self.check_joined()
         return self.h.super.kept != 0
 
     def keep(self, bint kept):
+        self.check_joined()
         self.h.super.kept = kept
 
     def renamed(self, str name, bytes path):
@@ -410,11 +419,14 @@ cdef int give_up(Heap heap, dict into) except -1:
 
 cdef int leave_if_unused(Heap heap) except -1:
     """A segment of others, in which this process holds nothing any more: its name goes with its last user, so do not be that
-    user."""
+    user. Whoever takes it out of known_heaps leaves it: no other thread finds it any more, or leaves it as well."""
     if heap is current_heap or heap.users or heap.pending or not heap.h.process:
         return 0
     if heap.h.free_count != FS_HANDLES_INLINE + heap.h.chunk_count * FS_HANDLES_CHUNK:
         return 0
+    if known_heaps.get(heap.name) is not heap:
+        return 0
+    del known_heaps[heap.name]
     forget_heap(heap)
     return 0
 
@@ -449,10 +461,11 @@ def is_unclaimed(int fd):
     return not fs_probe_all(fd)
 
 
-def set_hooks(default, find, forget, learn):
-    """The functions that make the default heap, that find a heap by its name, that leave one, and that call refuse_pickles() as
+def set_hooks(dict known, default, find, forget, learn):
+    """The segments by their names, and the functions that make the default heap, that find a heap by its name, that leave one, and that call refuse_pickles() as
     this process was told: False when it may yet be told."""
-    global make_default, find_heap, forget_heap, learn_refusals
+    global known_heaps, make_default, find_heap, forget_heap, learn_refusals
+    known_heaps = known
     make_default = default
     find_heap = find
     forget_heap = forget
@@ -537,6 +550,14 @@ cdef uint64_t reserve_slot(Heap heap) except? 0xffffffffffffffff:
             fail(r, heap)
     heap.h.free_count -= 1
     return heap.h.free_slots[heap.h.free_count]
+
+
+@cython.no_gc
+@cython.final
+cdef class Pin:
+    def __dealloc__(self):
+        if self.heap is not None:
+            release_slot(self.heap, self.slot)
 
 
 cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot):
@@ -718,6 +739,8 @@ cdef Ref ref_from_state(object name, uint64_t offset, uint64_t serial, uint64_t 
             raise pickle.UnpicklingError("a handle inside a container's value has a number that the value does not own")
         return (<list>fs_collecting)[offset]
     heap = find_heap(name)
+    while known_heaps.get(name) is not heap:  # another thread has left it since; it may serve another segment by now
+        heap = find_heap(name)
     heap.users += 1
     try:
         return ref_from_ticket(heap, offset, serial, ticket, ticket_serial)

@@ -15,7 +15,6 @@ from cpython.dict cimport PyDict_Items
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
@@ -23,11 +22,11 @@ from libc.string cimport memcpy
 from fastshm._c cimport *
 from fastshm._calls cimport again, fs_identify_by, whoami
 from fastshm._codec cimport (
-    Packed, Py_EnterRecursiveCall, Py_LeaveRecursiveCall,
-    PyUnicode_DATA, PyUnicode_New, damaged, decode_key, decode_value, key_of, value_of, word_value,
+    Py_EnterRecursiveCall, Py_LeaveRecursiveCall,
+    PyUnicode_DATA, PyUnicode_New, as_stored, damaged, decode_key, decode_value, key_of, value_of, word_value,
 )
 from fastshm._containers cimport (
-    FS_ANY, PATIENCE, TRIES, Pins, forget, lively, made, make_plain, new_pins, reap, taken, wait_for_heap,
+    FS_ANY, MISSING, PATIENCE, TRIES, Cache, Pins, forget, lively, made, make_plain, new_pins, reap, taken, wait_for_heap,
 )
 from fastshm._core cimport (
     Handle, Ref, check_open, deadline_of, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref, unhold,
@@ -36,92 +35,7 @@ from fastshm._core cimport (
 fs_identify_by(identify)
 
 cdef object pickle_loads = pickle.loads
-cdef object MISSING = object()
 cdef object UNSURE = object()  # not there, but for keys that only Python can compare
-cdef enum:
-    CACHED = 128  # decoded values a handle keeps
-    CACHED_SIZE = 4096  # bytes of the largest value whose object is kept
-
-
-# --- decoded values -----------------------------------------------------------------------------------------------------------
-
-cdef struct Cached:
-    uint64_t number, head, value
-    PyObject *object
-    int copied
-
-
-cdef bint is_frozen(object value, int depth):
-    cdef type kind = type(value)
-    if kind is int or kind is str or kind is float or value is None or kind is bool or kind is bytes or kind is complex:
-        return True
-    if depth and (kind is tuple or kind is frozenset):
-        for part in value:
-            if not is_frozen(part, depth - 1):
-                return False
-        return True
-    return False
-
-
-cdef int how_to_share(object value):
-    """0: every reader decodes its own; 1: the object itself; 2, 3, 4: a shallow copy of the dict, list, set."""
-    cdef type kind = type(value)
-    if is_frozen(value, 4):
-        return 1
-    if kind is dict:
-        for k, v in (<dict>value).items():
-            if not is_frozen(k, 4) or not is_frozen(v, 4):
-                return 0
-        return 2
-    if kind is list or kind is set:
-        for v in value:
-            if not is_frozen(v, 4):
-                return 0
-        return 3 if kind is list else 4
-    return 0
-
-
-@cython.final
-cdef class Cache:
-    """Objects of pickled values that have not changed since. A line holds what no reader can change, or a master copy."""
-    cdef Cached line[CACHED]
-    cdef uint64_t version
-
-    cdef object find(self, uint64_t version, uint64_t number, uint64_t head, uint64_t value):
-        cdef Cached *c = &self.line[number % CACHED]
-        if self.version != version or c.object == NULL or c.number != number or c.head != head or c.value != value:
-            return MISSING
-        cdef object out = <object>c.object
-        if c.copied == 1:
-            return out
-        if c.copied == 2:
-            return (<dict>out).copy()
-        return (<list>out)[:] if c.copied == 3 else (<set>out).copy()
-
-    cdef object keep(self, uint64_t version, uint64_t number, uint64_t head, uint64_t value, object decoded):
-        """What to hand out for it."""
-        cdef int copied = how_to_share(decoded)
-        cdef Cached *c = &self.line[number % CACHED]
-        if not copied:
-            return decoded
-        if self.version != version:
-            self.clear()
-            self.version = version
-        Py_XDECREF(c.object)
-        Py_INCREF(decoded)
-        c.number, c.head, c.value, c.copied, c.object = number, head, value, copied, <PyObject *>decoded
-        return self.find(version, number, head, value)
-
-    cdef int clear(self) noexcept:
-        cdef int i
-        for i in range(CACHED):
-            Py_XDECREF(self.line[i].object)
-            self.line[i].object = NULL
-        return 0
-
-    def __dealloc__(self):
-        self.clear()
-
 
 # --- keys ---------------------------------------------------------------------------------------------------------------------
 
@@ -225,13 +139,12 @@ cdef class Snapshot:
                           r.entry.form & ~FS_KEY_IN_BLOB, r.entry.display, self.ref.heap)
 
     cdef object value(self, fs_record *r):
-        cdef list refs = None
         if r.entry.kind < FS_V_UTF8:
             return word_value(r.entry.kind, r.entry.length, r.entry.value)
-        if fs_needs_pin(r.entry.kind):
-            refs = self.pins.adopt(r.entry.kind, r.pin)
+        if r.pin:
+            return self.pins.value(r.entry.kind, r.entry.length, r.pin - 1, False)
         return decode_value(r.entry.kind, r.entry.length, r.entry.value, <unsigned char *>r + sizeof(fs_record) + r.key_total,
-                            r.value_size, refs, self.ref.heap)
+                            r.value_size, None, self.ref.heap)
 
     def __dealloc__(self):
         free(self.s.buffer)
@@ -300,6 +213,8 @@ cdef class Dict(Handle):
                 r = fs_copy_ascii(<void *>PyUnicode_DATA(out), p.seen.data, size)
                 if fs_peek_valid(t, p, 1):
                     return out if r else damaged()
+            elif size >= FS_LARGE:  # pinned, and copied out after the lock
+                break
             elif kind == FS_V_PICKLE_BLOB:
                 if not self.ref.heap.allow_pickle or self.ref.heap.undecided:
                     break  # what was seen counts only once it is known to be whole
@@ -314,11 +229,9 @@ cdef class Dict(Handle):
                 fs_copy_racy(PyBytes_AS_STRING(out), p.seen.data, size)
                 if fs_peek_valid(t, p, 1):
                     out = pickle_loads(out)
-                    if size > CACHED_SIZE:
-                        return out
                     if self.cache is None:
                         self.cache = Cache.__new__(Cache)
-                    return self.cache.keep(version, number, head, word, out)
+                    return self.cache.keep(version, number, head, word, size, out)
             elif kind < FS_V_PICKLE_BLOB:
                 out = PyBytes_FromStringAndSize(NULL, size)
                 fs_copy_racy(PyBytes_AS_STRING(out), p.seen.data, size)
@@ -326,9 +239,9 @@ cdef class Dict(Handle):
                     return decode_value(kind, 0, 0, <unsigned char *>PyBytes_AS_STRING(out), size, None, self.ref.heap)
             else:
                 break
-        return self.read(k, NULL)
+        return self.read(k, NULL, False)
 
-    cdef object read(self, const fs_key *k, fs_witness *seen):
+    cdef object read(self, const fs_key *k, fs_witness *seen, bint in_place):
         """The same under the lock, and what tells whether it is still so."""
         cdef Pins pins = None
         cdef fs_self me
@@ -339,7 +252,7 @@ cdef class Dict(Handle):
         if seen == NULL:
             seen = &unused
         whoami(self.ref, &me)
-        r = fs_table_read(&me, self.t, k, pin, &c, seen)
+        r = FS_RANGE if in_place else fs_table_read(&me, self.t, k, pin, &c, seen)
         while True:
             if r == FS_RANGE:
                 pins = new_pins(self.ref)
@@ -353,7 +266,7 @@ cdef class Dict(Handle):
             return UNSURE if self.t.others else MISSING
         if r != FS_OK:
             fail(r, self.ref.heap)
-        return made(&c, pins, self.ref)
+        return made(&c, pins, self.ref, in_place)
 
     cdef object resolve(self, object key, fs_key *k, uint64_t *looked):
         """For a key that only Python can compare with what is there: *k becomes the equal key that is stored, and what keeps
@@ -417,6 +330,20 @@ cdef class Dict(Handle):
 
     def __getitem__(self, key):
         cdef object out = self.find(key)
+        if out is MISSING:
+            raise KeyError(key)
+        return out
+
+    def view(self, key, /):
+        """The value where it lies in shared memory, read only and without a copy: a memoryview of bytes or a bytearray; an
+        ndarray; an object that pickles with buffers (PickleBuffer, protocol 5), with its buffers in place.
+
+        What it shows never changes: it stays when the key is given another value or deleted, and goes with the last who looks
+        at it, in whatever process. KeyError when there is no such key; TypeError for other values.
+        """
+        cdef fs_key k
+        cdef fs_witness seen
+        cdef object out = self.look(key, &k, [None], &seen, True)
         if out is MISSING:
             raise KeyError(key)
         return out
@@ -726,7 +653,7 @@ cdef class Dict(Handle):
         cdef int tries = 0
         try:
             while True:
-                out = self.look(key, &k, kept, &seen)
+                out = self.look(key, &k, kept, &seen, False)
                 if out is MISSING or self.remove(key, &k, &seen, FS_ANY):
                     return out
                 tries = self.impatient(tries)
@@ -734,14 +661,14 @@ cdef class Dict(Handle):
             if tries >= PATIENCE:
                 unhold(self.ref)
 
-    cdef object look(self, object key, fs_key *k, list kept, fs_witness *seen):
+    cdef object look(self, object key, fs_key *k, list kept, fs_witness *seen, bint in_place):
         """The value under the lock and its witness, or MISSING. *k is the key that is stored; kept[0] holds its bytes."""
         cdef object out
         cdef uint64_t looked
         while True:
             kept[0] = key_in(self, key, k)
             if k.form != FS_K_OTHER:
-                out = self.read(k, seen)
+                out = self.read(k, seen, in_place)
                 if out is not UNSURE:
                     return out
             elif self.t.used == 0:
@@ -750,7 +677,7 @@ cdef class Dict(Handle):
             if out is None:
                 return MISSING
             kept[0] = out
-            out = self.read(k, seen)
+            out = self.read(k, seen, in_place)
             if out is not UNSURE and out is not MISSING:
                 return out
 
@@ -794,8 +721,7 @@ cdef class Dict(Handle):
                 return out
             out = lively(default, self.live, self.ref)
             held = value_of(out, &v, self.ref.heap)
-            if v.kind == FS_V_PICKLE_BLOB or v.kind == FS_V_PICKLE_BUNDLE:  # made before it is stored: it may fail
-                out = decode_value(v.kind, 0, 0, <const unsigned char *>v.data, v.size, (<Packed>held).refs, self.ref.heap)
+            out = as_stored(out, &v, held, self.ref.heap)  # made before it is stored: it may fail
             whoami(self.ref, &me)
             if self.put_again(FS_CHANGED, key, &k, &v, FS_PUT_IF_ABSENT, &me, NULL) == FS_OK:
                 return out
@@ -826,7 +752,7 @@ cdef class Dict(Handle):
             raise TypeError(f"a number to add expected, not {type(amount).__name__!r}")
         try:
             while True:
-                old = self.look(key, &k, keep, &seen)
+                old = self.look(key, &k, keep, &seen, False)
                 if old is MISSING:
                     out = 0 + amount
                     if self.put(key, out, FS_PUT_IF_ABSENT) == FS_OK:
@@ -991,10 +917,14 @@ cdef class Dict(Handle):
     def pop_many(self, keys, default=None):
         """Removes several keys and returns their values, `default` for those that are not there. Each is taken at one instant,
         not all of them at the same: for that hold get_lock()."""
-        cdef list out = []
-        for key in keys:
+        cdef list wanted = list(keys)
+        cdef list out = [default] * len(wanted)  # so that there is room for what has been taken
+        cdef Py_ssize_t i = 0
+        for key in wanted:
             value = self.take(key)
-            out.append(default if value is MISSING else value)
+            if value is not MISSING:
+                out[i] = value
+            i += 1
         return out
 
     def compare_exchange(self, key, expected, new, /):
@@ -1009,7 +939,7 @@ cdef class Dict(Handle):
         cdef int tries = 0
         try:
             while True:
-                old = self.look(key, &k, keep, &seen)
+                old = self.look(key, &k, keep, &seen, False)
                 if old is MISSING or not (old is expected or old == expected):
                     return False
                 _kin = lively(new, self.live, self.ref)

@@ -6,6 +6,7 @@ failures it holds the container's lock, as its user could, and goes on.
 """
 
 import os
+import pickle
 from operator import index as as_index
 
 cimport cython
@@ -18,15 +19,16 @@ from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 
+from fastshm._buffers cimport damaged
 from fastshm._c cimport *
 from fastshm._calls cimport again, fs_identify_by, whoami
 from fastshm._codec cimport (
     PyFloat_AS_DOUBLE, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact, PyUnicode_CheckExact,
-    PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII, PyUnicode_New, damaged, decode_value, value_of,
-    word_value,
+    PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII, PyUnicode_New, decode_value, value_of, word_value,
 )
 from fastshm._containers cimport (
-    FS_ANY, PATIENCE, TRIES, Pins, forget, lively, made, make_plain, new_pins, reap, taken, wait_for_heap,
+    FS_ANY, MISSING, PATIENCE, TRIES, Cache, Pins, forget, largest_kept, lively, made, make_plain, new_pins, reap, taken,
+    wait_for_heap,
 )
 from fastshm._core cimport (
     Handle, Heap, Ref, check_open, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref, unhold,
@@ -35,6 +37,8 @@ from fastshm._core cimport (
 from fastshm._forms cimport fs_is_short, fs_short
 
 fs_identify_by(identify)
+
+cdef object pickle_loads = pickle.loads
 
 cdef extern from "Python.h":
     object PyList_New(Py_ssize_t n)
@@ -102,7 +106,7 @@ cdef class Items:
     cdef uint64_t stamp
 
     cdef list listed(self):
-        cdef list out = [None] * self.s.count, refs
+        cdef list out = [None] * self.s.count
         cdef unsigned char *p = self.s.buffer
         cdef fs_item *item
         cdef uint64_t i
@@ -112,9 +116,10 @@ cdef class Items:
             kind, length = item.about & 255, item.about >> 8 & 255
             if kind < FS_V_UTF8:
                 out[i] = word_value(kind, length, item.value)
+            elif item.pin:
+                out[i] = self.pins.value(kind, length, item.pin - 1, False)
             else:
-                refs = self.pins.adopt(kind, item.pin) if fs_needs_pin(kind) else None
-                out[i] = decode_value(kind, length, item.value, p + sizeof(fs_item), item.size, refs, self.ref.heap)
+                out[i] = decode_value(kind, length, item.value, p + sizeof(fs_item), item.size, None, self.ref.heap)
             p += sizeof(fs_item) + ((item.size + 7) & ~<uint64_t>7)
         return out
 
@@ -136,7 +141,11 @@ cdef class Values:
 
 
 cdef list items_of(object source, List target):
-    cdef list items = list(source) if not isinstance(source, List) else (<List>source).slice(0, INT64_MAX, 1)
+    cdef list items
+    if isinstance(source, List):
+        items = (<List>source).slice(0, INT64_MAX, 1)
+    else:  # a slice: without memory, list() of a list loses a reference to it
+        items = (<list>source)[:] if type(source) is list else list(source)
     return [lively(item, True, target.ref) for item in items] if target.live else items
 
 
@@ -173,6 +182,7 @@ cdef class List(Handle):
     """A shared list. Every operation is one step for all processes; what is read is a copy."""
     cdef fs_vector *v
     cdef fs_known known
+    cdef Cache cache
     cdef PyObject *fresh  # borrowed: an iterator that has not begun yet
     cdef readonly bint live
 
@@ -239,12 +249,16 @@ cdef class List(Handle):
                 if seen.kind < FS_V_OWNING:
                     if fs_vector_peek_valid(self.v, i, &seen_at):
                         return decode_value(seen.kind, seen.length, seen.value, NULL, 0, None, self.ref.heap)
-                elif seen.kind == FS_V_ASCII_BLOB:
+                elif seen.kind == FS_V_ASCII_BLOB and seen.size < FS_LARGE:
                     out = PyUnicode_New(seen.size, 127)
                     is_text = fs_copy_ascii(<void *>PyUnicode_DATA(out), seen.data, seen.size)
                     if fs_vector_peek_valid(self.v, i, &seen_at):
                         return out if is_text else damaged()
-                elif seen.kind <= FS_V_PICKLE_BLOB:
+                elif seen.kind == FS_V_PICKLE_BLOB and i >= 0 and seen.size <= largest_kept:
+                    out = self.pickled(i, &seen_at, &seen)
+                    if out is not MISSING:
+                        return out
+                elif seen.kind <= FS_V_PICKLE_BLOB and seen.size < FS_LARGE:
                     out = PyBytes_FromStringAndSize(NULL, seen.size)
                     fs_copy_racy(PyBytes_AS_STRING(out), seen.data, seen.size)
                     if fs_vector_peek_valid(self.v, i, &seen_at):
@@ -254,9 +268,26 @@ cdef class List(Handle):
                     break
             elif r == FS_RANGE and fs_vector_peek_valid(self.v, i, &seen_at):
                 raise IndexError("list index out of range")
-        return self.read(i, &stamp)
+        return self.read(i, &stamp, False)
 
-    cdef object read(self, int64_t i, uint64_t *stamp):
+    cdef object pickled(self, int64_t i, const fs_glance *g, const fs_seen *seen):
+        """A small pickled item, perhaps decoded before; MISSING when it has changed meanwhile. Whatever puts another block in
+        its place changes the version."""
+        cdef object out
+        if not self.ref.heap.takes_pickles():
+            return MISSING
+        if self.cache is None:
+            self.cache = Cache.__new__(Cache)
+        out = self.cache.find(0, i, g.version, seen.value)
+        if out is not MISSING:
+            return out if fs_vector_peek_valid(self.v, i, g) else MISSING
+        out = PyBytes_FromStringAndSize(NULL, seen.size)
+        fs_copy_racy(PyBytes_AS_STRING(out), seen.data, seen.size)
+        if not fs_vector_peek_valid(self.v, i, g):
+            return MISSING
+        return self.cache.keep(0, i, g.version, seen.value, seen.size, pickle_loads(out))
+
+    cdef object read(self, int64_t i, uint64_t *stamp, bint in_place):
         """The same under the lock, and the stamp of that instant."""
         cdef Pins pins = None
         cdef fs_self me
@@ -264,7 +295,7 @@ cdef class List(Handle):
         cdef uint64_t *pin = NULL
         cdef int r
         whoami(self.ref, &me)
-        r = fs_vector_read(&me, self.v, i, pin, &c, stamp)
+        r = FS_MISSING if in_place else fs_vector_read(&me, self.v, i, pin, &c, stamp)
         while True:
             if r == FS_MISSING:
                 pins = new_pins(self.ref)
@@ -278,7 +309,7 @@ cdef class List(Handle):
             raise IndexError("list index out of range")
         if r != FS_OK:
             fail(r, self.ref.heap)
-        return made(&c, pins, self.ref)
+        return made(&c, pins, self.ref, in_place)
 
     cdef Items snapshot(self, int64_t start, int64_t stop, int64_t step):
         cdef Items s = Items.__new__(Items)
@@ -371,6 +402,12 @@ cdef class List(Handle):
             PySlice_Unpack(i, &start, &stop, &step)
             return self.slice(start, stop, step)
         return item_of(self, index_of(i))
+
+    def view(self, i, /):
+        """The item where it lies in shared memory, read only and without a copy: see the view() of a dict. IndexError when out
+        of range; TypeError for items that have no view."""
+        cdef uint64_t stamp
+        return self.read(index_of(i), &stamp, True)
 
     def __iter__(self):
         """Item by item as the list is then; wholly of one instant when its length is asked for before the first, as list()
@@ -493,6 +530,8 @@ cdef class List(Handle):
         cdef fs_self me
         cdef int64_t at
         if isinstance(i, slice):
+            if value is None:  # to replace() that means: by nothing
+                raise TypeError("can only assign an iterable")
             self.replace(i, value)
             return
         if word_of(value, &word):
@@ -552,7 +591,7 @@ cdef class List(Handle):
         try:
             while True:  # a value that cannot be decoded stays
                 try:
-                    out = self.read(at, &stamp)
+                    out = self.read(at, &stamp, False)
                 except IndexError:
                     raise IndexError("pop index out of range" if len(self) else "pop from empty list") from None
                 if self.change(FS_DELETE_ITEM, at, NULL, 0, stamp) == FS_OK:
@@ -611,9 +650,9 @@ cdef class List(Handle):
         self.replan(lambda count: range(count - 1, -1, -1))
 
     def sort(self, *, key=None, reverse=False):
-        """As list.sort: stable; others see the order before or after."""
+        """As list.sort: stable; others see the order before or after. ValueError when `key` or comparing changes the list."""
         cdef Items s
-        cdef int tries = 0
+        cdef int tries = PATIENCE - 2  # a decision is dear here, and comparing that appends makes the next one dearer
         try:
             while True:
                 s = self.snapshot(0, INT64_MAX, 1)
@@ -621,6 +660,8 @@ cdef class List(Handle):
                 keys = items if key is None else [key(item) for item in items]
                 if self.rearrange(sorted(range(len(keys)), key=keys.__getitem__, reverse=reverse), None, s.stamp):
                     return
+                if tries >= PATIENCE:  # held, so nobody else has
+                    raise ValueError("list modified during sort")
                 tries = self.impatient(tries)
         finally:
             if tries >= PATIENCE:

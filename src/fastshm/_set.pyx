@@ -36,8 +36,7 @@ cdef class Set:
 
     def remove(self, item, /):
         """KeyError when it is not there."""
-        item = hashable(item)
-        if self.items.pop(item, self) is self:
+        if self.items.pop(hashable(item), self) is self:
             raise KeyError(item)
 
     def pop(self):

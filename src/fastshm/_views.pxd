@@ -1,14 +1,9 @@
 """What _typed.pyx and _array.pyx need of _views.pyx."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
 from fastshm._c cimport fs_array, fs_run
-from fastshm._core cimport Heap, Ref
-
-cdef class Pin:
-    """A handle slot that refers to a block of items, so that it stays what it is while somebody looks at it."""
-    cdef Heap heap
-    cdef uint64_t slot
+from fastshm._core cimport Pin, Ref
 
 cdef Pin look(Ref ref, fs_array *a, fs_run *run)
 cdef int export_array(

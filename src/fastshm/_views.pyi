@@ -1,6 +1,1 @@
-from typing import final
-
 __pyx_capi__: dict[str, object]
-
-@final
-class Pin: ...

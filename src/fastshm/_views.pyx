@@ -1,6 +1,5 @@
 """Buffers on shared bytes, and what keeps these where they are as long as somebody looks."""
 
-cimport cython
 from cpython.buffer cimport PyBUF_F_CONTIGUOUS, PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -10,7 +9,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from fastshm._c cimport *
 from fastshm._calls cimport again, fs_identify_by, whoami
-from fastshm._core cimport Ref, check_open, fail, identify, release_slot, reserve_slot
+from fastshm._core cimport Pin, Ref, check_open, fail, identify, reserve_slot
 
 fs_identify_by(identify)
 
@@ -51,15 +50,6 @@ cdef int end_cell(Py_buffer *view) except -1:
 
 
 # --- arrays -------------------------------------------------------------------------------------------------------------------
-
-@cython.no_gc
-@cython.final
-cdef class Pin:
-    """A handle slot that refers to a block of items, so that it stays what it is while somebody looks at it."""
-    def __dealloc__(self):
-        if self.heap is not None:
-            release_slot(self.heap, self.slot)
-
 
 cdef Pin look(Ref ref, fs_array *a, fs_run *run):
     """Where the items are at this instant, and what keeps them there: None when that is the object itself."""

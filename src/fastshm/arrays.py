@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
 
@@ -69,7 +70,7 @@ def array_object(array: SynchronizedArray) -> Any:
 
 def _object_over(owner: Any, view: Any, kind: Any) -> Any:
     new = kind.from_buffer(view)
-    new.__reduce_ex__ = lambda protocol: (_get_obj, (owner,))
+    new.__reduce_ex__ = partial(_reduced, owner)  # no inner function: without memory for its cell, CPython loses arguments
     ForkingPickler.register(kind, _reduce)
     return new
 
@@ -81,6 +82,10 @@ def set_reducer(reduce: Any) -> None:
     """How multiprocessing's pickler is to pickle ctypes objects that may be ours."""
     global _reduce
     _reduce = reduce
+
+
+def _reduced(owner: Any, protocol: int) -> Any:
+    return _get_obj, (owner,)
 
 
 def _get_obj(owner: Any) -> Any:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, overload
 
-from fastshm import _core, _dict, heap, managers
+from fastshm import _core, _dict, heap
 from fastshm.counter import ShardedCounter
-from fastshm.managers import DictProxy
+from fastshm.proxies import DictProxy, RecursiveAcquirerProxy
 
 __all__ = ["Cache", "CacheInfo", "cache"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 MISSING: Any = object()
 KEYWORDS = "\0keywords"  # between positional and keyword arguments in a key
+ABANDONED = 64  # locks of keys that are being computed, until somebody looks which of them are a dead one's
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.ranks: list[Any] = []  # of the locks of what this thread is computing, rising: it waits for a higher one only
+
+
+_thread = _Thread()
+_same_name: dict[str, int] = {}  # functions of this process that are known by a name
 
 
 class CacheInfo(NamedTuple):
@@ -45,6 +57,7 @@ class Cache:
         self._order = order  # its keys, the least recently used first
         self._locks = locks  # of what is being computed
         self._hits, self._misses = hits, misses
+        self._rank = entries._address  # the name of the segment, where and when it was made
 
     def __getstate__(self) -> Any:
         return self.maxsize, self.ttl, self._entries, self._order, self._locks, self._hits, self._misses
@@ -83,23 +96,54 @@ class Cache:
         self._order[key] = None
 
     def get_or_compute(self, key: Any, compute: Callable[[], Any]) -> Any:
-        """The value, computed by one process while those that want the same one wait; if that one is killed, by another."""
-        value = self.get(key, MISSING)
-        if value is not MISSING:
-            self._hits.add()
-            return value
-        with self._locks.setdefault(key, managers.RecursiveAcquirerProxy(gate=self._locks)):
+        """The value, computed by one thread of one process while those that want the same one wait, and by the next of them if
+        that one is killed or raises. Who is computing already waits only where no circle of waiting can close."""
+        while True:
             value = self.get(key, MISSING)
             if value is not MISSING:
                 self._hits.add()
                 return value
-            self._misses.add()
-            try:
-                value = compute()
-                self.put(key, value)
-            finally:
-                self._locks.pop(key, None)
+            lock = self._locks.setdefault(key, RecursiveAcquirerProxy(gate=self._locks))
+            rank = (self._rank[0], self._rank[2], lock._address[2])
+            held = _thread.ranks
+            if held and rank < held[-1]:
+                if not lock.locked():
+                    self._locks.pop(key, None)
+                return self._computed(key, compute)
+            with lock:
+                if not self._is_current(key, lock):  # whoever held it is done, and the next one has made another
+                    continue
+                held.append(rank)
+                try:
+                    value = self.get(key, MISSING)
+                    if value is MISSING:
+                        return self._computed(key, compute)
+                finally:
+                    held.pop()
+                    if self._is_current(key, lock):
+                        self._locks.pop(key, None)
+
+    def _computed(self, key: Any, compute: Callable[[], Any]) -> Any:
+        self._misses.add()
+        if not len(self._locks) % ABANDONED:
+            self._sweep()
+        value = compute()
+        self.put(key, value)
         return value
+
+    def _is_current(self, key: Any, lock: Any) -> bool:
+        current = self._locks.get(key)
+        return current is not None and current._address == lock._address
+
+    def _sweep(self) -> None:
+        """Drops the locks of those that were killed while they computed what nobody has asked for since."""
+        for key, lock in self._locks.items():
+            if lock.acquire(False):
+                try:
+                    if lock.abandoned and self._is_current(key, lock):
+                        self._locks.pop(key, None)
+                finally:
+                    lock.release()
 
     def clear(self) -> None:
         for part in (self._entries, self._order):
@@ -136,11 +180,24 @@ def _of_family(name: str, maxsize: int | None, ttl: float | None) -> Any:
     segment = heap.family()
     root = segment.root(DictProxy)
     if root is None:
-        segment.set_root(_dict.Dict.make(DictProxy, segment))
+        made = _dict.Dict.make(DictProxy, segment)  # which keeps this process from leaving a segment of others in between
+        segment.set_root(made)
         root = segment.root(DictProxy)
     assert root is not None
     found = root.get(name, MISSING)
     return root.setdefault(name, Cache(maxsize, ttl, beside=root)) if found is MISSING else found
+
+
+def _name_of(function: Any) -> str | None:
+    """What the function is called in all processes that run the same module; None when they cannot know it."""
+    name = f"{getattr(function, '__module__', '<locals>')}.{getattr(function, '__qualname__', '<locals>')}"
+    if "<locals>" in name:
+        return None
+    code = getattr(function, "__code__", None)
+    place = zlib.crc32(repr((code.co_name, code.co_code, *code.co_positions())).encode()) if code else 0
+    name = f"cache of {name.replace('__mp_main__', '__main__')} {place:08x}"
+    _same_name[name] = number = _same_name.get(name, 0) + 1
+    return f"{name} {number}"
 
 
 @overload
@@ -150,24 +207,25 @@ def cache(*, maxsize: int | None = None, ttl: float | None = None, typed: bool =
 def cache(function: Any = None, /, *, maxsize: int | None = None, ttl: float | None = None, typed: bool = False) -> Any:
     """Keeps a function's results for all processes of the family: functools.lru_cache across workers.
 
-    A missing result is computed once, while others that want it wait. `maxsize` bounds the number of results, `ttl` their age
-    in seconds. Arguments must be hashable; arguments and results must pickle. `cache_info()`, `cache_clear()`,
-    `cache_parameters()` and `__wrapped__` are functools'. A function of a module is known by its name, so children of every
-    start method share its results; one that was made inside another function shares them with forked children only.
+    A missing result is computed once, while others that want it wait. (A call from within another result's computation does not
+    where two could wait for each other: it computes, too.) `maxsize` bounds the number of results, `ttl` their age in seconds.
+    Arguments must be hashable; arguments and results must pickle. `cache_info()`, `cache_clear()`, `cache_parameters()` and
+    `__wrapped__` are functools'. A function of a module is known by its name and its code, so children of every start method
+    share its results; one that was made inside another function shares them with forked children only.
     """
     _check(maxsize, ttl)
     if function is None:
         return functools.partial(cache, maxsize=maxsize, ttl=ttl, typed=typed)
     if not callable(function):
         raise TypeError(f"a function expected, not {type(function).__name__!r}")
-    name = f"cache of {function.__module__.replace('__mp_main__', '__main__')}.{function.__qualname__}"
+    name = _name_of(function)
     kept: list[Cache] = []
-    if "<locals>" in name:
+    if name is None:
         kept.append(Cache(maxsize, ttl))
 
     def results() -> Cache:
         if not kept:
-            kept.append(_of_family(name, maxsize, ttl))
+            kept.append(_of_family(str(name), maxsize, ttl))
         return kept[0]
 
     @functools.wraps(function)

@@ -473,7 +473,7 @@ static int fs_check_value(fs_walk *w, uint32_t kind, uint32_t length, uint64_t v
     if (!b || fs_value_look(w->heap, &seen) != FS_OK)
         return FS_BROKEN(w, "T7: a value's block is damaged");
     int right = kind == FS_V_OBJECT          ? b->kind >= FS_CELL && b->kind <= FS_LAST_OBJECT
-                : kind == FS_V_PICKLE_BUNDLE ? b->kind == FS_BUNDLE
+                : fs_is_bundle(kind)         ? b->kind == FS_BUNDLE
                                              : b->kind == FS_BLOB;
     return right ? FS_OK : FS_BROKEN(w, "T7: a value's block is of another kind");
 }

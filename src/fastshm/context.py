@@ -38,7 +38,7 @@ class Context(BaseContext):
             return self
         return _ours(method, super().get_context(method))
 
-    def Manager(self, address: str | None = None, **options: Any) -> managers.SyncManager:  # type: ignore[override]
+    def Manager(self, address: str | None = None, **options: Any) -> managers.SyncManager:
         """A started manager, which needs no server process. With `live`, plain dicts and lists that are stored in its dicts and
         lists become shared ones. With an address like "shm://myapp", that of a named store: see fastshm.stores.Store."""
         if address is None:

@@ -8,6 +8,7 @@ name goes with the last process that uses the segment. docs/format.md tells how 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
@@ -17,16 +18,17 @@ from collections.abc import Callable
 from multiprocessing import process, resource_tracker, util
 from typing import Any
 
-from fastshm import _core, names
+from fastshm import _containers, _core, names
 from fastshm._core import CorruptedError, Handle, Heap
 from fastshm.names import NAME, PREFIX
 
-__all__ = ["CorruptedError", "attach", "check", "create", "default", "sweep"]
+__all__ = ["CorruptedError", "attach", "check", "create", "default", "get_decode_cache", "set_decode_cache", "sweep"]
 
 RESERVED = 64 << 30  # address space, not memory
 SMALLEST = 1 << 20
 FAMILY = "fastshm"  # in multiprocessing's configuration of a process
 REFUSED = "fastshm, no pickles of"  # there, too
+KEPT = "fastshm, decoded values"
 ATTEMPTS = 10  # at a segment that nobody takes for a dead one's before it is made
 
 _heaps: dict[str, Heap] = {}
@@ -179,10 +181,17 @@ def _known(name: str) -> Heap | None:
     handles go on, but do not pickle for others."""
     heap = _heaps.get(name)
     if heap is not None and name.startswith(names.STORE) and not names.leads_to(name, heap.file):
+        if _heaps.get(name) is not heap:  # another thread has left it meanwhile
+            return None
         heap.renamed(f"{name}, unlinked {secrets.token_hex(8)}", b"")
         _heaps[heap.name] = _heaps.pop(name)
         return None
     return heap
+
+
+def is_known(heap: Heap) -> bool:
+    """Has this process not left it?"""
+    return _heaps.get(heap.name) is heap
 
 
 def _attach(name: str) -> Heap:
@@ -192,7 +201,8 @@ def _attach(name: str) -> Heap:
     heap = _core.Heap.attach(name, os.fsencode(names.path(name)), _heaps)
     if _default is None and not name.startswith(names.STORE):
         _become_default(heap)
-    heap.bury()
+    with contextlib.suppress(ReferenceError):  # another thread has left it by now: who asked for it asks again
+        heap.bury()
     return heap
 
 
@@ -220,6 +230,32 @@ def sweep() -> list[str]:
 def check() -> dict[str, int]:
     """Walks all invariants of the default segment and counts what is there. CorruptedError: the first that does not hold."""
     return default().check()
+
+
+def set_decode_cache(values: int = 128, largest: int = 4096) -> None:
+    """How many values each handle on a dict or list keeps as the objects that they were unpickled to, for as long as they are
+    not changed: at most `values` of them, each of at most `largest` bytes of pickle. 0 switches it off.
+
+    It is this process's affair, and that of those that multiprocessing starts from it hereafter. What is kept now is forgotten.
+    Objects that a reader could change are never shared by two reads: those get a copy, or decode it anew. ValueError for a
+    number below 0 or above 2**31 - 1.
+    """
+    if not (0 <= values < 1 << 31 and 0 <= largest < 1 << 31):
+        raise ValueError(f"numbers from 0 to 2**31 - 1 expected, not {values} and {largest}")
+    _configuration()[KEPT] = values, largest
+    _containers.set_kept(values, largest)
+
+
+def get_decode_cache() -> tuple[int, int]:
+    """(values, largest), see set_decode_cache."""
+    return _containers.kept()
+
+
+def _inherit_decode_cache() -> bool:
+    """False while a process that multiprocessing starts may not have been told yet, as with refusals."""
+    if KEPT in _configuration():
+        _containers.set_kept(*_configuration()[KEPT])
+    return not hasattr(process.current_process(), "_inheriting")
 
 
 def _tracker() -> tuple[int, int]:
@@ -254,14 +290,13 @@ def _part(heap: Heap) -> bool:
 
 
 def _forget(heap: Heap) -> None:
-    """A segment of others in which this process has no handle left."""
+    """A segment of others in which this process has no handle left, and which is none of _heaps any more."""
     name = heap.name
-    del _heaps[name]
     try:
         _part(heap)
     except BaseException:
         if heap.is_joined:
-            _heaps[name] = heap  # tried again at the end
+            _heaps.setdefault(name, heap)  # tried again at the end
         else:
             heap.unmap()
         raise
@@ -271,7 +306,7 @@ def _forget(heap: Heap) -> None:
 
 def _leave() -> None:
     _core.refuse_all(True)
-    are_last = [_part(heap) for heap in _heaps.values()]
+    are_last = [_part(heap) for heap in list(_heaps.values())]
     _core.refuse_all(not all(are_last))  # what nobody shares any more may be used to the very end
 
 
@@ -301,9 +336,11 @@ def _after_multiprocessing_fork(_: object) -> None:
     if _heaps:
         _leave_at_exit()
     _inherit_refusals()
+    _inherit_decode_cache()
 
 
 _inherit_refusals()
-_core.set_hooks(default, attach, _forget, _inherit_refusals)
+_containers.set_learner(_inherit_decode_cache)
+_core.set_hooks(_heaps, default, attach, _forget, _inherit_refusals)
 os.register_at_fork(before=_core.before_fork, after_in_child=_after_fork_in_child)
 util.register_after_fork(_core, _after_multiprocessing_fork)

@@ -13,7 +13,7 @@
 #include "platform.h"
 
 #define FS_MAGIC 0x6d68737473616601ull /* "\1fastshm" */
-#define FS_FORMAT 3u
+#define FS_FORMAT 4u
 #define FS_STAMP ((uint64_t)FS_FORMAT << 32 | (uint64_t)sizeof(void *) << 16 | FS_BYTE_ORDER)
 
 #define FS_GRAIN 64u /* block sizes and alignment: one cache line */
@@ -198,11 +198,16 @@ enum {
     FS_V_ASCII_BLOB = 16,
     FS_V_UTF8_BLOB = 17,
     FS_V_BYTES_BLOB = 18,
-    FS_V_PICKLE_BLOB = 19,
-    FS_V_PICKLE_BUNDLE = 20,
-    FS_V_OBJECT = 21,
-    FS_V_LAST = 21,
+    FS_V_BYTEARRAY_BLOB = 19,
+    FS_V_NDARRAY_BLOB = 20,
+    FS_V_PICKLE_BLOB = 21,
+    FS_V_PICKLE_BUNDLE = 22,
+    FS_V_PICKLE_BUFFERS = 23, /* a bundle, too: a pickle and the buffers that are not in it */
+    FS_V_OBJECT = 24,
+    FS_V_LAST = 24,
 };
+
+#define FS_LARGE 65536u /* bytes; so many are not copied while a container is locked, neither in nor out */
 
 enum { /* the canonical form: equal keys have equal forms */
     FS_K_NONE = 1,

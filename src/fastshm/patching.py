@@ -13,7 +13,8 @@ import multiprocessing
 import os
 import types
 from collections.abc import Iterator
-from multiprocessing import context, queues, spawn
+from multiprocessing import context, queues, reduction, spawn
+from multiprocessing import managers as _managers
 from multiprocessing import sharedctypes as _sharedctypes
 from multiprocessing import synchronize as _synchronize
 from multiprocessing.reduction import ForkingPickler
@@ -21,8 +22,8 @@ from typing import Any
 
 import fastshm
 from fastshm import context as _context
+from fastshm import managers, sharedctypes, synchronize
 from fastshm import queues as _queues
-from fastshm import sharedctypes, synchronize
 
 __all__ = ["Patch", "is_patched", "patch", "unpatch"]
 
@@ -69,6 +70,18 @@ def _new_stdlib(name: str) -> Any:
     return kind.__new__(kind)
 
 
+def _reduce_method(method: Any) -> Any:
+    """For a server of a class that was imported before: its method, too, would be taken for one of ours."""
+    if method.__self__ is _StdlibManager:
+        return _method_of_stdlib_manager, (method.__func__.__name__,)
+    return reduction._reduce_method(method)  # type: ignore[attr-defined]
+
+
+def _method_of_stdlib_manager(name: str) -> Any:
+    return getattr(_StdlibManager, name)
+
+
+_StdlibManager = _managers.SyncManager
 _stdlib_kinds = {name: vars(_synchronize)[name] for name in synchronize.__all__ if name != "SEM_VALUE_MAX"}
 
 
@@ -77,6 +90,7 @@ def _replacements() -> list[tuple[Any, str, Any]]:
         *((_sharedctypes, name, getattr(sharedctypes, name)) for name in (*sharedctypes.__all__, *SYNCHRONIZED)),
         *((_synchronize, name, getattr(synchronize, name)) for name in synchronize.__all__),
         *((getattr(queues, kind), name, method) for kind, name, method in _methods_of_queues()),
+        (_managers, "SyncManager", managers.SyncManager),
         (context.BaseContext, "Manager", _context.Context.Manager),
         (multiprocessing, "Manager", _context.default.Manager),
         (spawn, "get_preparation_data", _get_preparation_data_and_patch),
@@ -100,6 +114,7 @@ class Patch:
                 setattr(place, name, original)
             for kind in _stdlib_kinds.values():
                 ForkingPickler._extra_reducers.pop(kind, None)  # type: ignore[attr-defined]
+            ForkingPickler.register(types.MethodType, reduction._reduce_method)  # type: ignore[attr-defined]
 
     def __enter__(self) -> Patch:
         return self
@@ -111,7 +126,7 @@ class Patch:
 def patch() -> Patch:
     """From now on multiprocessing makes fastshm's shared objects, in this process and those that it starts.
 
-    Call it first, before other modules import classes of multiprocessing.synchronize, or `Manager`, by their names.
+    Call it first, before other modules import by their names Manager, SyncManager or classes of multiprocessing.synchronize.
     """
     if not _patches:
         for place, name, replacement in _replacements():
@@ -119,6 +134,7 @@ def patch() -> Patch:
             setattr(place, name, replacement)
         for kind in _stdlib_kinds.values():
             ForkingPickler.register(kind, _reduce_stdlib)
+        ForkingPickler.register(types.MethodType, _reduce_method)
     this = Patch()
     _patches.append(this)
     return this

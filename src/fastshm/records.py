@@ -41,16 +41,19 @@ class FrozenList(Sequence[Any]):
     def __getitem__(self, i: Any) -> Any:
         """One record, or a list of those of a slice."""
         if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
+            return list(map(self.__getitem__, range(*i.indices(len(self)))))
         record, kind = self._find(i)
         if kind == PICKLE:
             if not self._data._heap.takes_pickles():
                 raise pickle.UnpicklingError(f"a record of {self._data._heap.name} is a pickle, which this process refuses")
             return pickle.loads(record)
-        return str(record, "utf-8", "surrogatepass") if kind == TEXT else bytes(record)
+        try:
+            return str(record, "utf-8", "surrogatepass") if kind == TEXT else bytes(record)
+        except UnicodeDecodeError:
+            raise _core.CorruptedError(f"record {i} is no text") from None
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
+        return map(self.__getitem__, range(len(self)))
 
     def view(self, i: int) -> memoryview:
         """The bytes of a record without a copy. TypeError when it is not a record of bytes."""
@@ -65,7 +68,7 @@ class FrozenList(Sequence[Any]):
         except IndexError:
             raise IndexError("list index out of range") from None
         begin = self._where[i - 1] >> 2 if i % len(self._where) else 0
-        if not begin <= end >> 2 <= len(self._bytes):
+        if not begin <= end >> 2 <= len(self._bytes) or end & 3 > PICKLE:
             raise _core.CorruptedError(f"record {i} is not where it should be")
         return self._bytes[begin : end >> 2], end & 3
 

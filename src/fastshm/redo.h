@@ -90,44 +90,66 @@ static inline int fs_redo_commit(const fs_self *me, fs_redo *r) {
 
 /* --- values -------------------------------------------------------------------------------------------------------------- */
 
-/* A value on its way in: one word, or bytes (and objects they refer to). */
+/* A value on its way in: one word, or bytes (and objects they refer to), or what a handle slot of ours refers to already. */
 typedef struct {
     uint32_t kind, length; /* FS_V_; length of inline bytes */
     uint64_t value;        /* the word, or the offset of the object for FS_V_OBJECT */
     const void *data;
     uint64_t size;
-    const uint64_t *refs; /* offsets of objects, for FS_V_PICKLE_BUNDLE */
+    const uint64_t *refs; /* offsets of objects, for bundles */
     uint64_t ref_count;
+    uint64_t made; /* offset of the block that was made of it ahead; 0: none */
 } fs_value;
 
 static inline int fs_owning(uint64_t kind) { return kind >= FS_V_OWNING; }
 
+static inline int fs_is_bundle(uint32_t kind) { return kind == FS_V_PICKLE_BUNDLE || kind == FS_V_PICKLE_BUFFERS; }
+
+/* Room for a value's bytes, in a block that *slot refers to. They are to be filled in, and then the value finished. */
+static int fs_value_begin(const fs_self *me, const fs_value *v, uint64_t *slot, fs_block **b, char **bytes) {
+    int r;
+    if (!fs_is_bundle(v->kind)) {
+        if ((r = fs_alloc_to(me, 8 + v->size, FS_BLOB, slot, b)) != FS_OK)
+            return r;
+        ((fs_blob *)*b)->length = v->size;
+        *bytes = (char *)((fs_blob *)*b)->bytes;
+        return FS_OK;
+    }
+    if ((r = fs_alloc_to(me, sizeof(fs_bundle) - FS_HEADER + v->ref_count * 8 + v->size, FS_RAW, slot, b)) != FS_OK)
+        return r;
+    fs_bundle *u = (fs_bundle *)*b;
+    u->length = v->size;
+    u->count = v->ref_count;
+    memset(u->refs, 0, v->ref_count * 8);
+    *bytes = (char *)(u->refs + v->ref_count);
+    return FS_OK;
+}
+
+static int fs_value_finish(const fs_self *me, const fs_value *v, fs_block *b) {
+    int r = FS_OK;
+    if (!fs_is_bundle(v->kind))
+        return FS_OK;
+    fs_crash_order();
+    fs_store_release(&b->kind, FS_BUNDLE);
+    fs_crash_order();
+    for (uint64_t i = 0; i < v->ref_count && r == FS_OK; i++)
+        if (!((fs_bundle *)b)->refs[i]) /* when it is tried again, some are there */
+            r = fs_ref_to(me, v->refs[i], &((fs_bundle *)b)->refs[i]);
+    return r;
+}
+
 /* Makes what an owning value needs, referred to by *slot; *word is what to store. */
 static int fs_value_make(const fs_self *me, const fs_value *v, uint64_t *slot, uint64_t *word) {
-    fs_block *b;
     int r;
-    if (v->kind == FS_V_OBJECT) {
-        r = fs_ref_to(me, v->value, slot);
-    } else if (v->kind == FS_V_PICKLE_BUNDLE) {
-        r = fs_alloc_to(me, sizeof(fs_bundle) - FS_HEADER + v->ref_count * 8 + v->size, FS_RAW, slot, &b);
-        if (r != FS_OK)
-            return r;
-        fs_bundle *u = (fs_bundle *)b;
-        u->length = v->size;
-        u->count = v->ref_count;
-        memset(u->refs, 0, v->ref_count * 8);
-        memcpy((char *)(u->refs + v->ref_count), v->data, v->size);
-        fs_crash_order();
-        fs_store_release(&b->kind, FS_BUNDLE);
-        fs_crash_order();
-        for (uint64_t i = 0; i < v->ref_count && r == FS_OK; i++)
-            r = fs_ref_to(me, v->refs[i], &u->refs[i]);
+    if (v->kind == FS_V_OBJECT || v->made) {
+        r = fs_ref_to(me, v->made ? v->made : v->value, slot);
     } else {
-        r = fs_alloc_to(me, 8 + v->size, FS_BLOB, slot, &b);
-        if (r != FS_OK)
+        fs_block *b;
+        char *bytes;
+        if ((r = fs_value_begin(me, v, slot, &b, &bytes)) != FS_OK)
             return r;
-        ((fs_blob *)b)->length = v->size;
-        memcpy(((fs_blob *)b)->bytes, v->data, v->size);
+        memcpy(bytes, v->data, v->size);
+        r = fs_value_finish(me, v, b);
     }
     *word = *slot;
     return r;
@@ -152,7 +174,7 @@ static inline int fs_value_look(fs_heap *heap, fs_seen *out) {
     if (!b)
         return FS_CORRUPT;
     room = fs_room(heap, &b->block);
-    if (out->kind == FS_V_PICKLE_BUNDLE) {
+    if (fs_is_bundle(out->kind)) {
         uint64_t count = fs_load_relaxed(&((fs_bundle *)b)->count);
         if (count > room / 8)
             return FS_CORRUPT;
@@ -180,17 +202,20 @@ FS_UNUSED static fs_bundle *fs_bundle_at(fs_heap *heap, uint64_t offset, uint64_
     return *count <= (fs_room(heap, &b->block) - sizeof(fs_bundle)) / 8 ? b : NULL;
 }
 
-static inline int fs_needs_pin(uint32_t kind) { return kind == FS_V_OBJECT || kind == FS_V_PICKLE_BUNDLE; }
+static inline int fs_needs_pin(uint32_t kind) { return kind == FS_V_OBJECT || fs_is_bundle(kind); }
 
-/* A value copied out under its container's lock, to be made into an object after it. */
+/* Is it read out of shared memory after the lock was left, while a handle slot refers to it? What it refers to never changes. */
+static inline int fs_is_pinned(const fs_seen *s) { return fs_owning(s->kind) && (fs_needs_pin(s->kind) || s->size >= FS_LARGE); }
+
+/* A value copied out under its container's lock, or pinned under it, to be made into an object after it. */
 typedef struct {
     uint32_t kind, length;
     uint64_t value;
-    unsigned char *data; /* malloc'ed, for owning kinds */
+    unsigned char *data; /* malloc'ed, for owning kinds; NULL when the pin refers to the value */
     uint64_t size;
 } fs_copy;
 
-/* `pin` is the offset of an empty handle slot, to refer to the object or bundle; when there is none and one is needed, FS_RANGE. */
+/* `pin` is the offset of an empty handle slot, to refer to an owning value; when there is none and one is needed, FS_RANGE. */
 FS_UNUSED static int fs_copy_out(const fs_self *me, const fs_seen *s, const uint64_t *pin, fs_copy *out) {
     out->kind = s->kind;
     out->length = s->length;
@@ -199,22 +224,15 @@ FS_UNUSED static int fs_copy_out(const fs_self *me, const fs_seen *s, const uint
     out->size = 0;
     if (!fs_owning(s->kind))
         return FS_OK;
-    if (fs_needs_pin(s->kind) && !pin)
+    if (pin)
+        return fs_ref_to(me, s->value, (uint64_t *)(me->heap->base + *pin));
+    if (fs_is_pinned(s))
         return FS_RANGE;
-    if (s->size) {
-        if (!(out->data = malloc(s->size)))
-            return FS_PRIVATE_NOMEM;
-        memcpy(out->data, s->data, s->size);
-        out->size = s->size;
-    }
-    if (!fs_needs_pin(s->kind))
-        return FS_OK;
-    int r = fs_ref_to(me, s->value, (uint64_t *)(me->heap->base + *pin));
-    if (r != FS_OK) {
-        free(out->data);
-        out->data = NULL;
-    }
-    return r;
+    if (!(out->data = malloc(s->size + 1)))
+        return FS_PRIVATE_NOMEM;
+    memcpy(out->data, s->data, s->size);
+    out->size = s->size;
+    return FS_OK;
 }
 
 #endif

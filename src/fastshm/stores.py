@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import errno
 import os
+from multiprocessing import ProcessError
+from typing import Any
 
 from fastshm import _core, _dict, heap, managers, names
 
@@ -39,7 +41,7 @@ class Store(managers.SyncManager):
         super().__init__(live=live)
         self._file = _file_of(address)
         self._how = create, persist, allow_pickle
-        self._address = address
+        self._name = address
         self._root: managers.DictProxy | None = None
 
     def _begin(self) -> None:
@@ -56,17 +58,23 @@ class Store(managers.SyncManager):
                 self._root = root
                 return
             if not create:
-                raise FileNotFoundError(errno.ENOENT, f"there is no store {self._address!r}")
-        raise FileNotFoundError(errno.ENOENT, f"the store {self._address!r} was unlinked {ATTEMPTS} times while it was opened")
+                raise FileNotFoundError(errno.ENOENT, f"there is no store {self._name!r}")
+        raise FileNotFoundError(errno.ENOENT, f"the store {self._name!r} was unlinked {ATTEMPTS} times while it was opened")
 
     def _found(self, allow_pickle: bool) -> managers.DictProxy | None:
-        try:
-            segment = heap.attach(self._file, allow_pickle=allow_pickle)
-        except FileNotFoundError:
-            return None
-        root = segment.root(managers.DictProxy)
+        while True:
+            try:
+                segment = heap.attach(self._file, allow_pickle=allow_pickle)
+                root = segment.root(managers.DictProxy)
+                if segment.name == self._file:  # from here on, root keeps it
+                    break
+            except FileNotFoundError:
+                return None
+            except ReferenceError:  # another thread has let go of the last handle in between, and left the segment
+                if heap.is_known(segment):
+                    raise
         if root is None:
-            raise _core.CorruptedError(f"{self._address!r} is a segment without a root: it is no store")
+            raise _core.CorruptedError(f"{self._name!r} is a segment without a root: it is no store")
         return root
 
     def _made(self, allow_pickle: bool) -> managers.DictProxy | None:
@@ -80,7 +88,13 @@ class Store(managers.SyncManager):
 
     @property
     def address(self) -> str:
-        return self._address
+        return self._name
+
+    def connect(self) -> None:
+        raise ProcessError(f"a store has no server to connect to: fastshm.Manager({self._name!r}) opens it")
+
+    def get_server(self) -> Any:
+        raise ProcessError(f"a store has no server: fastshm.Manager({self._name!r}) opens it in every process")
 
     @property
     def root(self) -> managers.DictProxy:
@@ -91,9 +105,8 @@ class Store(managers.SyncManager):
     def _open(self) -> _core.Handle:
         return self.root  # beside what new objects are made
 
-    def _shut_down(self) -> None:
+    def _close(self) -> None:
         self._root = None
-        super()._shut_down()
 
 
 def unlink(address: str) -> None:

@@ -556,7 +556,7 @@ static int fs_entry_fill(const fs_self *me, fs_redo *r, fs_entry *e, const fs_ke
     if (fs_owning(val->kind) && (code = fs_value_make(me, val, &r->own[0], &word)) != FS_OK)
         return code;
     if (in_blob) {
-        fs_value bytes = {FS_V_BYTES_BLOB, 0, 0, k->bytes, k->total, NULL, 0};
+        fs_value bytes = {FS_V_BYTES_BLOB, 0, 0, k->bytes, k->total, NULL, 0, 0};
         if ((code = fs_value_make(me, &bytes, &r->own[1], &blob)) != FS_OK)
             return code;
     }
@@ -716,7 +716,7 @@ static int fs_table_add(const fs_self *me, fs_table *t, fs_entry *e, const fs_va
     int r = fs_sum(e, val, result);
     if (r != FS_OK)
         return r;
-    fs_value next = {FS_V_INT, 0, *result, NULL, 0, NULL, 0};
+    fs_value next = {FS_V_INT, 0, *result, NULL, 0, NULL, 0, 0};
     return fs_table_overwrite(me, t, e, &next);
 }
 
@@ -796,7 +796,7 @@ FS_UNUSED static int fs_table_take(const fs_self *me, fs_table *t, const fs_key 
         return entered;
     fs_peek p;
     int r = fs_table_look(me->heap, t, k, &p);
-    if (r == FS_OK && p.seen.kind >= FS_V_PICKLE_BLOB)
+    if (r == FS_OK && p.seen.kind > FS_V_BYTEARRAY_BLOB)
         r = FS_TYPE;
     if (r == FS_OK && (r = make(out, &p.seen)) == FS_OK)
         r = fs_table_delete(me, t, &p.view, &p.place);
@@ -915,7 +915,7 @@ static int fs_batch_put(const fs_self *me, fs_table *t, const fs_view *v, const 
     fs_store_release(&v->entries->n, n + 1); /* from here on a rollback looks at it */
     fs_crash_order();
     if (in_blob) {
-        fs_value bytes = {FS_V_BYTES_BLOB, 0, 0, k->bytes, k->total, NULL, 0};
+        fs_value bytes = {FS_V_BYTES_BLOB, 0, 0, k->bytes, k->total, NULL, 0, 0};
         if ((code = fs_value_make(me, &bytes, &e->key.blob, &word)) != FS_OK)
             return code;
     }
@@ -995,7 +995,7 @@ FS_UNUSED static int fs_table_merge(const fs_self *me, fs_table *t, const fs_key
 typedef struct {
     fs_entry entry;
     uint64_t key_total, value_size;
-    uint64_t pin; /* for values that refer to objects: index of the handle slot that now refers to the object or bundle */
+    uint64_t pin; /* of a value that a handle slot now refers to, whose bytes do not follow: 1 + the slot's index, else 0 */
 } fs_record;
 
 typedef struct {
@@ -1053,15 +1053,14 @@ FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int value
                 goto fail;
             if (values && (r = fs_value_look(heap, &s)) != FS_OK)
                 goto fail;
-            uint64_t bytes = fs_owning(s.kind) && values ? s.size : 0;
+            uint64_t pin = values && fs_is_pinned(&s), bytes = fs_owning(s.kind) && values && !pin ? s.size : 0;
             uint64_t whole = (sizeof(fs_record) + total + bytes + 7) & ~(uint64_t)7;
             if (pass == 0) {
                 size += whole;
                 out->count++;
-                out->pins += values && fs_needs_pin(s.kind);
+                out->pins += pin;
                 continue;
             }
-            uint64_t pin = values && fs_needs_pin(s.kind);
             if (whole > left || pin > pin_room - pinned) {
                 r = FS_CORRUPT; /* changed between the passes, by nobody who has the lock */
                 goto fail;
@@ -1078,7 +1077,7 @@ FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int value
             if (pin) {
                 if ((r = fs_ref_to(me, s.value, (uint64_t *)(heap->base + slots[pinned]))) != FS_OK)
                     goto fail;
-                record->pin = pinned++;
+                record->pin = ++pinned;
             }
             to += whole;
             left -= whole;

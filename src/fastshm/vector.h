@@ -436,7 +436,7 @@ fail:
 
 typedef struct {
     uint64_t about, value, size;
-    uint64_t pin; /* for values that refer to objects: index of the handle slot that now refers to the object or bundle */
+    uint64_t pin; /* of a value that a handle slot now refers to, whose bytes do not follow: 1 + the slot's index, else 0 */
 } fs_item;
 
 typedef struct {
@@ -462,8 +462,8 @@ static int fs_vector_snapshot(const fs_self *me, const fs_span *s, int64_t first
             fs_seen seen;
             if ((r = fs_slot_look(heap, slot, &seen)) != FS_OK)
                 goto fail;
-            int pin = fs_needs_pin(seen.kind);
-            uint64_t bytes = fs_owning(seen.kind) ? seen.size : 0, whole = sizeof(fs_item) + ((bytes + 7) & ~(uint64_t)7);
+            int pin = fs_is_pinned(&seen);
+            uint64_t bytes = fs_owning(seen.kind) && !pin ? seen.size : 0, whole = sizeof(fs_item) + ((bytes + 7) & ~(uint64_t)7);
             if (pass == 0) {
                 size += whole;
                 out->pins += (uint64_t)pin;
@@ -483,7 +483,7 @@ static int fs_vector_snapshot(const fs_self *me, const fs_span *s, int64_t first
             if (pin) {
                 if ((r = fs_ref_to(me, seen.value, (uint64_t *)(heap->base + slots[pinned]))) != FS_OK)
                     goto fail;
-                item->pin = pinned++;
+                item->pin = ++pinned;
             }
             to += whole;
             left -= whole;
@@ -579,7 +579,7 @@ FS_UNUSED static int fs_vector_take(const fs_self *me, fs_vector *v, int64_t i, 
     if (i < 0)
         i += (int64_t)s.n;
     int r = i < 0 || i >= (int64_t)s.n ? FS_RANGE : fs_slot_look(me->heap, &s.slots->slot[s.start + (uint64_t)i], &seen);
-    if (r == FS_OK && seen.kind >= FS_V_PICKLE_BLOB)
+    if (r == FS_OK && seen.kind > FS_V_BYTEARRAY_BLOB)
         r = FS_TYPE;
     if (r == FS_OK && (r = make(out, &seen)) == FS_OK)
         r = fs_vector_delete(me, v, &s, (uint64_t)i);
@@ -669,7 +669,7 @@ static inline int fs_same_number(uint32_t a_kind, uint64_t a, uint32_t b_kind, u
 /* Is the item equal to a number, a text, bytes or None, as Python sees it? 1, 0, or -1: it takes Python to tell. */
 static int fs_slot_equals(fs_heap *heap, const fs_slot *slot, const fs_value *wanted) {
     fs_seen seen;
-    if (fs_slot_look(heap, slot, &seen) != FS_OK || seen.kind >= FS_V_PICKLE_BLOB || (seen.kind > FS_V_BYTES && seen.kind < FS_V_OWNING))
+    if (fs_slot_look(heap, slot, &seen) != FS_OK || seen.kind > FS_V_BYTES_BLOB || (seen.kind > FS_V_BYTES && seen.kind < FS_V_OWNING))
         return -1;
     if (fs_is_number(wanted->kind))
         return fs_is_number(seen.kind) && fs_same_number(seen.kind, seen.value, wanted->kind, wanted->value);

@@ -46,7 +46,12 @@ MUTANTS = (
         "committed % FS_GRAIN ||",
     ),
     Mutant("a file cut short is refused", "segment.h", "if (head[2] != (uint64_t)st.st_size)", "if (0)"),
-    Mutant("links are not followed", "names.py", "os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC", "os.O_RDWR | os.O_CLOEXEC"),
+    Mutant(
+        "links are not followed",
+        "segment.h",
+        "        fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);",
+        "        fd = open(path, O_RDWR | O_CLOEXEC);",
+    ),
     Mutant(
         "who joins looks whether the name is still there",
         "registry.h",
@@ -78,6 +83,24 @@ MUTANTS = (
         "_codec.pyx",
         "    if kind == FS_V_PICKLE_BUNDLE:\n        may_load(heap)\n",
         "    if kind == FS_V_PICKLE_BUNDLE:\n",
+    ),
+    Mutant(
+        "buffers: no pickle is loaded",
+        "_codec.pyx",
+        "        may_load(heap)\n        return loaded_with_buffers(data, size, refs, heap, None)\n",
+        "        return loaded_with_buffers(data, size, refs, heap, None)\n",
+    ),
+    Mutant(
+        "views: no pickle is loaded",
+        "_codec.pyx",
+        "        may_load(heap)\n        return loaded_with_buffers(data, size, refs, heap, pin)\n",
+        "        return loaded_with_buffers(data, size, refs, heap, pin)\n",
+    ),
+    Mutant(
+        "the list's short way loads none",
+        "_list.pyx",
+        "        if not self.ref.heap.takes_pickles():\n            return MISSING\n",
+        "",
     ),
     Mutant(
         "keys: no pickle is loaded",
@@ -550,7 +573,8 @@ def cut_short(turns: int, trials: Trials) -> None:
 # --- pickles that run code ----------------------------------------------------------------------------------------------------
 
 READS = """
-d["value"]; d.get("bundle"); d.pop("value", None); d.popitem(); d.values(); d.items(); d.copy(); dict(d); d.keys(); list(d);
+d["value"]; d.get("bundle"); d["buffers"]; d.view("buffers"); d.pop("value", None); d.popitem(); d.values(); d.items();
+d.copy(); dict(d); d.keys(); list(d);
 d.setdefault("value", 1); d.increment("bundle"); d.get_many(["value", "bundle"]); "missing" in d; d.get("missing");
 d.update(new=1); items[0]; items[1]; items[:]; items.pop(); items.pop(0); items.remove(7); list(items); items.index(7);
 7 in items; items.sort(); items + []; [*items]; items.count(7); str(d); str(items); items.reverse(); d.update(d)
@@ -605,9 +629,9 @@ def declare(memory: mmap.mmap, word: int, blob: int, shift: int) -> int:
         length = struct.unpack_from("=Q", memory, blob + 16)[0]
         struct.pack_into("=QQ", memory, blob + 16, length - 8, 0)
         memory[blob + 8] = 4  # FS_BUNDLE
-        memory[kind] = 20  # FS_V_PICKLE_BUNDLE
+        memory[kind] = 22  # FS_V_PICKLE_BUNDLE
     else:
-        memory[kind] = 19  # FS_V_PICKLE_BLOB
+        memory[kind] = 21  # FS_V_PICKLE_BLOB
     return 1
 
 
@@ -622,7 +646,7 @@ def victim(attack: str, read: str, allow: bool, canary: str) -> str:
     text = pickle.dumps(Runs(canary), 0)
     d, items = fastshm.dict(), fastshm.list()
     if attack == "stored":
-        d.update(value=Runs(canary), bundle=[Runs(canary), items])
+        d.update(value=Runs(canary), bundle=[Runs(canary), items], buffers=[Runs(canary), pickle.PickleBuffer(b"x" * 9)])
         d[1.0, Runs(canary)] = 1  # the only one that is found by comparing: for a second one it would be loaded
         items.extend([Runs(canary), [Runs(canary), d]])
     elif attack == "values":

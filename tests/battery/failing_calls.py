@@ -59,9 +59,9 @@ MUTANTS = (
     Mutant(
         "what setdefault returns is made before it is stored",
         "_dict.pyx",
-        "            held = value_of(out, &v, self.ref.heap)\n            if v.kind",
+        "            held = value_of(out, &v, self.ref.heap)\n            out = as_stored",
         "            held = value_of(out, &v, self.ref.heap)\n"
-        "            self.put(key, default, FS_PUT_IF_ABSENT)\n            if v.kind",
+        "            self.put(key, default, FS_PUT_IF_ABSENT)\n            out = as_stored",
     ),
 )
 

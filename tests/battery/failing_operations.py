@@ -25,6 +25,7 @@ from battery import names
 
 import fastshm
 from fastshm import heap
+from fastshm.caching import Cache
 
 OPEN, MMAP, FALLOCATE, TRUNCATE, FCNTL, MEMFD, FUTEX, MALLOC, REALLOC, CALLOC, PYTHON = range(11)
 CALLS = ("open", "mmap", "fallocate", "ftruncate", "fcntl", "memfd_create", "futex", "malloc", "realloc", "calloc", "PyMem")
@@ -111,6 +112,12 @@ def full_dict() -> Any:
     return fastshm.dict({i: i for i in range(5)})
 
 
+def a_large_dict() -> Any:
+    d = fastshm.dict(k=b"y" * 70_000, l=fastshm.list([1]))
+    d["buffers"] = [pickle.PickleBuffer(b"x" * 70_000), pickle.PickleBuffer(bytearray(9)), d["l"]]
+    return d
+
+
 def a_list() -> Any:
     return fastshm.list([1_000_000, "x" * 300, b"y" * 50, {"n": [1] * 20}, 2.5, fastshm.list([1]), {"l": fastshm.list([2])}])
 
@@ -121,8 +128,12 @@ def texts() -> Any:
 
 def plain(value: object) -> object:
     """Values with live handles in them become comparable."""
+    if isinstance(value, fastshm._list.List):
+        return "handle", plain(value[:])
+    if isinstance(value, fastshm._dict.Dict) and value.live:
+        return "handle", plain(value.copy())
     if isinstance(value, fastshm._core.Handle):
-        return "handle", plain(value[:] if isinstance(value, fastshm._list.List) else value._address)
+        return "handle", plain(value._address)
     if isinstance(value, dict):
         return [(repr(k.n) if isinstance(k, Odd) else k, plain(v)) for k, v in value.items()]
     if isinstance(value, list):
@@ -148,6 +159,32 @@ def show_array(a: Any) -> object:
 
 def show_nothing(_: object) -> object:
     return None
+
+
+def a_live_dict() -> Any:
+    return fastshm.live({"list": [1, "x" * 90], "dict": {"a": 1}})
+
+
+def a_set() -> Any:
+    return fastshm.set([1, "x" * 90, (1, "a")])
+
+
+def a_frozen_list() -> Any:
+    return fastshm.frozen(["x" * 300, b"y" * 90, {"n": [1] * 20}])
+
+
+def a_cache() -> Any:
+    results = Cache()
+    results.put(1, "x" * 90)
+    return results
+
+
+def show_set(items: Any) -> object:
+    return sorted(map(repr, items.copy()))
+
+
+def show_results(results: Any) -> object:
+    return results.get(1)
 
 
 def keep_new(made: list[Any], function: Callable[[], Any]) -> None:
@@ -235,6 +272,11 @@ OPERATIONS = [
     create("dict", lambda: fastshm.dict(a=1, b="x" * 100)),
     create("list", lambda: fastshm.list([1, "x" * 100])),
     create("nested", lambda: fastshm.dict(a=fastshm.dict(b=fastshm.dict(c=1)))),
+    create("set", lambda: fastshm.set([1, "x" * 100])),
+    create("Counter", lambda: fastshm.Counter(a=1, b=2)),
+    create("live", lambda: fastshm.live({"list": [1, "x" * 100], "dict": {"a": {}}})),
+    create("frozen", lambda: fastshm.frozen([1, "x" * 100, b"y" * 300])),
+    create("Cache", lambda: Cache(3)),
     create("many handles", lambda: [fastshm.Value("i") for _ in range(600)]),
     Operation("value: set", lambda: fastshm.Value("q", 70_000), lambda v: setattr(v, "value", 9), show_value),
     Operation("value: get", lambda: fastshm.Value("q", 70_000), lambda v: v.value, show_value),
@@ -268,6 +310,11 @@ OPERATIONS = [
     on_dict("get pickle", lambda d: d["pickle"]),
     on_dict("get inner", lambda d: d["inner"]),
     on_dict("get bundle", lambda d: d["bundle"]),
+    on_dict("get bytes and a view, large", lambda d: (d["k"], bytes(d.view("k"))), a_large_dict),
+    on_dict("get buffers and a view", lambda d: (d["buffers"], d.view("buffers")), a_large_dict),
+    on_dict("set bytes, large", lambda d: d.__setitem__("k", b"z" * 100_000), a_large_dict),
+    on_dict("set buffers", lambda d: d.__setitem__("k", [pickle.PickleBuffer(b"z" * 90_000), d["l"]]), a_large_dict),
+    on_dict("setdefault, large", lambda d: d.setdefault("new", [pickle.PickleBuffer(bytearray(90_000))]), a_large_dict),
     on_dict("set int", lambda d: d.__setitem__("int", 2_000_000)),
     on_dict("set text", lambda d: d.__setitem__("text", "z" * 400)),
     on_dict("set pickle", lambda d: d.__setitem__("int", {"a": [1, 2]})),
@@ -293,6 +340,28 @@ OPERATIONS = [
     on_dict("update", lambda d: d.update(int="x" * 200, text=5, new=[1, {}], more="y" * 90)),
     on_dict("update with growth", lambda d: d.update({f"k{i}": "x" * i for i in range(40)}), full_dict),
     on_dict("update from a dict", lambda d: d.update(d)),
+    on_dict("set_many", lambda d: d.set_many({"int": "x" * 200, "more": "y" * 90})),
+    on_dict("pop_many of one", lambda d: d.pop_many(["text"])),
+    on_dict("popitem, the first", lambda d: d.popitem(last=False)),
+    on_dict("add_from", lambda d: d.add_from({"int": 70_000, "float": 0.5, "new": 1})),
+    on_dict("add_from, large numbers", lambda d: d.add_from({"int": 1 << 80, "new": 1})),
+    on_dict("compare_exchange", lambda d: d.compare_exchange("text", "x" * 300, "z" * 400), told_late=True),
+    on_dict("compare_exchange, another", lambda d: d.compare_exchange("text", "y", "z" * 400)),
+    on_dict("wait_for", lambda d: d.wait_for("text", timeout=1)),
+    on_dict("live: set", lambda d: d.__setitem__("new", {"a": [1, {"b": "x" * 50}]}), a_live_dict),
+    on_dict("live: setdefault", lambda d: d.setdefault("new", [1, 2]), a_live_dict),
+    on_dict("live: append to what is in it", lambda d: d["list"].append("y" * 90), a_live_dict),
+    on_dict("Counter: update", lambda d: d.update({"a": 70_000, "new": 3}), lambda: fastshm.Counter(a=1)),
+    on_dict("Counter: subtract", lambda d: d.subtract({"a": 70_000, "new": 3}), lambda: fastshm.Counter(a=1)),
+    Operation("set: add", a_set, lambda items: items.add("y" * 90), show_set),
+    Operation("set: discard", a_set, lambda items: items.discard("x" * 90), show_set),
+    Operation("set: update", a_set, lambda items: items.update(["y" * 90, 7, (1, 2)]), show_set),
+    Operation("set: pop", a_set, lambda items: items.pop(), show_set),
+    Operation("frozen: read", a_frozen_list, lambda records: [records[0], records[1], records[2]], show_list),
+    Operation("frozen: view", a_frozen_list, lambda records: bytes(records.view(1)), show_list),
+    Operation("frozen: pickle and unpickle", a_frozen_list, lambda r: pickle.loads(pickle.dumps(r)), show_list, keeps=True),
+    Operation("cache: get", a_cache, lambda c: c.get(1), show_results),
+    Operation("cache: put", a_cache, lambda c: c.put(1, "y" * 90), show_results),
     on_dict("copy", lambda d: d.copy()),
     on_dict("keys, values, items", lambda d: (d.keys(), d.values(), d.items())),
     on_dict("iterate", lambda d: [*d]),

@@ -101,22 +101,29 @@ static void make(int slot, uint64_t bytes, uint32_t kind) {
     handles[slot] = (handle){fs_offset(&heap, o), o->serial, bytes, kind};
 }
 
-static fs_value number(uint64_t n) { return (fs_value){FS_V_INT, 0, n, NULL, 0, NULL, 0}; }
+static fs_value number(uint64_t n) { return (fs_value){FS_V_INT, 0, n, NULL, 0, NULL, 0, 0}; }
 
 static fs_value text(uint64_t size) {
     static const char letters[4096];
-    return (fs_value){FS_V_ASCII_BLOB, 0, 0, letters, size > sizeof letters ? sizeof letters : size, NULL, 0};
+    return (fs_value){FS_V_ASCII_BLOB, 0, 0, letters, size > sizeof letters ? sizeof letters : size, NULL, 0, 0};
 }
 
-static fs_value word_of_text(void) { return (fs_value){FS_V_ASCII, 3, 0x636261, NULL, 0, NULL, 0}; }
+static fs_value word_of_text(void) { return (fs_value){FS_V_ASCII, 3, 0x636261, NULL, 0, NULL, 0, 0}; }
 
-static fs_value inner(void) { return (fs_value){FS_V_OBJECT, 0, handles[INNER].offset, NULL, 0, NULL, 0}; }
+static fs_value inner(void) { return (fs_value){FS_V_OBJECT, 0, handles[INNER].offset, NULL, 0, NULL, 0, 0}; }
 
 static fs_value bundle(void) {
     static uint64_t refs[2];
     refs[0] = handles[INNER].offset;
     refs[1] = handles[ARRAY].offset;
-    return (fs_value){FS_V_PICKLE_BUNDLE, 0, 0, "pickle of two", 13, refs, 2};
+    return (fs_value){FS_V_PICKLE_BUNDLE, 0, 0, "pickle of two", 13, refs, 2, 0};
+}
+
+/* The same, with buffers in its bytes. */
+static fs_value buffers(void) {
+    fs_value v = bundle();
+    v.kind = FS_V_PICKLE_BUFFERS;
+    return v;
 }
 
 static fs_value some(uint8_t a) {
@@ -124,7 +131,7 @@ static fs_value some(uint8_t a) {
     case 0:
         return inner();
     case 1:
-        return bundle();
+        return a & 64 ? buffers() : bundle();
     case 2:
         return text(a * 7u);
     case 3:
@@ -687,7 +694,20 @@ static void t_put(uint8_t a, int how, fs_value v) {
         known(fs_table_put(&me, t, &k, &v, how, t->keys_changed, NULL, &result));
     }
 }
-static void t_set(uint8_t a) { t_put(a, FS_PUT, some(a / 3)); }
+static void t_set_ahead(uint8_t a) {
+    uint64_t *word = vacant(EXTRA);
+    fs_value v = a & 1 && held[INNER] && held[ARRAY] ? buffers() : text(a * 7u);
+    if (word && known(fs_value_make(&me, &v, word, &v.made)) == FS_OK)
+        t_put(a, FS_PUT, v);
+    if (word)
+        known(fs_drop(&me, word));
+}
+static void t_set(uint8_t a) {
+    if (a & 128)
+        t_set_ahead(a);
+    else
+        t_put(a, FS_PUT, some(a / 3));
+}
 static void t_default(uint8_t a) { t_put(a, FS_PUT_IF_ABSENT, some(a / 3)); }
 static void t_add(uint8_t a) { t_put(a, FS_ADD, number(1)); }
 static void t_fill(uint8_t a) {
@@ -715,12 +735,19 @@ static void t_take(uint8_t a) {
 /* What a value that was copied out refers to: each of its objects gets a handle. */
 static void adopt(uint32_t kind, uint64_t pin) {
     uint64_t count;
-    fs_bundle *b = kind == FS_V_PICKLE_BUNDLE ? fs_bundle_at(&heap, *(uint64_t *)(heap.base + pin), &count) : NULL;
+    fs_bundle *b = fs_is_bundle(kind) ? fs_bundle_at(&heap, *(uint64_t *)(heap.base + pin), &count) : NULL;
     for (uint64_t i = 0; b && i < count; i++) {
         uint64_t *word = vacant(EXTRA);
         if (word)
             known(fs_ref_to(&me, b->refs[i], word));
     }
+}
+
+/* A value that a pin refers to, where it lies. */
+static void look_at(uint32_t kind, uint64_t pin) {
+    fs_seen s = {kind, 0, *(uint64_t *)(heap.base + pin), NULL, 0};
+    if (fs_owning(kind) && s.value && known(fs_value_look(&heap, &s)) == FS_OK)
+        sum(s.data, s.size);
 }
 
 static void t_read(uint8_t a) {
@@ -731,10 +758,12 @@ static void t_read(uint8_t a) {
         return;
     fs_key k = key(a >> 1, t->seed);
     reserve_pins();
-    if (pin_count && known(fs_table_read(&me, t, &k, pins, &c, &w)) == FS_OK) {
+    if (pin_count && known(fs_table_read(&me, t, &k, a & 64 ? pins : NULL, &c, &w)) == FS_OK) {
         sum(c.data, c.size);
-        if (fs_needs_pin(c.kind))
+        if (a & 64) {
             adopt(c.kind, pins[0]);
+            look_at(c.kind, pins[0]);
+        }
         free(c.data);
         if (a & 128)
             known(fs_table_remove(&me, t, &k, &w, UINT64_MAX));
@@ -819,10 +848,12 @@ static void v_read(uint8_t a) {
     if (!v)
         return;
     reserve_pins();
-    if (pin_count && known(fs_vector_read(&me, v, (int64_t)(a % 16) - 4, pins, &c, &stamp)) == FS_OK) {
+    if (pin_count && known(fs_vector_read(&me, v, (int64_t)(a % 16) - 4, a & 64 ? pins : NULL, &c, &stamp)) == FS_OK) {
         sum(c.data, c.size);
-        if (fs_needs_pin(c.kind))
+        if (a & 64) {
             adopt(c.kind, pins[0]);
+            look_at(c.kind, pins[0]);
+        }
         free(c.data);
     }
     drop_pins();

@@ -20,7 +20,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 from battery import SEEDS, Figure, Mutant, in_a_child
-from linearizability_subjects import INDEX_ERROR, KEY_ERROR, SUBJECTS, TYPE_ERROR, Subject
+from linearizability_subjects import ABSENT, INDEX_ERROR, KEY_ERROR, SUBJECTS, TYPE_ERROR, Subject
 from wing_gong import NEVER, Call, Undecided, is_linearizable
 
 import fastshm
@@ -158,6 +158,8 @@ def act(subject: Subject, target: Any, name: str, arguments: tuple[Any, ...]) ->
         return INDEX_ERROR
     except TypeError:
         return TYPE_ERROR
+    except TimeoutError:
+        return ABSENT
 
 
 def work(log: memoryview, slot: int, targets: list[Any], plans: tuple[Plan, ...], first: int, begin: int) -> None:
@@ -182,7 +184,7 @@ def work(log: memoryview, slot: int, targets: list[Any], plans: tuple[Plan, ...]
             result = act(subject, target, name, arguments)
             log[record + RESULT] = result
             log[record + END] = clock()
-            if name in ("load", "exchange", "fetch_add"):
+            if name in ("load", "exchange", "fetch_add", "get"):
                 seen = result
         begin = 0
         log[READY + slot] = s + 1
@@ -469,7 +471,7 @@ def histories(short: bool) -> Iterator[Figure]:
     fastshm.Value("q").add(1)  # the segment is there before the first fork
     for name in RACES:
         yield race(name, 1.5 if short else 30)
-    end = time.monotonic() + (12 if short else float("inf"))
+    end = time.monotonic() + (20 if short else float("inf"))
     counts = {subject.name: Counts() for subject in SUBJECTS}
     broken = seeds = 0
     for seed in range(SEEDS, SEEDS + HISTORIES):

@@ -16,6 +16,7 @@ from typing import Any
 from wing_gong import Call
 
 import fastshm
+from fastshm.caching import Cache
 from fastshm.managers import ListProxy
 
 # --- values, and what a call gave, as one word --------------------------------------------------------------------------------
@@ -148,7 +149,8 @@ class Keys(Subject):
     """A dict, key by key."""
 
     name = "dict, key by key"
-    names = ("set", "set", "get", "get", "get", "delete", "pop", "setdefault", "increment", "increment", "in", "update")
+    names = ("set", "set", "get", "get", "get", "delete", "pop", "setdefault", "increment", "increment", "in", "update",
+             "compare_exchange", "compare_exchange", "set_many", "pop_many", "add_from", "wait_for")  # fmt: skip
     always = ("get",)
     keys = (0, 0, 1, 2, 3, 4, 5)
     forms = (INT, INT, INT, *range(8))
@@ -174,19 +176,36 @@ class Keys(Subject):
             return word_of(target.increment(key))
         elif name == "in":
             return int(key in target)
+        elif name == "wait_for":
+            return word_of(target.wait_for(key, timeout=0))
+        elif name == "pop_many":
+            return word_of(*target.pop_many([key], MISSING))
+        elif name == "add_from":
+            target.add_from({key: 1})
+        elif name == "compare_exchange":
+            expected = arguments[2]
+            return int(target.compare_exchange(key, MISSING if expected & 7 == NESTED else real(expected), real(arguments[1])))
+        elif name == "set_many":
+            target.set_many({key: real(arguments[1])})
         else:
             target.update({key: real(arguments[1])})
         return DONE
 
     def specification(self, state: Any, call: Call) -> tuple[Hashable, Any]:
         name = call.name
-        if name in ("set", "update"):
+        if name in ("set", "update", "set_many"):
             return call.arguments[1], DONE
-        if name == "get":
+        if name in ("get", "wait_for"):
             return state, state
+        if name == "compare_exchange":
+            return (call.arguments[1], 1) if self.are_equal(state, call.arguments[2]) else (state, 0)
+        if name == "add_from":
+            if state == ABSENT:
+                return 8 | INT, DONE
+            return (state + 8, DONE) if state & 7 in NUMBERS else (state, TYPE_ERROR)
         if name == "delete":
             return ABSENT, KEY_ERROR if state == ABSENT else DONE
-        if name == "pop":
+        if name in ("pop", "pop_many"):
             return ABSENT, state
         if name == "setdefault":
             return (call.arguments[1],) * 2 if state == ABSENT else (state, state)
@@ -196,6 +215,12 @@ class Keys(Subject):
             return (8 | INT,) * 2
         return (state + 8,) * 2 if state & 7 in NUMBERS else (state, TYPE_ERROR)
 
+    def are_equal(self, a: int, b: int) -> bool:
+        """Of numbers, the form does not count; a list that is stored is another one than any that is made."""
+        if a == ABSENT or a & 7 == NESTED:
+            return False
+        return a == b or (a >> 3 == b >> 3 and a & 7 in NUMBERS and b & 7 in NUMBERS)
+
     def parts(self, call: Call) -> Hashable:
         return call.arguments[0]
 
@@ -204,7 +229,7 @@ class Whole(Subject):
     """A dict as one object: its order, its length, many keys at once."""
 
     name = "dict as a whole"
-    names = ("set", "set", "delete", "get", "len", "len", "in", "update", "items", "clear", "popitem")
+    names = ("set", "set", "delete", "get", "len", "len", "in", "update", "items", "clear", "popitem", "popitem first")
     always = ("items",)
     keys = (0, 1, 2, 3)
     forms = (INT, INT, SHORT, LONG, PICKLED)
@@ -235,7 +260,7 @@ class Whole(Subject):
         elif name == "clear":
             target.clear()
         else:
-            key, value = target.popitem()
+            key, value = target.popitem(last=name == "popitem")
             return digest([(KEYS.index(key), word_of(value))])
         return DONE
 
@@ -260,6 +285,8 @@ class Whole(Subject):
             now = {}
         elif not now:
             return state, KEY_ERROR
+        elif name == "popitem first":
+            return state[1:], digest(state[:1])
         else:
             return state[:-1], digest(state[-1:])
         return tuple(now.items()), DONE
@@ -349,6 +376,179 @@ class Sharded(Subject):
         return (state, state) if call.name == "value" else (state + 1, DONE)
 
 
+class Members(Subject):
+    """A set."""
+
+    name = "set"
+    names = ("add", "add", "discard", "remove", "in", "in", "len", "update", "copy", "pop", "clear")
+    always = ("copy",)
+    keys = (0, 1, 2, 3)
+    state = ()
+    final = (("copy", (0, 0)), ("len", (0, 0)))
+
+    def make(self) -> Any:
+        return fastshm.set()
+
+    def call(self, target: Any, name: str, arguments: tuple[Any, ...]) -> int:
+        key = KEYS[arguments[0]]
+        if name == "add":
+            target.add(key)
+        elif name == "discard":
+            target.discard(key)
+        elif name == "remove":
+            target.remove(key)
+        elif name == "in":
+            return int(key in target)
+        elif name == "len":
+            return len(target)
+        elif name == "update":
+            target.update(KEYS[1:4], [key])
+        elif name == "copy":
+            return digest(sorted(map(KEYS.index, target.copy())))
+        elif name == "pop":
+            return KEYS.index(target.pop())
+        else:
+            target.clear()
+        return DONE
+
+    def specification(self, state: Any, call: Call) -> tuple[Hashable, Any]:
+        name, key = call.name, call.arguments[0]
+        if name in ("add", "update"):
+            new = (key,) if name == "add" else (1, 2, 3, key)
+            return tuple(dict.fromkeys((*state, *new))), DONE
+        if name in ("discard", "remove"):
+            error = name == "remove" and key not in state
+            return tuple(item for item in state if item != key), KEY_ERROR if error else DONE
+        if name == "in":
+            return state, int(key in state)
+        if name == "len":
+            return state, len(state)
+        if name == "copy":
+            return state, digest(sorted(state))
+        if name == "clear":
+            return (), DONE
+        return (state[:-1], state[-1]) if state else (state, KEY_ERROR)
+
+
+class Counts(Subject):
+    """A Counter: several counts as one change."""
+
+    name = "Counter"
+    names = ("update", "update", "subtract", "increment", "get", "total", "copy", "delete")
+    always = ("copy",)
+    keys = (0, 1, 2)
+    state = (0, 0, 0)
+    final = (("copy", (0, 0)), ("total", (0, 0)))
+
+    def make(self) -> Any:
+        return fastshm.Counter()
+
+    def call(self, target: Any, name: str, arguments: tuple[Any, ...]) -> int:
+        key = KEYS[arguments[0]]
+        if name == "update":
+            target.update({KEYS[0]: 1, KEYS[1]: 10, KEYS[2]: 100})
+        elif name == "subtract":
+            target.subtract({KEYS[2]: 1, key: 5})
+        elif name == "increment":
+            return target.increment(key)
+        elif name == "get":
+            return target[key]
+        elif name == "total":
+            return target.total()
+        elif name == "copy":
+            counts = target.copy()
+            return digest(counts[KEYS[i]] for i in self.keys)
+        else:
+            del target[key]
+        return DONE
+
+    def specification(self, state: Any, call: Call) -> tuple[Hashable, Any]:
+        name, key, now = call.name, call.arguments[0], list(state)
+        if name == "update":
+            return (state[0] + 1, state[1] + 10, state[2] + 100), DONE
+        if name == "get":
+            return state, state[key]
+        if name == "total":
+            return state, sum(state)
+        if name == "copy":
+            return state, digest(state)
+        if name == "increment":
+            now[key] += 1
+            return tuple(now), now[key]
+        if name == "delete":
+            now[key] = 0
+        else:
+            for i, amount in {2: 1, key: 5}.items():
+                now[i] -= amount
+        return tuple(now), DONE
+
+
+class LiveLists(Subject):
+    """Lists in a live dict, which whoever comes first makes: key by key."""
+
+    name = "live lists"
+    names = ("append", "append", "pop", "slice")
+    always = ("slice", "pop")
+    keys = (0, 1, 2, 4)
+    forms = (INT, SHORT, LONG, PICKLED)
+    state = ()
+    final = tuple(("slice", (key, 0)) for key in keys)
+
+    def make(self) -> Any:
+        return fastshm.live({})
+
+    def call(self, target: Any, name: str, arguments: tuple[Any, ...]) -> int:
+        items = target.setdefault(KEYS[arguments[0]], [])
+        if name == "append":
+            items.append(real(arguments[1]))
+        elif name == "pop":
+            return word_of(items.pop())
+        else:
+            return digest(map(word_of, items[:]))
+        return DONE
+
+    def specification(self, state: Any, call: Call) -> tuple[Hashable, Any]:
+        if call.name == "append":
+            return (*state, call.arguments[1]), DONE
+        if call.name == "pop":
+            return (state[:-1], state[-1]) if state else (state, INDEX_ERROR)
+        return state, digest(state)
+
+    def parts(self, call: Call) -> Hashable:
+        return call.arguments[0]
+
+
+class Results(Subject):
+    """A cache: the first result is everybody's, key by key."""
+
+    name = "cache"
+    names = ("compute", "compute", "get", "in")
+    always = ("get",)
+    keys = tuple(range(60))
+    forms = (INT, SHORT, LONG, PICKLED)
+    state = ABSENT
+    final = tuple(("get", (key, 0)) for key in keys)
+
+    def make(self) -> Any:
+        return Cache()
+
+    def call(self, target: Any, name: str, arguments: tuple[Any, ...]) -> int:
+        key, word = arguments
+        if name == "compute":
+            return word_of(target.get_or_compute(key, lambda: real(word)))
+        return int(key in target) if name == "in" else word_of(target.get(key, MISSING))
+
+    def specification(self, state: Any, call: Call) -> tuple[Hashable, Any]:
+        if call.name == "in":
+            return state, int(state != ABSENT)
+        if call.name == "compute" and state == ABSENT:
+            state = call.arguments[1]
+        return state, state
+
+    def parts(self, call: Call) -> Hashable:
+        return call.arguments[0]
+
+
 class Deque(Subject):
     """A list, used at both ends and in the middle."""
 
@@ -430,7 +630,7 @@ class Numbers(Subject):
 
     name = "Array"
     names = ("fill", "every other", "set", "get", "get", "fetch_add", "slice", "append", "extend", "append", "cut", "last")
-    always = ("slice",)
+    always = ("slice", "cut")
     keys = (0, 1, 99)
     state = (0,) * 100
     final = (("slice", (0, 0)),)
@@ -488,4 +688,7 @@ class Numbers(Subject):
         return tuple(now), DONE
 
 
-SUBJECTS: tuple[Subject, ...] = (Keys(), Whole(), Counter(), Sharded(), Deque(), Numbers())
+SUBJECTS: tuple[Subject, ...] = (
+    *(Keys(), Whole(), Counter(), Sharded(), Deque(), Numbers()),
+    *(Members(), Counts(), LiveLists(), Results()),
+)

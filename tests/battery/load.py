@@ -269,6 +269,13 @@ class Accountant:
                 family = step_of(self.seed, me, words[DONE])[0].name
                 raise Wrong("hangs", f"worker {me} has not got on for {SOON} s: step {words[DONE]}, {family}")
 
+    def wait_for_all(self) -> None:
+        """Nobody is killed until everybody has got on: one that waits for the dead would be relieved by its own death."""
+        done = [log.words[DONE] for log in self.logs]
+        while any(log.words[DONE] == was for log, was in zip(self.logs, done, strict=True)):
+            self.watch()
+            time.sleep(0.001)
+
     # accounts
 
     def settle(self, me: int, life: Life) -> int:
@@ -351,6 +358,8 @@ class Accountant:
         self.checks += 1
         try:
             fastshm.heap.check()
+            for family in FAMILIES:
+                family.check()
         except fastshm.heap.CorruptedError as error:
             raise Wrong("checks", str(error)) from None
 
@@ -364,6 +373,8 @@ class Accountant:
     def drop(self) -> None:
         self.root.clear()
         self.things.clear()
+        for family in FAMILIES:
+            family.drop()
 
     def a_while(self) -> None:
         """Until the next kill: often short."""
@@ -400,6 +411,8 @@ class Accountant:
                     self.start(me, following[me])
                 if self.kills % CHECK < len(victims):
                     self.check()
+            if self.kills % CHECK < len(victims):
+                self.wait_for_all()
             self.watch()
             if max(log.words[TAKEN] for log in self.logs) > ROOM // 2:
                 break

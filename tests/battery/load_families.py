@@ -16,6 +16,7 @@ from fractions import Fraction
 from typing import Any
 
 import fastshm
+from fastshm.caching import Cache
 from fastshm.managers import DictProxy, ListProxy
 
 WORKERS = 8
@@ -42,8 +43,8 @@ def must_be_whole(value: str) -> None:
 
 
 def new(like: Any, kind: type, *args: Any) -> Any:
-    """A nested container: shared in a shared one, plain in a model."""
-    return kind(*args) if isinstance(like, dict | list) else getattr(fastshm, kind.__name__)(*args)
+    """A nested container: shared in a shared one, plain in a model and in a live one, which shares it by itself."""
+    return kind(*args) if isinstance(like, dict | list) or like.live else getattr(fastshm, kind.__name__)(*args)
 
 
 def plain(value: Any) -> Any:
@@ -86,6 +87,12 @@ class Family:
         """What read() must say."""
         return model
 
+    def check(self) -> None:
+        """Of what is not in the default segment."""
+
+    def drop(self) -> None:
+        """What keeps a hold on something beyond `things`."""
+
 
 SINGLE = {"Value": lambda: fastshm.Value("q"), "ShardedCounter": fastshm.ShardedCounter}
 
@@ -118,6 +125,9 @@ class Lanes(Family):
             return was
         if self.kind == "Value":
             return self.add_to_value(thing, me, how % 6, amount)
+        if self.kind == "dict" and how % 4 == 0:
+            thing.add_from({i: float(amount) if i == 2 else amount})
+            return was
         if self.kind == "dict":
             return self.lane(thing.increment(i, float(amount) if i == 2 else amount) - amount, me)
         if how % 2:
@@ -159,6 +169,37 @@ class Lanes(Family):
         if self.kind in SINGLE:
             return [self.now(thing, me, 0), 0, 0]
         return [self.now(thing, me, i) for i in range(3)]
+
+
+class Counts(Lanes):
+    """The same of the counts of a Counter, one of them or all three as one change."""
+
+    def make(self) -> Any:
+        return fastshm.Counter({0: 0, 1: 0, 2: 0})
+
+    def step(self, things: dict[str, Any], me: int, r: int, k: int) -> Any:
+        counter, i, how = things[self.name], r % 3, r // 3 % 4
+        was = [self.now(counter, me, n) for n in range(3)]
+        amounts = [self.amount(n) << self.bits * me for n in was]
+        if how == 0:
+            counter.update({i: amounts[i]})
+        elif how == 1:
+            counter.subtract({i: -amounts[i]})
+        elif how == 2:
+            counter.update(dict(enumerate(amounts)))
+        else:
+            return self.lane(counter.increment(i, amounts[i]) - amounts[i], me)
+        return was[i]
+
+    def amount(self, was: int) -> int:
+        return 1 if was + 1 < 1 << self.bits else -was
+
+    def expect(self, model: Any, me: int, r: int, k: int) -> Any:
+        i, how = r % 3, r // 3 % 4
+        was = model[i]
+        for n in range(3) if how == 2 else (i,):
+            model[n] += self.amount(model[n])
+        return was
 
 
 class Slices(Family):
@@ -241,7 +282,7 @@ class Keys(Family):
         return text(r).encode() if how == 7 else (k, [k] * (r % 40), {"k": Fraction(k, 7)})
 
     def change(self, d: Any, me: int, r: int, k: int) -> Any:
-        how, rest = r % 16, r // 16
+        how, rest = r % 20, r // 20
         key = self.key(me, rest)
         value = self.value(rest // 360, k)
         if how < 6:
@@ -261,11 +302,34 @@ class Keys(Family):
                 return d.increment(key, k)
             d[key] = d.get(key, 0) + k
             return d[key]
+        elif how == 12:
+            return self.exchange(d, key, value, rest)
+        elif how == 13:
+            if isinstance(d, DictProxy):
+                return d.pop_many([key], "none")
+            return [d.pop(key, "none")]
+        elif how == 14 and isinstance(d, DictProxy):
+            if key in d:  # and stays, for nobody else takes it away
+                return d.wait_for(key, timeout=60)
+        elif how == 14:
+            return d.get(key)
+        elif how == 15:
+            many = {self.key(me, rest + i): value for i in range(5)}
+            d.set_many(many) if isinstance(d, DictProxy) else d.update(many)
         elif how == 11:  # all are there, or none: the model knows no other state
             d.update({f"{me} {(rest + i) % 90}": text(r + i) if i % 2 else k for i in range(60)})
         else:
             d.update({key: value, f"{me} number": k})
         return None
+
+    def exchange(self, d: Any, key: Any, value: Any, r: int) -> bool:
+        """By the value that is there, or by one that is not."""
+        if isinstance(d, DictProxy):
+            return d.compare_exchange(key, d.get(key) if r % 3 else "another", value)
+        if key not in d or not (r % 3 or d[key] == "another"):
+            return False
+        d[key] = value
+        return True
 
     def model(self) -> Any:
         return {}
@@ -280,17 +344,93 @@ class Keys(Family):
         return list(model.items())
 
 
-class Nested(Family):
-    """Containers in a dict, replaced, shared between its keys and changed in place."""
+class Stored(Keys):
+    """The same in a store, which each worker that is not forked finds by its name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.store: Any = None
 
     def make(self) -> Any:
-        return fastshm.dict()
+        address = f"shm://load-{os.getpid()}"
+        self.store = fastshm.Manager(address, live=False)
+        return address
+
+    def root(self, address: str) -> Any:
+        if self.store is None:
+            self.store = fastshm.Manager(address, create=False)
+        return self.store.root
+
+    def step(self, things: dict[str, Any], me: int, r: int, k: int) -> Any:
+        return self.change(self.root(things[self.name]), me, r, k)
+
+    def read(self, things: dict[str, Any], me: int) -> Any:
+        return super().read({self.name: self.root(things[self.name])}, me)
+
+    def check(self) -> None:
+        self.store.root._heap.check()
+
+    def drop(self) -> None:
+        """With its last user, the store goes."""
+        address = self.store.address
+        self.store.shutdown()
+        self.store = None
+        try:
+            fastshm.Manager(address, create=False)
+        except FileNotFoundError:
+            return
+        raise AssertionError("the store is still there")
+
+
+class Members(Family):
+    """Items of each worker's own in one set."""
+
+    def make(self) -> Any:
+        return fastshm.set()
+
+    def step(self, things: dict[str, Any], me: int, r: int, k: int) -> Any:
+        return self.change(things[self.name], me, r, k)
+
+    def item(self, me: int, n: int) -> Any:
+        return ((me, n % 60), f"{me} {n % 60}", f"{me} {n % 60} is an item that does not lie in its entry")[n // 60 % 3]
+
+    def change(self, items: Any, me: int, r: int, k: int) -> Any:
+        how, n = r % 6, r // 6
+        item = self.item(me, n)
+        if how < 2:
+            items.add(item)
+        elif how == 2:
+            items.discard(item)
+        elif how == 3:
+            if item in items:
+                items.remove(item)
+        elif how == 4:
+            items.update({self.item(me, n + i) for i in range(20)}, [self.item(me, n + 70)])
+        else:
+            return item in items
+        return None
+
+    def model(self) -> Any:
+        return set()
+
+    def expect(self, model: Any, me: int, r: int, k: int) -> Any:
+        return self.change(model, me, r, k)
+
+    def read(self, things: dict[str, Any], me: int) -> Any:
+        return {item for item in things[self.name].copy() if int(item[0]) == me}
+
+
+class Nested(Family):
+    """Containers in a dict, replaced, shared between its keys and changed in place. In a live dict they are stored plain."""
+
+    def make(self) -> Any:
+        return fastshm.live({}) if self.kind == "live" else fastshm.dict()
 
     def step(self, things: dict[str, Any], me: int, r: int, k: int) -> Any:
         return self.change(things[self.name], me, r, k)
 
     def change(self, d: Any, me: int, r: int, k: int) -> Any:
-        how, key, other = r % 12, (me, r // 12 % 5), (me, r // 60 % 5)
+        how, key, other = r % 14, (me, r // 14 % 5), (me, r // 70 % 5)
         inner = d.get(key)
         if how == 0 or inner is None:
             d[key] = new(d, list, [k, text(r)])
@@ -304,6 +444,10 @@ class Nested(Family):
             return plain(d.pop(key))
         elif how == 5:
             d.update({key: new(d, list), other: new(d, dict, {"k": k})})
+        elif how == 6:
+            return plain(d.setdefault(other, new(d, list, [k])))
+        elif how == 7:
+            return plain(d.pop_many([key]) if isinstance(d, DictProxy) else [d.pop(key)])
         elif isinstance(inner, list | ListProxy):
             if len(inner) > 60:
                 del inner[:50]
@@ -432,8 +576,7 @@ class Objects(Family):
             made = fastshm.Array("q", [k] * (r // 8 % 300 + 1))
             seen = made[0]
         elif how == 2:
-            made = fastshm.dict({k: text(r), "more": [k]})
-            seen = made["more"][0]
+            made, seen = self.made(r // 8 % 7, r, k)
         elif how == 3:
             made = fastshm.list([k, text(r), fastshm.list([k])])
             seen = made[2][0]
@@ -452,8 +595,73 @@ class Objects(Family):
             self.kept.clear()
         return seen
 
+    def made(self, how: int, r: int, k: int) -> Any:
+        if how == 0:
+            live = fastshm.live({"list": [k], "dict": {"k": [k]}})
+            return live, live["dict"]["k"][0]
+        if how == 1:
+            counter = fastshm.Counter(k=k)
+            return counter, counter["k"]
+        if how == 2:
+            return fastshm.set([k, text(r)]), k
+        if how == 3:
+            records = fastshm.frozen([text(r), k, b"bytes"])
+            return records, records[1]
+        if how == 4:
+            cache = Cache(2, 60.0)
+            return cache, cache.get_or_compute(r, lambda: k)
+        made = fastshm.dict({k: text(r), "more": [k]})
+        return made, made["more"][0]
+
     def expect(self, model: Any, me: int, r: int, k: int) -> Any:
         return k
+
+
+class Results(Family):
+    """A cache of what a function gives. Whatever is killed, a result is the right one, and there are not many too many."""
+
+    LARGEST = 40
+
+    def make(self) -> Any:
+        return Cache(self.LARGEST)
+
+    def step(self, things: dict[str, Any], me: int, r: int, k: int) -> Any:
+        cache, key = things[self.name], r // 4 % 60
+        if r % 4 == 0:
+            cache.put(key, self.result(key))
+        elif r % 4 == 1:
+            if cache.get(key, self.result(key)) != self.result(key):
+                raise AssertionError(f"another result for {key}")
+        elif cache.get_or_compute(key, lambda: self.result(key)) != self.result(key):
+            raise AssertionError(f"another result for {key}")
+        if len(cache) > self.LARGEST + WORKERS:
+            raise AssertionError(f"{len(cache)} results, where {self.LARGEST} are allowed")
+        return None
+
+    def result(self, key: int) -> Any:
+        return [key, text(key * 7919)]
+
+    def expect(self, model: Any, me: int, r: int, k: int) -> Any:
+        return None
+
+
+class Records(Family):
+    """A frozen list, which never changes."""
+
+    def make(self) -> Any:
+        return fastshm.frozen(self.record(n) for n in range(500))
+
+    def record(self, n: int) -> Any:
+        return (text(n * 7919), n, text(n * 7919).encode(), [n, {"n": n}])[n % 4]
+
+    def step(self, things: dict[str, Any], me: int, r: int, k: int) -> Any:
+        records, n = things[self.name], r % 500
+        if n % 4 == 2 and r // 500 % 2:
+            return bytes(records.view(n))
+        return records[n]
+
+    def expect(self, model: Any, me: int, r: int, k: int) -> Any:
+        return self.record(r % 500)
 
 
 class Sections(Family):
@@ -533,13 +741,19 @@ class Tokens(Family):
             thing.update({token: text(r) for token in tokens})
         elif r // 8 % 2:
             try:
-                taken, value = thing.popitem()
+                taken, value = thing.popitem(last=r // 16 % 2 == 0)
                 must_be_whole(value)
             except KeyError:
                 return None
         else:
             key = next(iter(thing.keys()), None)
-            if key is not None and thing.pop(key, None) is not None:
+            if key is None:
+                return None
+            if r // 16 % 2:
+                value = thing.pop(key, None)
+            else:
+                (value,) = thing.pop_many([key])
+            if value is not None:
                 taken = key
         if taken is not None:
             things["taken"](taken)
@@ -581,11 +795,17 @@ FAMILIES: tuple[Family, ...] = (
     Lanes("increments", "dict", bits=6),
     Slices("slices"),
     Characters("characters"),
+    Counts("counts", "Counter"),
     Keys("keys"),
+    Stored("store"),
+    Members("set"),
     Nested("nested"),
+    Nested("live", "live"),
     Sequences("lists"),
     Looks("looks"),
     Objects("objects"),
+    Results("results"),
+    Records("records"),
     Sections("section of a Lock", "Lock", 0),
     Sections("section of an RLock", "RLock", 1),
     Sections("section of a Value", "Value", 2),

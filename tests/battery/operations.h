@@ -43,22 +43,34 @@ static void make(int slot, uint64_t bytes, uint32_t kind) {
     wish(fs_object_new(&me, bytes, kind, slot_word(slot), &o));
 }
 
-static fs_value number(int64_t n) { return (fs_value){FS_V_INT, 0, (uint64_t)n, NULL, 0, NULL, 0}; }
+static fs_value number(int64_t n) { return (fs_value){FS_V_INT, 0, (uint64_t)n, NULL, 0, NULL, 0, 0}; }
 
 static fs_value text(char letter, uint64_t size) {
     static char bytes[64][5000];
     static int turn;
     char *b = bytes[turn++ % 64];
     memset(b, letter, size);
-    return (fs_value){FS_V_ASCII_BLOB, 0, 0, b, size, NULL, 0};
+    return (fs_value){FS_V_ASCII_BLOB, 0, 0, b, size, NULL, 0, 0};
 }
 
-static fs_value inner(void) { return (fs_value){FS_V_OBJECT, 0, *slot_word(INNER), NULL, 0, NULL, 0}; }
+static fs_value inner(void) { return (fs_value){FS_V_OBJECT, 0, *slot_word(INNER), NULL, 0, NULL, 0, 0}; }
 
 static fs_value bundle(void) {
     static uint64_t refs[2];
     refs[0] = refs[1] = *slot_word(INNER);
-    return (fs_value){FS_V_PICKLE_BUNDLE, 0, 0, "pickle of two", 13, refs, 2};
+    return (fs_value){FS_V_PICKLE_BUNDLE, 0, 0, "pickle of two", 13, refs, 2, 0};
+}
+
+/* As a view of a bundle is held, with its buffers in place. */
+static fs_value buffers(void) {
+    fs_value v = bundle();
+    v.kind = FS_V_PICKLE_BUFFERS;
+    return v;
+}
+
+static fs_value ahead(fs_value v) {
+    wish(fs_value_make(&me, &v, slot_word(EXTRA), &v.made));
+    return v;
 }
 
 static fs_key key(const char *letters) {
@@ -308,7 +320,7 @@ static void make_dead_barrier(void) {
 static void make_cycle(void) {
     fill_table();
     make(VECTOR, sizeof(fs_vector), FS_VECTOR);
-    fs_value v = {FS_V_OBJECT, 0, *slot_word(VECTOR), NULL, 0, NULL, 0};
+    fs_value v = {FS_V_OBJECT, 0, *slot_word(VECTOR), NULL, 0, NULL, 0, 0};
     put("vector", v);
     put("many", bundle());
     wish(fs_drop(&me, slot_word(VECTOR)));
@@ -322,6 +334,33 @@ static void set_wide(void) { put("wide", text('z', 500)); }
 static void set_wide_to_int(void) { put("wide", number(7)); }
 static void set_object(void) { put("int", inner()); }
 static void set_bundle(void) { put("inner", bundle()); }
+static void set_ahead(void) {
+    put("wide", ahead(buffers()));
+    wish(fs_drop(&me, slot_word(EXTRA)));
+}
+static void look_at_key(const char *name) {
+    uint64_t pin = fs_slot_offset(&heap, EXTRA);
+    fs_key k = key(name);
+    fs_copy c;
+    fs_witness seen;
+    wish(fs_table_read(&me, table(), &k, &pin, &c, &seen));
+}
+static void look_and_overwrite(void) {
+    look_at_key("wide");
+    put("wide", buffers());
+    wish(fs_drop(&me, slot_word(EXTRA)));
+}
+static void put_buffers(void) {
+    fill_table();
+    put("buffers", buffers());
+}
+static void look_and_remove(void) {
+    fs_key k = key("buffers");
+    look_at_key("buffers");
+    wish(fs_table_remove(&me, table(), &k, NULL, UINT64_MAX));
+    wish(fs_drop(&me, slot_word(EXTRA)));
+    fs_reap(&me);
+}
 static void insert_int(void) { put("new", number(2)); }
 static void insert_wide(void) { put("another key that is too long to lie in its entry", text('z', 100)); }
 static void grow(void) { put("new", number(2)); }
@@ -372,6 +411,17 @@ static void change(int what, int64_t i, fs_value v) { wish(fs_vector_change(&me,
 static void append_int(void) { change(FS_EXTEND, 0, number(8)); }
 static void append_wide(void) { change(FS_EXTEND, 0, text('z', 100)); }
 static void append_object(void) { change(FS_EXTEND, 0, inner()); }
+static void append_ahead(void) {
+    change(FS_EXTEND, 0, ahead(text('z', 900)));
+    wish(fs_drop(&me, slot_word(EXTRA)));
+}
+static void look_and_delete(void) {
+    uint64_t pin = fs_slot_offset(&heap, EXTRA), stamp;
+    fs_copy c;
+    wish(fs_vector_read(&me, vector(), 1, &pin, &c, &stamp));
+    change(FS_DELETE_ITEM, 1, number(0));
+    wish(fs_drop(&me, slot_word(EXTRA)));
+}
 static void insert_front(void) { change(FS_INSERT_ITEM, 0, text('z', 100)); }
 static void insert_middle(void) { change(FS_INSERT_ITEM, 3, text('z', 100)); }
 static void set_item(void) { change(FS_SET_ITEM, 1, text('z', 100)); }
@@ -664,6 +714,9 @@ static const operation operations[] = {
     {"dict set, block to word", TABLE, fill_table, set_wide_to_int},
     {"dict set, object", TABLE, fill_table, set_object},
     {"dict set, bundle", TABLE, fill_table, set_bundle},
+    {"dict set, made ahead", TABLE, fill_table, set_ahead},
+    {"dict, a view of a value that is overwritten", TABLE, fill_table, look_and_overwrite},
+    {"dict, a view of a value that is deleted", TABLE, put_buffers, look_and_remove},
     {"dict insert", TABLE, fill_table, insert_int},
     {"dict insert, key and value in blocks", TABLE, fill_table, insert_wide},
     {"dict insert with growth", TABLE, fill_to_growth, grow},
@@ -679,6 +732,8 @@ static const operation operations[] = {
     {"dict update with growth", TABLE, fill_to_growth, update},
     {"list append", VECTOR, fill_vector, append_int},
     {"list append, block", VECTOR, fill_vector, append_wide},
+    {"list append, made ahead", VECTOR, fill_vector, append_ahead},
+    {"list, a view of an item that is deleted", VECTOR, fill_vector, look_and_delete},
     {"list append, object", VECTOR, fill_vector, append_object},
     {"list append with growth", VECTOR, fill_vector_to_growth, append_wide},
     {"list insert in front", VECTOR, fill_vector, insert_front},

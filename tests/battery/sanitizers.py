@@ -21,6 +21,7 @@ from battery import HERE, SEEDS, Figure, Mutant, compiled, figure_from, sources
 ROOT = HERE.parent.parent
 ASAN = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
+IMPORTS = False  # the package: its extensions need not be built for the mutants
 MUTANTS = (
     Mutant(
         "the lock's taking is an acquire",

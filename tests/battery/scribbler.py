@@ -3,7 +3,8 @@
     python tests/battery/scribbler.py SEED ROUNDS
 
 Each round has a segment of its own, a process that writes into it and two that use what lies in it. Every other round the
-writer keeps to its victims: then what lies beside them, the bystanders, must be as it was, to the last item.
+writer keeps to its victims, and to their arrays wherever these have moved: then what lies beside them, the bystanders, must be
+as it was, to the last item.
 
 An operation may give an answer (what the damaged bytes say), or raise CorruptedError, or what the operation raises by itself
 for what it finds (a key that is not there any more). It may not raise anything else, take a second, or end its process. Bytes
@@ -38,7 +39,10 @@ HANG = 1.0
 OWNERS = 0x3FFFFFFF
 PATIENCE = 0.004  # of what waits
 FIRST, GRAIN = 4096, 64
-ARRAYS = {19: (48, 56), 20: (48,), 23: (56,), 25: (80,)}  # by kind: where an object keeps the offsets of its arrays
+ARRAYS = {17: (48,), 19: (48, 56), 20: (48,), 24: (56,), 25: (80,)}  # by kind: where an object keeps the offsets of its arrays
+OF_ARRAYS = (2, 5, 6, 11)  # kinds: raw, entries, slots, items
+OBJECTS, LOCK = range(16, 28), 24  # kinds; where in its block an object has its lock
+MOVED = 8  # strikes after which the writer looks again where its victims' arrays are
 BARRIER_PHASE = 48
 
 
@@ -46,9 +50,9 @@ class DamagedPickle(Exception):
     """What loading a pickle has raised."""
 
 
-def loads(data: bytes, plain: Callable[[bytes], object] = pickle.loads) -> object:
+def loads(data: bytes, plain: Callable[..., object] = pickle.loads, **buffers: object) -> object:
     try:
-        return plain(data)
+        return plain(data, **buffers)
     except Exception as error:
         raise DamagedPickle(repr(error)) from None
 
@@ -72,6 +76,9 @@ class Things:
         self.semaphore, self.bounded, self.event = fastshm.Semaphore(1), fastshm.BoundedSemaphore(2), fastshm.Event()
         self.condition, self.barrier = fastshm.Condition(), fastshm.Barrier(2, int)
         self.wait_for_notice()  # so that there are seats
+        self.set, self.counts = fastshm.set(range(20)), fastshm.Counter({f"k{n}": n for n in range(20)})
+        self.live, self.sharded = fastshm.live({"list": [1, 2], "dict": {"a": 1}}), fastshm.ShardedCounter(3)
+        self.frozen = fastshm.frozen(self.value(n) for n in range(60))
         self.d["live"], self.d["pair"] = self.l, (self.l, [1, 2])
         self.l.append(self.d)
         self.still = {f"{n}": n for n in range(100)}
@@ -80,14 +87,20 @@ class Things:
             *(fastshm.dict(self.still), fastshm.list(self.words), fastshm.Array("q", self.words), fastshm.Value("q", -7)),
             *(fastshm.Semaphore(3), fastshm.BoundedSemaphore(3)),
         )
+        self.records = fastshm.frozen(self.words)
         self.victims = [self.d, self.l, self.v, self.a, self.lock, self.rlock, self.semaphore, self.bounded, self.event]
         self.victims += [self.condition._lock, self.condition._waiters, self.barrier]
+        self.victims += [self.set.items, self.counts, self.live, self.live["list"], self.sharded]
+        self.victims += [self.frozen._ends, self.frozen._data]
+        self.still_there = [*self.beside, self.records._ends, self.records._data]
         self.chance = chance
 
     @staticmethod
     def value(n: int) -> object:
         texts = "a longer text " * (n % 9), "ümläut " * (n % 5)
-        return [n, float(n), "text", *texts, b"bytes" * n, None, (n, {"a": [n]}), n % 2 == 0][n % 9]
+        buffers = [pickle.PickleBuffer(b"buffer" * n), n]
+        many = [n, float(n), "text", *texts, b"bytes" * n, None, (n, {"a": [n]}), bytearray(b"a" * n), buffers, n % 2 == 0]
+        return many[n % len(many)]
 
     def operations(self) -> dict[str, tuple[Callable[[], object], Ends]]:
         """By name: what is done, and what it may raise for what it finds."""
@@ -99,6 +112,7 @@ class Things:
             "d[k]": (lambda: d[key], (KeyError, *gone)),
             "d[k] = v": (lambda: d.__setitem__(key, value), ()),
             "del d[k]": (lambda: d.__delitem__(key), (KeyError,)),
+            "d.view": (lambda: self.seen(d.view(key)), (KeyError, TypeError, *gone)),
             "d.get": (lambda: d.get(key), gone),
             "k in d": (lambda: key in d, ()),
             "d.pop": (lambda: d.pop(key), (KeyError, *gone)),
@@ -106,11 +120,36 @@ class Things:
             "d.update": (lambda: d.update({f"k{m}": self.value(m) for m in range(n, n + 9)}), ()),
             "d.setdefault": (lambda: d.setdefault(key, 1), gone),
             "d.increment": (lambda: d.increment(key), (TypeError, *gone)),
+            "d.popitem first": (lambda: d.popitem(last=False), (KeyError, RuntimeError, *gone)),
+            "d.set_many": (lambda: d.set_many({f"k{m}": value for m in range(n, n + 5)}), ()),
+            "d.pop_many": (lambda: d.pop_many([key, f"k{n}"]), gone),
+            "d.add_from": (lambda: d.add_from({key: 1, "sum": 2.5}), (TypeError, *gone)),
+            "d.compare_exchange": (lambda: d.compare_exchange(key, self.value(n), value), gone),
+            "d.wait_for": (lambda: d.wait_for(key, timeout=PATIENCE), (TimeoutError, *gone)),
+            "d.get_many": (lambda: d.get_many([key, f"k{n}"]), gone),
+            "set.add": (lambda: self.set.add(n), ()),
+            "set.discard": (lambda: self.set.discard(n), ()),
+            "set.pop": (lambda: self.set.pop(), (KeyError, RuntimeError, *gone)),
+            "set |= items": (lambda: self.set.update(range(n, n + 9)), ()),
+            "set.copy": (lambda: self.set.copy(), (TypeError, *gone)),
+            "in set": (lambda: n in self.set, ()),
+            "counts.update": (lambda: self.counts.update({key: 1, "k1": n}), (TypeError, *gone)),
+            "counts[k]": (lambda: self.counts[key], gone),
+            "counts.total": (lambda: self.counts.total(), (TypeError, *gone)),
+            "live[k].append": (lambda: self.live["list"].append(n), (KeyError, AttributeError, *gone)),
+            "live[k] = v": (lambda: self.live.__setitem__(key, {"a": [n]}), ()),
+            "live.to_dict": (lambda: self.live.to_dict(), (TypeError, RecursionError, *gone)),
+            "sharded.add": (lambda: self.sharded.add(n), ()),
+            "sharded.value": (lambda: self.sharded.value, ()),
+            "sharded.exchange": (lambda: self.sharded.exchange(n), ()),
+            "frozen[i]": (lambda: self.frozen[n], (IndexError,)),
+            "list(frozen)": (lambda: list(self.frozen), (IndexError,)),
             "d.copy": (lambda: d.copy(), (TypeError, *gone)),
             "d.keys": (lambda: d.keys(), ()),
             "for k in d": (lambda: list(iter(d)), (RuntimeError,)),
             "len(d)": (lambda: len(d), ()),
             "l[i]": (lambda: items[n], (IndexError, *gone)),
+            "l.view": (lambda: self.seen(items.view(n)), (IndexError, TypeError, *gone)),
             "l[i] = v": (lambda: items.__setitem__(n, value), (IndexError,)),
             "l.append": (lambda: items.append(value) if n % 2 else items.append(d), ()),
             "l.insert": (lambda: items.insert(n, value), ()),
@@ -127,10 +166,18 @@ class Things:
             "v.value": (lambda: v.value, ()),
             "v.fetch_add": (lambda: v.fetch_add(1), ()),
             "v = 1": (lambda: setattr(v, "value", 1), ()),
-            "a[i]": (lambda: a[n], ()),
+            "a[i]": (lambda: a[n], (IndexError,)),
             "a[:]": (lambda: a[:], ()),
-            "a[i:j] = v": (lambda: a.__setitem__(slice(3, 9), [1] * 6), ()),
-            "a.add": (lambda: a.add(n, 1), ()),
+            "a[i:j] = v": (lambda: a.__setitem__(slice(3, 9), [1] * 6), (ValueError,)),
+            "a.add": (lambda: a.add(n, 1), (IndexError,)),
+            "a.append": (lambda: a.append(n), (OverflowError,)),
+            "a.extend": (lambda: a.extend(range(n)), (OverflowError,)),
+            "a.resize": (lambda: a.resize(50 + n), ()),
+            "a.fill": (lambda: a.fill(n), ()),
+            "a.add_from": (lambda: a.add_from(range(9), start=n % 9), (IndexError, ValueError)),
+            "a.wait": (lambda: a.wait(n, a[n], PATIENCE), (IndexError,)),
+            "v.wait": (lambda: v.wait(v.value, PATIENCE), ()),
+            "a view": (lambda: bytes(memoryview(a)), (BufferError, MemoryError)),
             "with lock": (lambda: self.inside(self.lock), (ValueError,)),
             "with rlock": (lambda: self.inside(self.rlock), (AssertionError,)),
             "with v.get_lock()": (lambda: self.inside(v.get_lock()), (AssertionError,)),
@@ -152,6 +199,12 @@ class Things:
             "check": (lambda: fastshm.heap.check(), ()),
         }
 
+    def seen(self, view: Any) -> int:
+        """Each byte that it shows."""
+        if isinstance(view, memoryview):
+            return sum(view)
+        return sum(map(self.seen, view)) if isinstance(view, list) else 0
+
     def inside(self, lock: Any) -> None:
         with lock:
             self.v.value = 3
@@ -172,7 +225,7 @@ class Things:
         d, items, array, value, semaphore, bounded = self.beside
         key, n = self.chance.choice(list(self.still)), self.chance.randrange(100)
         same = (d[key], items[n], array[n], value.value) == (self.still[key], self.words[n], self.words[n], -7)
-        same &= semaphore.get_value() == bounded.get_value() == 3
+        same &= semaphore.get_value() == bounded.get_value() == 3 and self.records[n] == self.words[n]
         return same and (n > 5 or (d.copy() == self.still and items[:] == self.words and array[:] == self.words))
 
 
@@ -191,15 +244,21 @@ class Writer:
         self.end = committed
         self.action = things.barrier._address[1] + BARRIER_PHASE
         self.locks = {128, 144} | {self.action + 24 + 8 * n for n in range(things.barrier.parties)}
-        self.locks |= {h._address[1] + 24 for h in [*things.victims, *things.beside]}
-        shut = [part for handle in things.beside for part in self.parts(handle._address[1])]
-        self.shut = {at for at, size in shut}
+        self.locks |= {h._address[1] + LOCK for h in [*things.victims, *things.still_there]}
+        self.shut: set[int] = set()
+        self.shut = {at for handle in things.still_there for at, size in self.parts(handle._address[1])}
+        self.victims = [handle._address[1] for handle in things.victims] if narrow else []
         if narrow:
-            ranges = [part for handle in things.victims for part in self.parts(handle._address[1])]
+            self.look_again()
         else:
-            ranges = [(0, 1500), *((at - 16, 16 + min(size, 2000)) for at, size in self.blocks())]
-        self.places = [at for begin, size in ranges for at in range(begin, begin + size, 8)]
+            self.aim_at([(0, 1500), *((at - 16, 16 + min(size, 2000)) for at, size in self.blocks())])
         self.offsets = [at - 16 for at, _ in self.blocks() if at not in self.shut]
+
+    def aim_at(self, ranges: list[tuple[int, int]]) -> None:
+        self.places = [at for begin, size in ranges for at in range(begin, begin + size, 8)]
+
+    def look_again(self) -> None:
+        self.aim_at([part for victim in self.victims for part in self.parts(victim)])
 
     def word(self, at: int) -> int:
         return int(struct.unpack_from("Q", self.m, at)[0])
@@ -213,10 +272,18 @@ class Writer:
         return found
 
     def parts(self, offset: int) -> list[tuple[int, int]]:
-        """The payload of an object's block and, for containers, of its arrays."""
+        """The payload of an object's block and, for containers, of its arrays: but not of what a damaged word leads to."""
         kind = self.word(offset + 8) & 0xFFFFFFFF
-        offsets = [offset] + [self.word(offset + at) for at in ARRAYS.get(kind, ())]
-        return [(at + 16, (self.word(at) & 0xFFFFFFFF) * GRAIN - 16) for at in offsets if at]
+        offsets = [offset] + [at for place in ARRAYS.get(kind, ()) if self.is_array(at := self.word(offset + place))]
+        found = [(at + 16, (self.word(at) & 0xFFFFFFFF) * GRAIN - 16) for at in offsets]
+        return [(at, size) for at, size in found if 0 < size <= self.end - at and at not in self.shut]
+
+    def is_array(self, at: int) -> bool:
+        return at % GRAIN == 0 and FIRST <= at < self.end and self.word(at + 8) & 0xFFFFFFFF in OF_ARRAYS
+
+    def is_lock(self, at: int) -> bool:
+        """Of an object that was made since."""
+        return at % GRAIN == LOCK and at >= FIRST and self.word(at - LOCK + 8) & 0xFFFFFFFF in OBJECTS
 
     def strike(self) -> None:
         chance, at = self.chance, self.chance.choice(self.places)
@@ -229,7 +296,7 @@ class Writer:
                 old & ~0xFFFFFFFF | chance.randrange(64), old & 0xFFFFFFFF | chance.randrange(64) << 32, chance.getrandbits(40),
             ]
         ) % (1 << 64)  # fmt: skip
-        if at in self.locks and new & OWNERS < 10_000:
+        if new & OWNERS < 10_000 and (at in self.locks or self.is_lock(at)):
             new |= 0x20000000  # nobody's number
         if at == self.action and new & 0xFFFFFFFF == 1:
             new += 1
@@ -238,6 +305,8 @@ class Writer:
     def write(self) -> None:
         begin = time.monotonic()
         for n in range(STRIKES):
+            if self.victims and n % MOVED == 0:
+                self.look_again()
             self.strike()
             time.sleep(max(0.0, begin + (n + 1) * SECONDS / STRIKES - time.monotonic()))
 

@@ -63,31 +63,35 @@ static void expect(const char *what, int r, int other) {
 
 static int repeated(int r) { return r == FS_BUSY || r == FS_INTERRUPTED; } /* waiting, or the heap held by the living */
 
-static fs_value number(uint64_t n) { return (fs_value){FS_V_INT, 0, n, NULL, 0, NULL, 0}; }
+static fs_value number(uint64_t n) { return (fs_value){FS_V_INT, 0, n, NULL, 0, NULL, 0, 0}; }
+
+static const char letters[400] = "letters";
 
 static fs_value some(worker *w) {
-    static const char letters[400] = "letters";
     static __thread uint64_t refs[2];
     uint64_t r = chance(w);
     switch (r % 5) {
     case 0:
-        return (fs_value){FS_V_ASCII_BLOB, 0, 0, letters, r >> 8 & 255, NULL, 0};
+        return (fs_value){FS_V_ASCII_BLOB, 0, 0, letters, r >> 8 & 255, NULL, 0, 0};
     case 1:
-        return (fs_value){FS_V_OBJECT, 0, inner_at, NULL, 0, NULL, 0};
+        return (fs_value){FS_V_OBJECT, 0, inner_at, NULL, 0, NULL, 0, 0};
     case 2:
         refs[0] = inner_at;
         refs[1] = cell_at;
-        return (fs_value){FS_V_PICKLE_BUNDLE, 0, 0, letters, 20, refs, 2};
+        return (fs_value){r >> 8 & 1 ? FS_V_PICKLE_BUNDLE : FS_V_PICKLE_BUFFERS, 0, 0, letters, 20, refs, 2, 0};
     default:
         return number(r);
     }
 }
 
+enum { KEPT = 64 }; /* bytes for a key */
+
 static fs_key key_named(const char *name, char *kept) {
     fs_key k = {0};
-    strcpy(kept, name);
+    k.length = (uint32_t)strlen(name);
+    kept += KEPT - k.length; /* where it ends, so does what may be read */
+    memcpy(kept, name, k.length);
     k.bytes = (const unsigned char *)kept;
-    k.length = (uint32_t)strlen(kept);
     k.total = k.length;
     k.form = FS_K_STR;
     fs_key_prepare(&k, table()->seed);
@@ -97,14 +101,14 @@ static fs_key key_named(const char *name, char *kept) {
 static fs_key key(worker *w, char *kept) {
     char name[64];
     unsigned n = chance(w) % 60;
-    snprintf(name, sizeof name, n % 7 ? "k%u" : "a key that is too long to lie in its entry %u", n);
+    snprintf(name, sizeof name, n % 7 == 0 ? "a key that is too long to lie in its entry %u" : n % 7 == 1 ? "of three words: %u" : "k%u", n);
     return key_named(name, kept);
 }
 
 /* --- operations ---------------------------------------------------------------------------------------------------------- */
 
 static void t_put(worker *w) {
-    char kept[64];
+    char kept[KEPT];
     fs_key k = key(w, kept);
     fs_value v = some(w);
     int r;
@@ -113,7 +117,7 @@ static void t_put(worker *w) {
     expect("put", r, FS_OK);
 }
 static void t_add(worker *w) {
-    char kept[64];
+    char kept[KEPT];
     fs_key k = key_named("n", kept);
     fs_value one = number(1);
     uint64_t result;
@@ -124,7 +128,7 @@ static void t_add(worker *w) {
     __atomic_fetch_add(&counted, 1, __ATOMIC_RELAXED);
 }
 static void t_peek(worker *w) {
-    char kept[64], bytes[512];
+    char kept[KEPT], bytes[512];
     fs_key k = key(w, kept);
     fs_peek p;
     p.view.version = 1;
@@ -137,7 +141,7 @@ static void t_peek(worker *w) {
     }
 }
 static void t_read(worker *w) {
-    char kept[64];
+    char kept[KEPT];
     fs_key k = key(w, kept);
     fs_witness seen;
     fs_copy c;
@@ -146,13 +150,14 @@ static void t_read(worker *w) {
     while (repeated(r = fs_table_read(&w->me, table(), &k, &pin, &c, &seen)))
         ;
     expect("read", r, FS_MISSING);
-    if (r == FS_OK)
-        free(c.data);
+    fs_seen s = {c.kind, 0, c.value, NULL, 0};
+    if (r == FS_OK && fs_owning(c.kind) && (fs_value_look(&heap, &s) != FS_OK || (s.size && memcmp(s.data, letters, s.size))))
+        fail("a view", FS_CORRUPT);
     while (repeated(fs_drop(&w->me, slot_of(w, 0))))
         ;
 }
 static void t_remove(worker *w) {
-    char kept[64];
+    char kept[KEPT];
     fs_key k = key(w, kept);
     int r;
     while (repeated(r = fs_table_remove(&w->me, table(), &k, NULL, UINT64_MAX)))
@@ -161,7 +166,7 @@ static void t_remove(worker *w) {
 }
 static int copied(void *out, const fs_seen *seen) { return fs_copy_out(NULL, seen, NULL, out); }
 static void t_take(worker *w) {
-    char kept[64];
+    char kept[KEPT];
     fs_key k = key(w, kept);
     fs_copy c = {0};
     int r;
@@ -174,7 +179,7 @@ static void t_take(worker *w) {
     free(c.data);
 }
 static void t_update(worker *w) {
-    char kept[5][64];
+    char kept[5][KEPT];
     fs_key k[5];
     fs_value v[5];
     int r;
@@ -393,7 +398,10 @@ static uint64_t passed[3], guarded[3], acted; /* passed: counted by atomics. The
 enum { BY_SEMAPHORE, BY_BOUNDED, BY_CONDITION };
 
 static void guard(int by) {
-    guarded[by]++;
+    uint64_t was = guarded[by];
+    if (was % 8 == 0)
+        sched_yield();
+    guarded[by] = was + 1;
     __atomic_fetch_add(&passed[by], 1, __ATOMIC_RELAXED);
 }
 static fs_patience patience(worker *w) { return (fs_patience){fs_now() + (int64_t)(chance(w) % 1500000), 0}; }
@@ -616,7 +624,7 @@ int main(int count, char **arguments) {
     }
     for (int i = 0; i < many; i++)
         pthread_join(threads[i], NULL);
-    char kept[64];
+    char kept[KEPT];
     fs_key k = key_named("n", kept);
     fs_copy c = {0};
     fs_witness seen;

@@ -1,0 +1,9 @@
+from typing import final
+
+@final
+class Packed: ...
+
+@final
+class Span: ...
+
+__pyx_capi__: dict[str, object]

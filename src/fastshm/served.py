@@ -1,0 +1,116 @@
+"""What a manager has in the stdlib's server: queues, pools, types that programs register.
+
+Their proxies may be stored in shared dicts and lists, which are not in the server. A stored one comes with an object of shared
+memory that belongs to the container's value, and the server keeps what the proxy stands for as long as that exists.
+"""
+
+from __future__ import annotations
+
+import threading
+from multiprocessing import managers as _managers
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+from fastshm import _core
+
+managers: Any = _managers  # most of what is asked of it is not in the stubs
+
+
+class Server(managers.Server):  # type: ignore[misc]
+    """The stdlib's, which is also asked to keep what containers refer to."""
+
+    public = (*managers.Server.public, "keep")
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._kept: list[tuple[str, Any]] = []
+        self._keeping = threading.Lock()
+
+    def keep(self, c: Any, ident: str, address: Any) -> None:
+        """One reference more, as long as the object of shared memory at that address exists."""
+        self._let_go(c)
+        self.incref(c, ident)
+        with self._keeping:
+            self._kept.append((ident, address))
+
+    def _let_go(self, c: Any) -> None:
+        with self._keeping:
+            gone = [(ident, address) for ident, address in self._kept if not _exists(address)]
+            self._kept = [kept for kept in self._kept if kept not in gone] if gone else self._kept
+        for ident, _ in gone:
+            self.decref(c, ident)
+
+    def create(self, c: Any, typeid: str, /, *args: Any, **kwds: Any) -> Any:
+        self._let_go(c)
+        return super().create(c, typeid, *args, **kwds)
+
+    def number_of_objects(self, c: Any) -> Any:
+        self._let_go(c)
+        return super().number_of_objects(c)
+
+
+def _exists(address: Any) -> bool:
+    name, offset, serial = address
+    try:
+        _core.reopen(_core.Gate, name, offset, serial, 0, 0)
+    except (ReferenceError, OSError, _core.CorruptedError):
+        return False
+    return True
+
+
+class KeptProxy:
+    """In a manager's registry in the place of a class of proxies: makes proxies of that class that containers keep."""
+
+    def __init__(self, proxytype: Any) -> None:
+        self.proxytype = proxytype
+        self._exposed_ = getattr(proxytype, "_exposed_", None)
+        self._method_to_typeid_ = getattr(proxytype, "_method_to_typeid_", None)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _kept(self.proxytype(*args, **kwargs))
+
+
+def _kept(proxy: Any) -> Any:
+    if isinstance(proxy, managers.BaseProxy):
+        proxy._kept = True
+        ForkingPickler.register(type(proxy), _reduce)
+    return proxy
+
+
+def _reduce(proxy: Any) -> Any:
+    """For containers, and for all that multiprocessing sends."""
+    rebuild, arguments, *rest = proxy.__reduce__()
+    if not hasattr(proxy, "_kept"):
+        return rebuild, arguments, *rest
+    return _rebuild, (rebuild, arguments, _keeper(proxy)), *rest
+
+
+def _rebuild(rebuild: Any, arguments: Any, keeper: Any) -> Any:
+    return _kept(rebuild(*arguments))
+
+
+def _keeper(proxy: Any) -> _core.Gate | None:
+    """What keeps it in the server, if it is on its way into a container."""
+    for heap in _heaps_of(proxy._manager):
+        keeper = _core.Gate(heap)
+        state = keeper.__reduce__()[1]
+        if state[1] is None:
+            return keeper if _is_kept(proxy, keeper._address) else None
+        _core.reopen(*state)  # a ticket, for elsewhere: taken back
+    return None
+
+
+def _heaps_of(manager: Any) -> Any:
+    """Where a container may be, as far as can be known: where the manager's are, and where this process makes its own."""
+    if getattr(manager, "_makes_objects", False):
+        yield manager._open()._heap
+    yield None
+
+
+def _is_kept(proxy: Any, address: Any) -> bool:
+    try:
+        with proxy._Client(proxy._token.address, authkey=proxy._authkey) as connection:
+            managers.dispatch(connection, None, "keep", (proxy._id, address))
+    except (managers.RemoteError, OSError, EOFError):  # one that does not know how, or is no more
+        return False
+    return True
