@@ -46,7 +46,19 @@ extensions = [
     extension("_pickles"),
     *(
         extension(name, elsewhere)
-        for name in ("_typed", "_array", "_buffers", "_codec", "_containers", "_dict", "_list", "_sync", "_counter")
+        for name in (
+            "_typed",
+            "_array",
+            "_packing",
+            "_views",
+            "_buffers",
+            "_codec",
+            "_containers",
+            "_dict",
+            "_list",
+            "_sync",
+            "_counter",
+        )
     ),
 ]
 directives = {

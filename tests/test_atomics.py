@@ -505,7 +505,7 @@ def test_waiting_under_the_own_lock():
     with value.get_lock():
         assert value.wait(6)
         assert value.wait(7, timeout=0) is False
-        with pytest.raises(RuntimeError, match="holds the value's lock"):
+        with pytest.raises(RuntimeError, match="holds the lock"):
             value.wait(7)
     assert value.value == 7
 

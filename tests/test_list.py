@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from crew import Crew
@@ -349,3 +351,96 @@ def test_sort_is_one_step_for_others():
         reader = crew.start(sums, items, 1_000)
         crew.results()
         assert crew.result(reader) == {4950}
+
+
+LOOKED_FOR = [
+    *(0, 1, -1, 2, 2**53, 2**53 + 1, 2**63 - 1, -(2**63), 2**63, 2**70, True, False, None),
+    *(0.0, -0.0, 1.0, 2.5, 2.0**53, 2.0**63, -(2.0**63), float("inf"), "", "a", "1", "ä", "\ud800", "a" * 9, "ä" * 9),
+    *(b"", b"a", b"a" * 9, (), (1,), [1], frozenset(), 1j, Decimal(1), Fraction(5, 2), type),
+]
+
+
+@pytest.mark.parametrize("value", LOOKED_FOR, ids=repr)
+def test_search(manager, value):
+    """By words, by bytes, and by what only Python can compare."""
+    others = [other for other in LOOKED_FOR if other is not type]
+    shared = manager.list(others)
+    assert (value in shared) == (value in others)
+    assert shared.count(value) == others.count(value)
+    for start in range(0, len(others), 7):
+        part, model = manager.list(others[start:]), others[start:]
+        if value not in model:
+            assert value not in part
+            with pytest.raises(ValueError, match="is not in list"):
+                part.index(value)
+            with pytest.raises(ValueError, match=r"list.remove\(x\): x not in list"):
+                part.remove(value)
+            continue
+        assert value in part
+        assert part.index(value) == model.index(value)
+        part.remove(value)
+        model.remove(value)
+        assert same(part[:], model)
+
+
+def test_a_nan_is_found_by_nobody():
+    nan = float("nan")
+    items = fastshm.list([nan, 1.0])
+    assert nan not in items  # what comes out is another object
+    assert items.index(1) == 1
+
+
+class Anything:
+    """Equal to all."""
+
+    def __eq__(self, other):
+        return True
+
+    __hash__ = None
+
+
+def test_what_defines_its_own_equality_is_asked():
+    items = fastshm.list([1, "a"])
+    assert Anything() in items
+    items.append(Anything())
+    assert 7 in items
+    assert items.index(7) == 2
+
+
+@pytest.mark.parametrize("length", [1, 5, 6, 7, 40])
+def test_words_and_others_in_turn(length):
+    """The quick ways and the longer ones leave the same behind."""
+    items, model = fastshm.list(), []
+    for i in range(length):
+        for target in (items, model):
+            target.append(i)
+            target.append("long enough for a block" * (i + 1))
+            target[-2] = float(i)
+            target[-1] = i
+            target.append(None)
+            target.pop()
+            target.extend((i, True, "short", None, 1.5))
+            target.pop(0)
+            target[-1] = "another long enough for a block"
+            del target[-2:]
+            target[0] = "x" * 20
+            target[0] = 5
+        assert items[:] == model
+        assert list(items) == model
+        assert [items[k] for k in range(-len(model), 0)] == model
+    while model:
+        assert items.pop() == model.pop()
+    assert items[:] == []
+    for target in (items, model):
+        target.append(1)
+    assert items[:] == model
+    fastshm.heap.check()
+
+
+def test_changes_under_its_own_lock():
+    items = fastshm.list([1, 2, 3])
+    with items.get_lock():
+        items[0] = 7
+        items.append(4)
+        assert (items[0], items[-1], 7 in items, items.pop(), items[:]) == (7, 4, True, 4, [7, 2, 3])
+    assert items[:] == [7, 2, 3]

@@ -1,4 +1,5 @@
 import sys
+from collections.abc import Callable
 from typing import Any, TypeVar, final
 
 from fastshm._core import Handle
@@ -81,6 +82,10 @@ class SynchronizedArray(Handle):
 
 class Items(SynchronizedArray): ...
 
+def set_makers(known: dict[Any, str], other: Callable[..., Any]) -> None: ...
+def Array(
+    typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True, capacity: int | None = None, shape: Any = None
+) -> Any: ...
 def octets(items: SynchronizedArray) -> memoryview: ...
 
 @final
@@ -89,6 +94,3 @@ class Octets:
     if sys.version_info >= (3, 12):
         def __buffer__(self, flags: int, /) -> memoryview: ...
         def __release_buffer__(self, buffer: memoryview, /) -> None: ...
-
-@final
-class Packed: ...

@@ -7,234 +7,32 @@ last. Values become bytes before the lock is taken, and bytes become values afte
 from weakref import ref as ref_to
 
 cimport cython
-from cpython.buffer cimport (
-    PyBUF_F_CONTIGUOUS, PyBUF_FORMAT, PyBUF_ND, PyBUF_RECORDS_RO, PyBUF_STRIDES, PyBuffer_IsContiguous, PyBuffer_Release,
-    PyBuffer_ToContiguous, PyObject_CheckBuffer, PyObject_GetBuffer,
-)
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.exc cimport PyErr_CheckSignals
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.number cimport PyNumber_AsSsize_t
-from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.slice cimport PySlice_Unpack
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from fastshm._c cimport *
-from fastshm._calls cimport again, check_gate, fs_identify_by, patient, whoami
-from fastshm._core cimport (
-    Handle, Pin, Ref, check_open, deadline_of, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref,
-    reserve_slot, unhold,
-)
+from fastshm._calls cimport again, fs_identify_by, patient, wait_for_item, whoami
+from fastshm._core cimport Guarded, Pin, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
 from fastshm._forms cimport (
     PyFloat_AS_DOUBLE, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact, box, known_form, operand, unboxed,
 )
+from fastshm._packing cimport Packed, listed, packed
+from fastshm._views cimport end_array, export_array, look
+
+from fastshm._core import own_methods
 
 fs_identify_by(identify)
 
 cdef extern from "Python.h":
-    object PyList_New(Py_ssize_t n)
-    void PyList_SET_ITEM(object list, Py_ssize_t i, object o)
-    object PyFloat_FromDouble(double d)
     Py_ssize_t PySlice_AdjustIndices(Py_ssize_t length, Py_ssize_t *start, Py_ssize_t *stop, Py_ssize_t step) nogil
     const Py_ssize_t PY_SSIZE_T_MAX
 
 cdef enum:
     LARGE = 1 << 20  # so many bytes are copied without the interpreter lock
-
-
-# --- items on their way in ----------------------------------------------------------------------------------------------------
-
-@cython.final
-cdef class Packed:
-    """SynchronizedArray side by side in memory of this process, or in a buffer that stays while they are needed."""
-    cdef const char *data
-    cdef uint64_t count
-    cdef bytes raw
-    cdef Py_buffer view
-    cdef bint viewed
-
-    cdef bint is_view(self, int form, uint32_t size, object values) except -1:
-        """Of a buffer whose items are of this form: then they need not be looked at one by one."""
-        try:
-            PyObject_GetBuffer(values, &self.view, PyBUF_RECORDS_RO)
-        except (BufferError, ValueError):  # the latter is NumPy's
-            return False
-        self.viewed = True
-        if not is_form(form, size, &self.view):
-            PyBuffer_Release(&self.view)
-            self.viewed = False
-            return False
-        self.count = self.view.len // size
-        self.data = <const char *>self.view.buf
-        if not PyBuffer_IsContiguous(&self.view, b"C"):
-            self.raw = PyBytes_FromStringAndSize(NULL, self.view.len)
-            self.data = PyBytes_AS_STRING(self.raw)
-            PyBuffer_ToContiguous(<void *>self.data, &self.view, self.view.len, b"C")
-        return True
-
-    cdef int take(self, bytes raw, uint32_t size) except -1:
-        self.raw = raw
-        self.data = PyBytes_AS_STRING(raw)
-        self.count = <uint64_t>len(raw) // size
-        return 0
-
-    cdef int reverse(self, uint32_t size) except -1:
-        cdef bytes raw = PyBytes_FromStringAndSize(NULL, self.count * size)
-        cdef char *to = PyBytes_AS_STRING(raw)
-        cdef uint64_t i
-        for i in range(self.count):
-            memcpy(to + i * size, self.data + (self.count - 1 - i) * size, size)
-        return self.take(raw, size)
-
-    def __dealloc__(self):
-        if self.viewed:
-            PyBuffer_Release(&self.view)
-
-
-cdef bint is_form(int form, uint32_t size, Py_buffer *view) noexcept:
-    cdef const char *code = "B"
-    cdef int other = FS_BYTES_ONLY
-    cdef uint32_t native
-    if view.format != NULL:
-        code = view.format
-    if code[0] == b"@" or code[0] == b"=" or code[0] == b"<":
-        code += 1
-    if form == FS_BYTES_ONLY:
-        return view.itemsize == 1 and view.len % size == 0
-    if code[0] == 0 or code[1] != 0 or view.itemsize != <Py_ssize_t>size or view.ndim != 1:
-        return False
-    if form == FS_CHAR:
-        return code[0] == b"c" or code[0] == b"B" or code[0] == b"s"
-    return known_form(code[0], &other, &native) and other == form
-
-
-cdef Packed packed(int form, uint32_t size, object values):
-    """Nothing shared is touched meanwhile, so a value of the wrong type spoils nothing."""
-    cdef Packed out = Packed.__new__(Packed)
-    cdef SynchronizedArray other
-    cdef Py_ssize_t n, k = 0
-    cdef uint64_t word
-    cdef char *to
-    cdef bytes raw
-    if isinstance(values, SynchronizedArray):
-        other = values
-        if other.form == form and other.itemsize == size:
-            out.take(other.read_bytes(), size)  # of one instant
-            return out
-        values = other[:]
-    if form == FS_CHAR and isinstance(values, str):
-        raise TypeError("bytes expected instead of str instance")
-    if not isinstance(values, (list, tuple)) and PyObject_CheckBuffer(values) and out.is_view(form, size, values):
-        return out
-    n = len(values)
-    if n > PY_SSIZE_T_MAX // size:
-        raise MemoryError("array too large")
-    raw = PyBytes_FromStringAndSize(NULL, n * size)
-    to = PyBytes_AS_STRING(raw)
-    for value in values:
-        if k == n:
-            raise ValueError("Can only assign sequence of same size")
-        unboxed(form, value, &word)
-        fs_item_write(to + k * size, size, word)
-        k += 1
-    if k != n:
-        raise ValueError("Can only assign sequence of same size")
-    out.take(raw, size)
-    return out
-
-
-# --- views --------------------------------------------------------------------------------------------------------------------
-
-cdef Pin look(SynchronizedArray self, fs_run *run):
-    """Where the items are at this instant, and what keeps them there: None when that is the object itself."""
-    cdef Ref ref = self.ref
-    cdef Pin pin
-    cdef fs_self me
-    cdef uint64_t slot
-    cdef uint64_t *place
-    cdef int r
-    if fs_load_relaxed(&self.a.items) == 0 and fs_run_make(ref.h, self.a, run) == FS_OK and run.items == 0:
-        if fs_load_acquire(&self.a.items) == 0:  # so they were there when the count was read
-            return None
-    pin = Pin.__new__(Pin)
-    whoami(ref, &me)
-    slot = reserve_slot(ref.heap)
-    place = fs_slot_word(ref.h, slot)
-    r = fs_array_pin(&me, self.a, place, run)
-    try:
-        while again(r, &me):
-            with nogil:
-                r = fs_array_pin(&me, self.a, place, run)
-    except BaseException:
-        fs_slot_unuse(ref.h, slot)
-        raise
-    if r == FS_OK:
-        pin.slot = slot
-        pin.heap = ref.heap
-        return pin
-    fs_slot_unuse(ref.h, slot)
-    if r != FS_MISSING:
-        fail(r, ref.heap)
-    return None
-
-
-cdef struct Exported:
-    PyObject *kept  # the pin and the format
-    Py_ssize_t numbers[2]  # the shape, then the strides; as many of each as there are axes
-
-
-cdef int export(
-    SynchronizedArray items, object owner, Py_buffer *view, int flags, bytes format, Py_ssize_t unit, tuple tail
-) except -1:
-    """The items as elements of `unit` bytes; the first axis counts the items, or all elements when there are no others."""
-    cdef fs_run run
-    cdef Exported *e
-    cdef Py_ssize_t *shape
-    cdef Py_ssize_t *strides
-    cdef Py_ssize_t step = unit
-    cdef int axes = 1 + <int>len(tail), k
-    check_open(items.ref)
-    if format is None and flags & PyBUF_FORMAT:
-        raise BufferError("elements of this type have no format: use numpy()")
-    if axes > 1 and flags & PyBUF_F_CONTIGUOUS == PyBUF_F_CONTIGUOUS:
-        raise BufferError("the last axis is the one that lies side by side")
-    cdef object kept = (look(items, &run), format)
-    e = <Exported *>PyMem_Malloc(sizeof(Exported) + 2 * axes * sizeof(Py_ssize_t))
-    if e == NULL:
-        raise MemoryError()
-    shape = e.numbers
-    strides = e.numbers + axes
-    for k in range(axes - 1, 0, -1):
-        shape[k] = tail[k - 1]
-        strides[k] = step
-        step *= shape[k]
-    strides[0] = step
-    view.len = run.count * run.size
-    shape[0] = view.len // step
-    Py_INCREF(kept)
-    e.kept = <PyObject *>kept
-    view.buf = run.p
-    view.obj = owner
-    view.itemsize = unit
-    view.readonly = 0
-    view.ndim = axes
-    view.format = PyBytes_AS_STRING(format) if flags & PyBUF_FORMAT else NULL
-    view.shape = shape if flags & PyBUF_ND else NULL
-    view.strides = strides if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL
-    view.suboffsets = NULL
-    view.internal = e
-    return 0
-
-
-cdef int end_export(Py_buffer *view) except -1:
-    cdef Exported *e = <Exported *>view.internal
-    cdef object kept = <object>e.kept
-    Py_DECREF(kept)
-    PyMem_Free(e)
-    return 0
 
 
 @cython.final
@@ -246,10 +44,10 @@ cdef class Octets:
         self.items = items
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        export(self.items, self, view, flags, b"B", 1, ())
+        export_array(self.items.ref, self.items.a, self, view, flags, b"B", 1, ())
 
     def __releasebuffer__(self, Py_buffer *view):
-        end_export(view)
+        end_array(view)
 
 
 def octets(SynchronizedArray items not None):
@@ -269,7 +67,69 @@ cdef struct Order:
     int change
 
 
-cdef class SynchronizedArray(Handle):
+cdef dict codes = {}
+cdef object make_other = None
+
+
+def set_makers(dict known, other):
+    """As _typed.set_makers: `other` also makes what has initial values, or axes."""
+    global codes, make_other
+    codes, make_other = known, other
+
+
+@cython.embedsignature.format("clinic")
+def Array(typecode_or_type, size_or_initializer, *, lock=True, capacity=None, shape=None):
+    """A shared array with a lock and atomic operations, which grows: see fastshm.sharedctypes.Array."""
+    cdef object code = None
+    if (lock is True or lock is None) and capacity is None and shape is None and type(size_or_initializer) is int:
+        try:
+            code = codes.get(typecode_or_type)
+        except TypeError:  # it cannot be hashed
+            pass
+    if code is None or code == "c" or size_or_initializer < 0:
+        return make_other(typecode_or_type, size_or_initializer, lock=lock, capacity=capacity, shape=shape)
+    return new_array(SynchronizedArray, code, size_or_initializer, 0, None, None, 0)
+
+
+cdef Packed items_of(int form, uint32_t size, object values):
+    """Of an array, all of one instant."""
+    cdef SynchronizedArray other
+    cdef Packed out
+    if isinstance(values, SynchronizedArray):
+        other = values
+        if other.form == form and other.itemsize == size:
+            out = Packed.__new__(Packed)
+            out.take(other.read_bytes(), size)
+            return out
+        values = other[:]
+    return packed(form, size, values)
+
+
+cdef SynchronizedArray new_array(
+    type cls, str typecode, uint64_t count, uint32_t itemsize, object beside, object values, uint64_t capacity
+):
+    cdef int form = FS_BYTES_ONLY
+    cdef uint32_t code = ord(typecode)
+    cdef Packed given = None
+    if code and not known_form(code, &form, &itemsize):
+        raise TypeError(f"{typecode!r} is no type code")
+    if values is not None:
+        given = items_of(form, itemsize, values)
+        count = given.count
+    capacity = max(capacity, count)
+    if itemsize == 0 or capacity > (<uint64_t>1 << 62) // itemsize:
+        raise MemoryError("array too large")
+    cdef Ref ref = new_ref(heap_of(beside), FS_ARRAY_DATA + capacity * itemsize, FS_ARRAY, gate_ref(beside))
+    cdef fs_array *a = <fs_array *>ref.o
+    if given is not None:
+        memcpy(<char *>a + FS_ARRAY_DATA, given.data, count * itemsize)
+    a.itemsize = itemsize
+    a.typecode = code
+    fs_store_release(&a.count, count)
+    return make_handle(cls, ref)
+
+
+cdef class SynchronizedArray(Guarded):
     """An array of items of one size: see fastshm.sharedctypes.Array.
 
     Grows by append, extend and resize; changes many items as one by slices, fill and add_from; has the atomics of a value for
@@ -299,25 +159,7 @@ cdef class SynchronizedArray(Handle):
     def make(type cls, str typecode, uint64_t count, uint32_t itemsize=0, gate=None, values=None, uint64_t capacity=0):
         """`count` zero items, or those of `values`, with room for `capacity`. `typecode` is one of TYPECODES, or '\\0' for
         items of `itemsize` bytes of any kind."""
-        cdef int form = FS_BYTES_ONLY
-        cdef uint32_t code = ord(typecode)
-        cdef Packed given = None
-        if code and not known_form(code, &form, &itemsize):
-            raise TypeError(f"{typecode!r} is no type code")
-        if values is not None:
-            given = packed(form, itemsize, values)
-            count = given.count
-        capacity = max(capacity, count)
-        if itemsize == 0 or capacity > (<uint64_t>1 << 62) // itemsize:
-            raise MemoryError("array too large")
-        cdef Ref ref = new_ref(heap_of(gate), FS_ARRAY_DATA + capacity * itemsize, FS_ARRAY, gate_ref(gate))
-        cdef fs_array *a = <fs_array *>ref.o
-        if given is not None:
-            memcpy(<char *>a + FS_ARRAY_DATA, given.data, count * itemsize)
-        a.itemsize = itemsize
-        a.typecode = code
-        fs_store_release(&a.count, count)
-        return make_handle(cls, ref)
+        return new_array(cls, typecode, count, itemsize, gate, values, capacity)
 
     cdef int bind(self) except -1:
         cdef fs_array *a = <fs_array *>fs_kind_at(self.ref.h, self.ref.offset, FS_ARRAY, FS_ARRAY_DATA)
@@ -379,14 +221,14 @@ cdef class SynchronizedArray(Handle):
         """Where views of this instant look: (address, items)."""
         cdef fs_run run
         check_open(self.ref)
-        look(self, &run)
+        look(self.ref, self.a, &run)
         return <uint64_t>run.p, run.count
 
     def _keep(self):
         """The address of the items, which is good for as long as this handle lives."""
         cdef fs_run run
         check_open(self.ref)
-        cdef Pin pin = look(self, &run)
+        cdef Pin pin = look(self.ref, self.a, &run)
         if pin is not None:
             vars(self).setdefault("_pins", {})[<uint64_t>run.p] = pin
         return <uint64_t>run.p
@@ -457,7 +299,7 @@ cdef class SynchronizedArray(Handle):
     def write_slice(self, slice where, values):
         """As one change: whoever reads, or dies, meanwhile, it is wholly there or not at all."""
         cdef Order order
-        cdef Packed given = packed(self.form if not self.shaped else FS_BYTES_ONLY, self.itemsize, values)
+        cdef Packed given = items_of(self.form if not self.shaped else FS_BYTES_ONLY, self.itemsize, values)
         PySlice_Unpack(where, &order.start, &order.stop, &order.step)
         if order.step < 0:
             given.reverse(self.itemsize)
@@ -467,7 +309,7 @@ cdef class SynchronizedArray(Handle):
 
     def write_item(self, i, data):
         """Replaces item i by the one whose bytes these are."""
-        cdef Packed given = packed(FS_BYTES_ONLY, self.itemsize, data)
+        cdef Packed given = items_of(FS_BYTES_ONLY, self.itemsize, data)
         cdef Order order
         if given.count != 1:
             raise ValueError(f"not one item of {self.itemsize} bytes")
@@ -481,7 +323,7 @@ cdef class SynchronizedArray(Handle):
         cdef Order order
         if offset % self.itemsize or memoryview(data).nbytes % self.itemsize:
             raise ValueError("not whole items of this array")
-        given = packed(FS_BYTES_ONLY, self.itemsize, memoryview(data).cast("B"))
+        given = items_of(FS_BYTES_ONLY, self.itemsize, memoryview(data).cast("B"))
         order.what, order.start, order.source, order.count = WRITE_AT, offset // self.itemsize, given.data, given.count
         if carried_out(self, &order) != FS_OK:
             raise ValueError("not whole items of this array")
@@ -500,7 +342,7 @@ cdef class SynchronizedArray(Handle):
         cdef Order order
         if not hasattr(type(values), "__len__"):
             values = list(values)
-        cdef Packed given = packed(self.form if not self.shaped else FS_BYTES_ONLY, self.itemsize, values)
+        cdef Packed given = items_of(self.form if not self.shaped else FS_BYTES_ONLY, self.itemsize, values)
         order.what, order.source, order.count = EXTEND, given.data, given.count
         carried_out(self, &order)
 
@@ -527,7 +369,7 @@ cdef class SynchronizedArray(Handle):
 
     def fill_bytes(self, data):
         """The same with the bytes of an item."""
-        cdef Packed given = packed(FS_BYTES_ONLY, self.itemsize, data)
+        cdef Packed given = items_of(FS_BYTES_ONLY, self.itemsize, data)
         cdef Order order
         if given.count != 1:
             raise ValueError(f"not one item of {self.itemsize} bytes")
@@ -540,7 +382,7 @@ cdef class SynchronizedArray(Handle):
         cdef uint64_t none
         operand(self.form, self.code, FS_PLUS, 0, &none)
         cdef Order order
-        cdef Packed given = packed(self.form if not self.shaped else FS_BYTES_ONLY, self.itemsize, values)
+        cdef Packed given = items_of(self.form if not self.shaped else FS_BYTES_ONLY, self.itemsize, values)
         order.what, order.change, order.start = CHANGE, FS_PLUS, as_index(start)
         order.source, order.count = given.data, given.count
         if carried_out(self, &order) != FS_OK:
@@ -644,17 +486,7 @@ cdef class SynchronizedArray(Handle):
         offset += <uint64_t>at * self.itemsize
         if fs_array_look(&me, &self.a.o, offset, self.unit, 0, &word) == FS_OK and word != was:
             return True
-        cdef int r = FS_INTERRUPTED
-        while r == FS_INTERRUPTED:
-            PyErr_CheckSignals()
-            check_gate(self.ref)
-            with nogil:
-                r = fs_array_wait(&me, self.a, offset, self.unit, was, &p)
-        if r == FS_NESTED:
-            raise RuntimeError("this thread holds the array's lock, so nobody else could change it while it waits")
-        if r != FS_OK and r != FS_TIMEOUT:
-            fail(r, self.ref.heap)
-        return r == FS_OK
+        return wait_for_item(self.ref, &me, fs_array_look, &self.a.turn, offset, self.unit, was, &p)
 
     def notify_one(self, i, /):
         """After a change of item i: wakes those who wait(), to look at theirs."""
@@ -666,25 +498,6 @@ cdef class SynchronizedArray(Handle):
         located(self, i, &offset)
         check_open(self.ref)
         fs_item_notify(&self.a.turn, FS_ALL)
-
-    # the lock
-
-    def get_lock(self):
-        """The recursive lock that guards the items."""
-        return self.lock if self.lock is not None else lock_of(self)
-
-    def acquire(self, block=True, timeout=None):
-        return hold(self.ref, deadline_of(block, timeout), 0) == 1
-
-    def release(self):
-        unhold(self.ref)
-
-    def __enter__(self):
-        hold(self.ref, -1, 0)
-        return True
-
-    def __exit__(self, *args):
-        unhold(self.ref)
 
     # views
 
@@ -744,14 +557,15 @@ cdef class SynchronizedArray(Handle):
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         if self.look_ is not None:
-            export(self, self, view, flags, self.look_[0], self.unit, self.look_[1])
+            export_array(self.ref, self.a, self, view, flags, self.look_[0], self.unit, self.look_[1])
         elif self.code:
-            export(self, self, view, flags, b"w" if self.form == FS_WIDE else chr(self.code).encode(), self.itemsize, ())
+            format = b"w" if self.form == FS_WIDE else chr(self.code).encode()
+            export_array(self.ref, self.a, self, view, flags, format, self.itemsize, ())
         else:
-            export(self, self, view, flags, b"B", 1, ())
+            export_array(self.ref, self.a, self, view, flags, b"B", 1, ())
 
     def __releasebuffer__(self, Py_buffer *view):
-        end_export(view)
+        end_array(view)
 
 
 cdef class Items(SynchronizedArray):
@@ -831,22 +645,6 @@ cdef int slowly_unboxed(SynchronizedArray self, Py_ssize_t i, object value, uint
         array_read(self, i, 0)
         raise
     return 0
-
-
-cdef object listed(int form, uint32_t size, const char *raw, Py_ssize_t n):
-    cdef Py_ssize_t k
-    cdef object item
-    if form == FS_CHAR:
-        return PyBytes_FromStringAndSize(raw, n)
-    cdef object out = PyList_New(n)
-    for k in range(n):
-        if form == FS_DOUBLE:
-            item = PyFloat_FromDouble((<const double *>raw)[k])
-        else:
-            item = box(form, size, fs_item_read(raw + k * size, size))
-        Py_INCREF(item)
-        PyList_SET_ITEM(out, k, item)
-    return "".join(out) if form == FS_WIDE else out
 
 
 cdef inline int array_enter(SynchronizedArray self, fs_self *me) except -1:
@@ -1092,3 +890,6 @@ cdef int carried_out(SynchronizedArray self, Order *order) except -1:
             return r
         else:
             fail(r, self.ref.heap)
+
+
+own_methods(SynchronizedArray)

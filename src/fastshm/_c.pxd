@@ -267,8 +267,11 @@ cdef extern from "item.h" nogil:
 cdef extern from "cell.h" nogil:
     const int FS_ALL
 
+    ctypedef int (*fs_item_look)(const fs_self *me, fs_object *o, uint64_t which, uint32_t size, int64_t deadline,
+                                 uint64_t *word)
+    int fs_item_wait(const fs_self *me, fs_object *o, uint32_t *turn, fs_item_look look, uint64_t which, uint32_t size,
+                     uint64_t old, fs_patience *p)
     int fs_cell_look(const fs_self *me, fs_object *o, uint64_t which, uint32_t size, int64_t deadline, uint64_t *word)
-    int fs_cell_wait(const fs_self *me, fs_cell *c, uint32_t size, uint64_t old, fs_patience *p)
     void fs_item_notify(uint32_t *turn, int count)
 
 cdef extern from "counter.h" nogil:
@@ -306,7 +309,6 @@ cdef extern from "array.h" nogil:
     int fs_array_extend(const fs_self *me, fs_array *a, uint64_t size, uint64_t count, const void *source)
     int fs_array_resize(const fs_self *me, fs_array *a, uint64_t size, uint64_t count)
     int fs_array_look(const fs_self *me, fs_object *o, uint64_t which, uint32_t size, int64_t deadline, uint64_t *word)
-    int fs_array_wait(const fs_self *me, fs_array *a, uint64_t which, uint32_t size, uint64_t old, fs_patience *p)
     int fs_array_pin(const fs_self *me, fs_array *a, uint64_t *slot, fs_run *run)
 
 cdef extern from "vector.h" nogil:
@@ -319,7 +321,7 @@ cdef extern from "vector.h" nogil:
         FS_K_RATIONAL, FS_K_OTHER
         FS_D_SAME, FS_D_BOOL, FS_D_FLOAT, FS_D_MINUS_ZERO, FS_D_PICKLE
         FS_KEY_IN_BLOB
-        FS_SET_ITEM, FS_INSERT_ITEM, FS_DELETE_ITEM, FS_EXTEND
+        FS_SET_ITEM, FS_INSERT_ITEM, FS_DELETE_ITEM, FS_EXTEND, FS_EXTEND_WORDS
         FS_PUT, FS_PUT_IF_ABSENT, FS_ADD
     const uint64_t FS_ANY_STAMP
 
@@ -356,6 +358,7 @@ cdef extern from "vector.h" nogil:
         uint64_t *refs
 
     ctypedef struct fs_slot:
+        uint64_t about
         uint64_t value
 
     ctypedef struct fs_span:
@@ -388,13 +391,24 @@ cdef extern from "vector.h" nogil:
     int fs_vector_peek(fs_heap *heap, fs_vector *v, int64_t i, fs_glance *g, fs_seen *out)
     bint fs_vector_peek_valid(const fs_vector *v, int64_t i, const fs_glance *g)
     int fs_copy_ascii(void *to, const void *source, size_t n)
-    int fs_vector_change(const fs_self *me, fs_vector *v, int what, int64_t i, const fs_value *vals, uint64_t count,
+    int fs_vector_change(const fs_self *me, fs_vector *v, int what, int64_t i, const void *given, uint64_t count,
                          uint64_t stamp)
     int fs_vector_rearrange(const fs_self *me, fs_vector *v, const int64_t *plan, uint64_t count, const fs_value *vals,
                             uint64_t stamp)
     int fs_vector_read(const fs_self *me, fs_vector *v, int64_t i, const uint64_t *pin, fs_copy *out, uint64_t *stamp)
     int fs_vector_enter(const fs_self *me, fs_vector *v, fs_span *s)
     void fs_vector_leave(const fs_self *me, fs_vector *v, int entered)
+    ctypedef struct fs_known:
+        pass
+    void fs_vector_learn(fs_heap *heap, fs_vector *v, fs_known *k)
+    bint fs_vector_glimpse(const fs_vector *v, const fs_known *k, int64_t i, uint64_t *about, uint64_t *value)
+    bint fs_vector_set_word(const fs_self *me, fs_vector *v, const fs_known *k, int64_t i, uint64_t about, uint64_t word)
+    bint fs_vector_append_word(const fs_self *me, fs_vector *v, const fs_known *k, uint64_t about, uint64_t word)
+    bint fs_vector_pop_word(const fs_self *me, fs_vector *v, const fs_known *k, uint64_t about, uint64_t word)
+    int fs_vector_seek_free(fs_heap *heap, fs_vector *v, const fs_value *wanted, uint64_t *at, uint64_t *stamp)
+    int fs_vector_seek(const fs_self *me, fs_vector *v, const fs_value *wanted, uint64_t *at, uint64_t *stamp)
+    int fs_vector_copy_slots(fs_heap *heap, fs_vector *v, int64_t start, int64_t stop, int64_t step, fs_slot **out,
+                             uint64_t *count, uint64_t *stamp)
     int fs_vector_copy(const fs_self *me, fs_vector *v, int64_t start, int64_t stop, int64_t step, const uint64_t *slots,
                        uint64_t pin_room, fs_items *out, uint64_t *stamp)
 

@@ -1,6 +1,7 @@
 """How an extension calls the C layer: who asks, and whether to ask again."""
 
-from libc.stdint cimport int64_t, uint32_t
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastshm._c cimport *
 from fastshm._core cimport Ref, check_open, deadline_of, fail, retry
@@ -34,6 +35,23 @@ cdef inline int check_gate(Ref ref) except -1:
     if ref.gate is not None and ref.switch.closed[0] and not ref.h.shut:
         check_open(ref)
     return 0
+
+
+cdef inline bint wait_for_item(
+    Ref ref, fs_self *me, fs_item_look look, uint32_t *turn, uint64_t which, uint32_t size, uint64_t old, fs_patience *p
+) except -1:
+    """True once the item's bits are not `old`, False when the patience is at its end."""
+    cdef int r = FS_INTERRUPTED
+    while r == FS_INTERRUPTED:
+        PyErr_CheckSignals()
+        check_gate(ref)
+        with nogil:
+            r = fs_item_wait(me, ref.o, turn, look, which, size, old, p)
+    if r == FS_NESTED:
+        raise RuntimeError("this thread holds the lock, so nobody else could change what it waits for")
+    if r != FS_OK and r != FS_TIMEOUT:
+        fail(r, ref.heap)
+    return r == FS_OK
 
 
 cdef inline int check_kind(Ref ref, uint32_t kind) except -1:

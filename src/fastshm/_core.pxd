@@ -37,6 +37,9 @@ cdef class Handle:
     cdef object lock
     cdef int bind(self) except -1
 
+cdef class Guarded(Handle):
+    pass
+
 cdef class Gateway(Handle):
     cdef object enter_, exit_  # bound methods, kept
 

@@ -7,6 +7,7 @@ No Python code runs while a shared lock is held, but for a user's own critical s
 import errno
 import os
 import pickle
+from types import MethodDescriptorType
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
@@ -20,6 +21,19 @@ from posix.unistd cimport close
 from fastshm._c cimport *
 
 cdef extern from "Python.h":
+    ctypedef struct PyMethodDef:
+        pass
+    ctypedef struct PyMethodDescrObject:
+        PyMethodDef *d_method
+    ctypedef struct PyTypeObject
+    ctypedef object (*newfunc)(PyTypeObject *cls, object args, PyObject *named)
+    ctypedef struct PyTypeObject:
+        newfunc tp_new
+        PyObject *tp_dict
+        unsigned long tp_flags
+    const unsigned long Py_TPFLAGS_HEAPTYPE
+    void PyType_Modified(PyTypeObject *cls)
+    object PyDescr_NewMethod(PyTypeObject *cls, PyMethodDef *method)
     int PySys_Audit(const char *event, const char *form, ...) except -1
 
 cdef extern from *:
@@ -671,10 +685,26 @@ cdef class Handle:
 
 
 cdef Handle make_handle(type cls, Ref ref):
-    cdef Handle handle = cls.__new__(cls)
+    cdef Handle handle = (<PyTypeObject *>cls).tp_new(<PyTypeObject *>cls, (), NULL)
     handle.ref = ref
     handle.bind()
     return handle
+
+
+def own_methods(cls):
+    """Makes the methods that a class inherits its own, because the interpreter calls those of an object's own class without a
+    detour."""
+    cdef object own
+    for name in dir(cls):
+        method = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
+        if type(method) is MethodDescriptorType and method.__objclass__ is not cls and issubclass(method.__objclass__, Handle):
+            own = PyDescr_NewMethod(<PyTypeObject *>cls, (<PyMethodDescrObject *>method).d_method)
+            if (<PyTypeObject *>cls).tp_flags & Py_TPFLAGS_HEAPTYPE:
+                setattr(cls, name, own)
+            else:  # an extension's, which is still being made
+                (<dict>(<PyTypeObject *>cls).tp_dict)[name] = own
+                PyType_Modified(<PyTypeObject *>cls)
+    return cls
 
 
 cdef tuple handle_state(object cls, Ref ref):
@@ -1018,6 +1048,32 @@ cdef object lock_of(Handle handle):
         lock.bind()
         handle.lock = lock
     return handle.lock
+
+
+cdef class Guarded(Handle):
+    """A value or an array: an object with a recursive lock, whose manners it has."""
+
+    def get_lock(self):
+        """The recursive lock that guards it."""
+        return self.lock if self.lock is not None else lock_of(self)
+
+    def acquire(self, block=True, timeout=None):
+        """True once the lock is held by this thread (again), False when `timeout` seconds went by."""
+        if block is True and timeout is None and hold_now(self.ref):
+            return True
+        return hold(self.ref, deadline_of(block, timeout), 0) == 1
+
+    def release(self):
+        """AssertionError when this thread does not hold it."""
+        unhold(self.ref)
+
+    def __enter__(self):
+        if not hold_now(self.ref):
+            hold(self.ref, -1, 0)
+        return True
+
+    def __exit__(self, *args):
+        unhold(self.ref)
 
 
 cdef inline int take(Ref ref, int64_t deadline) except -1:

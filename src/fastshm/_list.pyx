@@ -13,13 +13,19 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
 from cpython.slice cimport PySlice_Unpack
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
+from libc.string cimport memcpy
 
+from fastshm._buffers cimport damaged
 from fastshm._c cimport *
 from fastshm._calls cimport again, fs_identify_by, whoami
-from fastshm._codec cimport decode_value, value_of, word_value
+from fastshm._codec cimport (
+    PyFloat_AS_DOUBLE, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact, PyUnicode_CheckExact,
+    PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII, PyUnicode_New, decode_value, value_of, word_value,
+)
 from fastshm._containers cimport (
     FS_ANY, MISSING, PATIENCE, TRIES, Cache, Pins, forget, largest_kept, lively, made, make_plain, new_pins, reap, taken,
     wait_for_heap,
@@ -28,9 +34,67 @@ from fastshm._core cimport (
     Handle, Heap, Ref, check_open, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref, unhold,
 )
 
+from fastshm._forms cimport fs_is_short, fs_short
+
 fs_identify_by(identify)
 
 cdef object pickle_loads = pickle.loads
+
+cdef extern from "Python.h":
+    object PyList_New(Py_ssize_t n)
+    void PyList_SET_ITEM(object list, Py_ssize_t i, object o)
+
+cdef enum:
+    LONG = 50_000  # so many slots are looked at without the interpreter lock
+
+
+# --- words: what needs no block of its own ------------------------------------------------------------------------------------
+
+cdef inline bint word_of(object value, fs_slot *out) except -1:
+    """Fills in *out; False when the value is none."""
+    cdef int overflow
+    cdef Py_ssize_t length
+    cdef double real
+    if PyLong_CheckExact(value):
+        if fs_is_short(value):
+            out.value = <uint64_t>fs_short(value)
+        else:
+            out.value = <uint64_t>PyLong_AsLongLongAndOverflow(value, &overflow)
+            if overflow:
+                return False
+        out.about = FS_V_INT
+    elif PyUnicode_CheckExact(value):
+        length = PyUnicode_GET_LENGTH(value)
+        if length > 8 or not PyUnicode_IS_COMPACT_ASCII(value):
+            return False
+        out.about = FS_V_ASCII | <uint64_t>length << 8
+        out.value = 0
+        memcpy(&out.value, PyUnicode_DATA(value), length)
+    elif PyFloat_CheckExact(value):
+        real = PyFloat_AS_DOUBLE(value)
+        out.about = FS_V_FLOAT
+        memcpy(&out.value, &real, 8)
+    elif value is None:
+        out.about = FS_V_NONE
+        out.value = 0
+    elif value is True or value is False:
+        out.about = FS_V_BOOL
+        out.value = value is True
+    else:
+        return False
+    return True
+
+
+cdef inline bint is_plain_word(uint64_t about) noexcept:
+    """Has word_object() all that it takes?"""
+    return about & 255 < FS_V_UTF8
+
+
+cdef inline object word_object(uint64_t about, uint64_t value):
+    return <int64_t>value if about == FS_V_INT else word_value(about & 255, about >> 8 & 255, value)
+
+
+# --- many values --------------------------------------------------------------------------------------------------------------
 
 
 @cython.final
@@ -67,40 +131,57 @@ cdef class Items:
 cdef class Values:
     """Values on their way into a vector."""
     cdef fs_value *v
+    cdef fs_slot *words  # instead, where all are words
     cdef uint64_t n
     cdef list kept
 
     def __dealloc__(self):
         PyMem_Free(self.v)
+        PyMem_Free(self.words)
 
 
-cdef Values values_of(object source, List target):
-    cdef Heap heap = target.ref.heap
+cdef list items_of(object source, List target):
     cdef list items
     if isinstance(source, List):
         items = (<List>source).slice(0, INT64_MAX, 1)
     else:  # a slice: without memory, list() of a list loses a reference to it
         items = (<list>source)[:] if type(source) is list else list(source)
-    if target.live:
-        items = [lively(item, True, target.ref) for item in items]
+    return [lively(item, True, target.ref) for item in items] if target.live else items
+
+
+cdef Values words_of(list items):
+    """None when they are not all words."""
     cdef Values out = Values.__new__(Values)
-    cdef uint64_t i = 0
+    out.words = <fs_slot *>PyMem_Malloc(len(items) * sizeof(fs_slot) + 1)
+    if out.words == NULL:
+        raise MemoryError()
+    for item in items:
+        if not word_of(item, &out.words[out.n]):
+            return None
+        out.n += 1
+    return out
+
+
+cdef Values values_of(list items, Heap heap):
+    cdef Values out = Values.__new__(Values)
     out.kept = [items]
     out.v = <fs_value *>PyMem_Malloc(len(items) * sizeof(fs_value) + 1)
     if out.v == NULL:
         raise MemoryError()
     for item in items:
-        held = value_of(item, &out.v[i], heap)
+        held = value_of(item, &out.v[out.n], heap)
         if held is not None:
             out.kept.append(held)
-        i += 1
-    out.n = i
+        out.n += 1
     return out
 
+
+# --- lists --------------------------------------------------------------------------------------------------------------------
 
 cdef class List(Handle):
     """A shared list. Every operation is one step for all processes; what is read is a copy."""
     cdef fs_vector *v
+    cdef fs_known known
     cdef Cache cache
     cdef PyObject *fresh  # borrowed: an iterator that has not begun yet
     cdef readonly bint live
@@ -153,19 +234,26 @@ cdef class List(Handle):
         return n
 
     cdef object item(self, int64_t i):
-        """IndexError when out of range."""
+        """As item_of(), the longer way."""
         cdef fs_seen seen
         cdef fs_glance seen_at
         cdef uint64_t stamp
+        cdef bint is_text
         cdef int r
         if self.ref.switch.closed[0]:
             check_open(self.ref)
+        fs_vector_learn(self.ref.h, self.v, &self.known)
         for _ in range(TRIES):
             r = fs_vector_peek(self.ref.h, self.v, i, &seen_at, &seen)
             if r == FS_OK:
                 if seen.kind < FS_V_OWNING:
                     if fs_vector_peek_valid(self.v, i, &seen_at):
                         return decode_value(seen.kind, seen.length, seen.value, NULL, 0, None, self.ref.heap)
+                elif seen.kind == FS_V_ASCII_BLOB and seen.size < FS_LARGE:
+                    out = PyUnicode_New(seen.size, 127)
+                    is_text = fs_copy_ascii(<void *>PyUnicode_DATA(out), seen.data, seen.size)
+                    if fs_vector_peek_valid(self.v, i, &seen_at):
+                        return out if is_text else damaged()
                 elif seen.kind == FS_V_PICKLE_BLOB and i >= 0 and seen.size <= largest_kept:
                     out = self.pickled(i, &seen_at, &seen)
                     if out is not MISSING:
@@ -252,16 +340,68 @@ cdef class List(Handle):
         return s
 
     cdef list slice(self, int64_t start, int64_t stop, int64_t step):
-        return self.snapshot(start, stop, step).listed()
+        cdef list out = self.words(start, stop, step)
+        return out if out is not None else self.snapshot(start, stop, step).listed()
+
+    cdef list words(self, int64_t start, int64_t stop, int64_t step):
+        """A slice without the lock; None when its items are not all words, or are being changed."""
+        cdef fs_slot *slots
+        cdef uint64_t count, stamp, i
+        cdef int r
+        cdef object out, item
+        if self.ref.switch.closed[0]:
+            check_open(self.ref)
+        if self.v.n < LONG:
+            r = fs_vector_copy_slots(self.ref.h, self.v, start, stop, step, &slots, &count, &stamp)
+        else:
+            with nogil:
+                r = fs_vector_copy_slots(self.ref.h, self.v, start, stop, step, &slots, &count, &stamp)
+        if r != FS_OK:
+            return None
+        try:
+            out = PyList_New(count)
+            for i in range(count):
+                if not is_plain_word(slots[i].about):
+                    return None
+                item = word_object(slots[i].about, slots[i].value)
+                Py_INCREF(item)
+                PyList_SET_ITEM(out, i, item)
+        finally:
+            free(slots)
+        return out
+
+    cdef int seek(self, object value, uint64_t *at, uint64_t *stamp) except -100:
+        """FS_OK and where the first item is that equals a number, a text, bytes or None; FS_MISSING; FS_TYPE when it takes
+        Python to tell. And the stamp of that instant."""
+        cdef fs_value wanted
+        cdef fs_slot word
+        cdef fs_self me
+        cdef object _held
+        cdef int r
+        if not word_of(value, &word) and type(value) is not str and type(value) is not bytes:
+            return FS_TYPE
+        _held = value_of(value, &wanted, self.ref.heap)
+        whoami(self.ref, &me)
+        if self.v.n < LONG:
+            r = fs_vector_seek_free(self.ref.h, self.v, &wanted, at, stamp)
+        else:
+            with nogil:
+                r = fs_vector_seek_free(self.ref.h, self.v, &wanted, at, stamp)
+        if r == FS_BUSY and self.v.n < LONG:
+            r = fs_vector_seek(&me, self.v, &wanted, at, stamp)
+        while again(r, &me):
+            with nogil:
+                r = fs_vector_seek(&me, self.v, &wanted, at, stamp)
+        if r < 0 and r != FS_TYPE:
+            fail(r, self.ref.heap)
+        return r
 
     def __getitem__(self, i):
         cdef Py_ssize_t start, stop, step
-        if type(i) is int:
-            return self.item(index_of(i))
         if isinstance(i, slice):
             PySlice_Unpack(i, &start, &stop, &step)
             return self.slice(start, stop, step)
-        return self.item(index_of(i))
+        return item_of(self, index_of(i))
 
     def view(self, i, /):
         """The item where it lies in shared memory, read only and without a copy: see the view() of a dict. IndexError when out
@@ -283,12 +423,17 @@ cdef class List(Handle):
         return iter(self.slice(INT64_MAX, -INT64_MAX - 1, -1))
 
     def __contains__(self, value):
-        return value in self.slice(0, INT64_MAX, 1)
+        cdef uint64_t at, stamp
+        cdef int r = self.seek(value, &at, &stamp)
+        return r == FS_OK if r != FS_TYPE else value in self.slice(0, INT64_MAX, 1)
 
     def count(self, value, /):
         return self.slice(0, INT64_MAX, 1).count(value)
 
     def index(self, value, start=0, stop=INT64_MAX, /):
+        cdef uint64_t at, stamp
+        if type(start) is int and start == 0 and stop == INT64_MAX and self.seek(value, &at, &stamp) == FS_OK:
+            return at
         return self.slice(0, INT64_MAX, 1).index(value, start, stop)
 
     def __add__(self, other):
@@ -302,7 +447,7 @@ cdef class List(Handle):
 
     # writing
 
-    cdef int change(self, int what, int64_t i, const fs_value *v, uint64_t count, uint64_t stamp) except -100:
+    cdef int change(self, int what, int64_t i, const void *v, uint64_t count, uint64_t stamp) except -100:
         """FS_OK, FS_CHANGED, FS_RANGE."""
         cdef fs_self me
         cdef int r
@@ -321,20 +466,37 @@ cdef class List(Handle):
                 r = fs_vector_change(&me, self.v, what, i, v, count, stamp)
         if self.ref.h.super.dying:
             fs_reap(&me)
+        fs_vector_learn(self.ref.h, self.v, &self.known)
         if r != FS_OK and r != FS_CHANGED and r != FS_RANGE:
             fail(r, self.ref.heap)
         return r
 
     def append(self, value, /):
+        cdef fs_slot word
+        cdef fs_self me
+        if word_of(value, &word) and not self.ref.switch.closed[0] and fs_enter_free(self.ref.h, &self.v.o.lock, &me):
+            if fs_vector_append_word(&me, self.v, &self.known, word.about, word.value):
+                return
+        self.add(value)
+
+    cdef int add(self, object value) except -1:
+        """append(), the longer way."""
         cdef fs_value v
         cdef object _kin = lively(value, self.live, self.ref)
         cdef object _held = value_of(_kin, &v, self.ref.heap)
         self.change(FS_EXTEND, 0, &v, 1, FS_ANY)
+        return 0
 
     def extend(self, values, /):
-        cdef Values new = values_of(values, self)
+        cdef list items = items_of(values, self)
+        cdef Values new = words_of(items)
+        if new is None:
+            new = values_of(items, self.ref.heap)
         if new.n:
-            self.change(FS_EXTEND, 0, new.v, new.n, FS_ANY)
+            if new.words != NULL:
+                self.change(FS_EXTEND_WORDS, 0, new.words, new.n, FS_ANY)
+            else:
+                self.change(FS_EXTEND, 0, new.v, new.n, FS_ANY)
 
     def __iadd__(self, values):
         self.extend(values)
@@ -364,17 +526,29 @@ cdef class List(Handle):
         self.change(FS_INSERT_ITEM, ssize_of(i), &v, 1, FS_ANY)
 
     def __setitem__(self, i, value):
-        cdef fs_value v
-        cdef object _held
+        cdef fs_slot word
+        cdef fs_self me
+        cdef int64_t at
         if isinstance(i, slice):
             if value is None:  # to replace() that means: by nothing
                 raise TypeError("can only assign an iterable")
             self.replace(i, value)
             return
-        value = lively(value, self.live, self.ref)
-        _held = value_of(value, &v, self.ref.heap)
+        if word_of(value, &word):
+            at = index_of(i)
+            if not self.ref.switch.closed[0] and fs_enter_free(self.ref.h, &self.v.o.lock, &me):
+                if fs_vector_set_word(&me, self.v, &self.known, at, word.about, word.value):
+                    return
+        self.put(i, value)
+
+    cdef int put(self, object i, object value) except -1:
+        """self[i] = value, the longer way."""
+        cdef fs_value v
+        cdef object _kin = lively(value, self.live, self.ref)
+        cdef object _held = value_of(_kin, &v, self.ref.heap)
         if self.change(FS_SET_ITEM, index_of(i), &v, 1, FS_ANY) == FS_RANGE:
             raise IndexError("list assignment index out of range")
+        return 0
 
     def __delitem__(self, i):
         if isinstance(i, slice):
@@ -383,10 +557,22 @@ cdef class List(Handle):
             raise IndexError("list assignment index out of range")
 
     def pop(self, i=-1, /):
+        cdef fs_slot last
+        cdef fs_self me
+        cdef int64_t at = ssize_of(i)
+        if at == -1 and not self.ref.switch.closed[0] and fs_vector_glimpse(self.v, &self.known, -1, &last.about, &last.value):
+            if is_plain_word(last.about):
+                out = word_object(last.about, last.value)
+                if fs_enter_free(self.ref.h, &self.v.o.lock, &me):
+                    if fs_vector_pop_word(&me, self.v, &self.known, last.about, last.value):
+                        return out
+        return self.take(at)
+
+    cdef object take(self, int64_t at):
+        """pop(), the longer way."""
         cdef fs_self me
         cdef PyObject *plain = NULL
         cdef uint64_t stamp
-        cdef int64_t at = ssize_of(i)
         cdef int r, tries = 0, waits = 0
         whoami(self.ref, &me)
         r = fs_vector_take(&me, self.v, at, make_plain, &plain)
@@ -439,15 +625,21 @@ cdef class List(Handle):
 
     def remove(self, value, /):
         cdef Items s
-        cdef int tries = 0
+        cdef uint64_t at = 0, stamp
+        cdef int r, tries = 0
         try:
             while True:
-                s = self.snapshot(0, INT64_MAX, 1)
-                try:
-                    at = s.listed().index(value)
-                except ValueError:
-                    raise ValueError("list.remove(x): x not in list") from None
-                if self.change(FS_DELETE_ITEM, at, NULL, 0, s.stamp) == FS_OK:
+                r = self.seek(value, &at, &stamp)
+                if r == FS_TYPE:
+                    s = self.snapshot(0, INT64_MAX, 1)
+                    stamp = s.stamp
+                    try:
+                        at = s.listed().index(value)
+                    except ValueError:
+                        r = FS_MISSING
+                if r == FS_MISSING:
+                    raise ValueError("list.remove(x): x not in list")
+                if self.change(FS_DELETE_ITEM, <int64_t>at, NULL, 0, stamp) == FS_OK:
                     return
                 tries = self.impatient(tries)
         finally:
@@ -560,11 +752,23 @@ cdef Values assigned(slice part, object values, List target):
         raise TypeError(
             "can only assign an iterable" if part.step in (None, 1) else "must assign iterable to extended slice"
         ) from None
-    return values_of(values, target)
+    return values_of(items_of(values, target), target.ref.heap)
 
 
-cdef int64_t index_of(object i) except? -1:
+cdef inline object item_of(List self, int64_t i):
+    """IndexError when out of range."""
+    cdef uint64_t about, value
+    if not self.ref.switch.closed[0] and fs_vector_glimpse(self.v, &self.known, i, &about, &value) and is_plain_word(about):
+        return word_object(about, value)
+    return self.item(i)
+
+
+cdef inline int64_t index_of(object i) except? -0x7fffffffffffffff:
     """As for a builtin list: TypeError for what is no index; an index beyond 64 bits is out of every range."""
+    return fs_short(i) if PyLong_CheckExact(i) and fs_is_short(i) else longer_index(i)
+
+
+cdef int64_t longer_index(object i) except? -0x7fffffffffffffff:
     if not hasattr(type(i), "__index__"):
         raise TypeError(f"list indices must be integers or slices, not {type(i).__name__}")
     i = as_index(i)
@@ -573,7 +777,11 @@ cdef int64_t index_of(object i) except? -1:
     return i
 
 
-cdef int64_t ssize_of(object i) except? -1:
+cdef inline int64_t ssize_of(object i) except? -0x7fffffffffffffff:
+    return fs_short(i) if PyLong_CheckExact(i) and fs_is_short(i) else longer_ssize(i)
+
+
+cdef int64_t longer_ssize(object i) except? -0x7fffffffffffffff:
     i = as_index(i)
     if i > INT64_MAX or i < -INT64_MAX:
         raise OverflowError("Python int too large to convert to C ssize_t")
@@ -600,8 +808,17 @@ cdef class ListIterator:
         return 0
 
     def __next__(self):
+        cdef uint64_t about, value
         if self.items is None:
             raise StopIteration
+        if self.at and self.whole is None and not self.items.ref.switch.closed[0]:
+            if fs_vector_glimpse(self.items.v, &self.items.known, self.at, &about, &value) and is_plain_word(about):
+                self.at += 1
+                return word_object(about, value)
+        return self.next()
+
+    cdef object next(self):
+        """The longer way: the first item, the last, those that are no words."""
         self.begin()
         if self.whole is not None:
             if self.at < len(self.whole):

@@ -3,37 +3,26 @@
 An operation is inline up to the point where a lock is held by somebody else; then _core waits for it.
 """
 
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
-from cpython.bytes cimport PyBytes_AS_STRING
-from cpython.exc cimport PyErr_CheckSignals
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+cimport cython
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdio cimport snprintf
 
 from fastshm._c cimport *
-from fastshm._calls cimport check_gate, fs_identify_by, patient, whoami
+from fastshm._calls cimport fs_identify_by, patient, wait_for_item, whoami
 from fastshm._core cimport (
-    Handle, Ref, check_open, deadline_of, enter_object, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref,
-    unhold,
+    Guarded, Ref, check_open, enter_object, fail, gate_ref, heap_of, identify, make_handle, new_ref,
 )
-from fastshm._forms cimport box, operand, unbox, unboxed
+from fastshm._forms cimport box, known_form, operand, unboxed
+from fastshm._views cimport end_cell, export_cell
+
+from fastshm._core import own_methods
 
 fs_identify_by(identify)
 
-cdef dict FORMS = {
-    "b": (FS_SIGNED, sizeof(char)), "h": (FS_SIGNED, sizeof(short)), "i": (FS_SIGNED, sizeof(int)),
-    "l": (FS_SIGNED, sizeof(long)),
-    "B": (FS_UNSIGNED, sizeof(char)), "H": (FS_UNSIGNED, sizeof(short)), "I": (FS_UNSIGNED, sizeof(int)),
-    "L": (FS_UNSIGNED, sizeof(long)), "q": (FS_SIGNED, 8), "Q": (FS_UNSIGNED, 8), "f": (FS_FLOAT, 4), "d": (FS_DOUBLE, 8),
-    "c": (FS_CHAR, 1), "?": (FS_BOOL, 1), "u": (FS_WIDE, sizeof(wchar_t)), "w": (FS_WIDE, 4),
-}
-TYPECODES = frozenset(FORMS)  # ctypes' one-letter codes that have a fast form here
-
-cdef extern from "stddef.h":
-    ctypedef Py_UCS4 wchar_t
-
+TYPECODES = frozenset("bhilBHILqQfdc?uw")  # ctypes' one-letter codes that have a fast form here
 
 cdef object object_of = None
+cdef dict codes = {}
+cdef object make_other = None
 
 
 def set_object_hook(hook):
@@ -42,7 +31,45 @@ def set_object_hook(hook):
     object_of = hook
 
 
-cdef class Synchronized(Handle):
+def set_makers(dict known, other):
+    """The codes of the simple types, by code and by ctypes type; and the function that makes what is of another type, or has
+    another lock."""
+    global codes, make_other
+    codes, make_other = known, other
+
+
+@cython.embedsignature.format("clinic")
+def Value(typecode_or_type, *args, lock=True):
+    """A shared value with a lock and atomic operations: see fastshm.sharedctypes.Value."""
+    cdef object code = None
+    if lock is True or lock is None:
+        try:
+            code = codes.get(typecode_or_type)
+        except TypeError:  # it cannot be hashed
+            pass
+    if code is None:
+        return make_other(typecode_or_type, *args, lock=lock)
+    if len(<tuple>args) > 1:
+        raise TypeError(f"a value of type {typecode_or_type!r} takes one initial value, not {len(args)}")
+    return new_value(Synchronized, code, args, None)
+
+
+cdef Synchronized new_value(type cls, str typecode, tuple initial, object beside):
+    cdef int form = FS_BYTES_ONLY
+    cdef uint32_t size = 0, code = ord(typecode)
+    cdef uint64_t word = 0
+    if not known_form(code, &form, &size):
+        raise TypeError(f"{typecode!r} is no type code")
+    if initial:
+        unboxed(form, initial[0], &word)
+    cdef Ref ref = new_ref(heap_of(beside), sizeof(fs_cell), FS_CELL, gate_ref(beside))
+    cdef fs_cell *c = <fs_cell *>ref.o
+    c.typecode = code
+    fs_item_write(&c.value, size, word)
+    return make_handle(cls, ref)
+
+
+cdef class Synchronized(Guarded):
     """A value of one simple type, in one cache line, with its lock: see Value. Adds the atomics of C++26.
 
     Each of `load`, `store`, `exchange`, `compare_exchange`, `fetch_add`, `fetch_sub`, `fetch_and`, `fetch_or`, `fetch_xor`,
@@ -62,25 +89,13 @@ cdef class Synchronized(Handle):
     @staticmethod
     def make(type cls, str typecode, initial, gate=None):
         """A new cell of one of TYPECODES; `initial` is a tuple of its value, or empty for zero."""
-        cdef int form
-        cdef uint32_t size
-        cdef uint64_t word = 0
-        form, size = FORMS[typecode]
-        if initial:
-            unbox(form, initial[0], &word)
-        cdef Ref ref = new_ref(heap_of(gate), sizeof(fs_cell), FS_CELL, gate_ref(gate))
-        cdef fs_cell *c = <fs_cell *>ref.o
-        c.typecode = ord(typecode)
-        fs_item_write(&c.value, size, word)
-        return make_handle(cls, ref)
+        return new_value(cls, typecode, initial, gate)
 
     cdef int bind(self) except -1:
         self.c = <fs_cell *>self.ref.o
         self.code = fs_load_u32(&self.c.typecode)
-        cdef object known = FORMS.get(chr(self.code)) if self.code < 128 and self.c.o.block.kind == FS_CELL else None
-        if known is None:
+        if self.c.o.block.kind != FS_CELL or not known_form(self.code, &self.form, &self.size):
             fail(FS_CORRUPT, self.ref.heap)
-        self.form, self.size = known
         return 0
 
     @property
@@ -188,17 +203,7 @@ cdef class Synchronized(Handle):
         whoami(self.ref, &me)
         if fs_cell_look(&me, &self.c.o, 0, self.size, 0, &word) == FS_OK and word != was:
             return True
-        cdef int r = FS_INTERRUPTED
-        while r == FS_INTERRUPTED:
-            PyErr_CheckSignals()
-            check_gate(self.ref)
-            with nogil:
-                r = fs_cell_wait(&me, self.c, self.size, was, &p)
-        if r == FS_NESTED:
-            raise RuntimeError("this thread holds the value's lock, so nobody else could change it while it waits")
-        if r != FS_OK and r != FS_TIMEOUT:
-            fail(r, self.ref.heap)
-        return r == FS_OK
+        return wait_for_item(self.ref, &me, fs_cell_look, &self.c.turn, 0, self.size, was, &p)
 
     def notify_one(self):
         """Wakes one of those who wait(), if there are any, to look at the value. Costs next to nothing when there are none."""
@@ -217,29 +222,12 @@ cdef class Synchronized(Handle):
     def __repr__(self):
         return f"<{type(self).__name__} wrapper for {object_of(self)}>"
 
-    def get_lock(self):
-        """The recursive lock that guards the value."""
-        return self.lock if self.lock is not None else lock_of(self)
-
-    def acquire(self, block=True, timeout=None):
-        return hold(self.ref, deadline_of(block, timeout), 0) == 1
-
-    def release(self):
-        unhold(self.ref)
-
-    def __enter__(self):
-        hold(self.ref, -1, 0)
-        return True
-
-    def __exit__(self, *args):
-        unhold(self.ref)
-
     def __getbuffer__(self, Py_buffer *view, int flags):
         check_open(self.ref)
-        export(self, view, flags, &self.c.value, self.size, 1, self.typecode)
+        export_cell(self, view, flags, &self.c.value, self.size, self.code)
 
     def __releasebuffer__(self, Py_buffer *view):
-        PyMem_Free(view.internal)
+        end_cell(view)
 
 
 cdef inline int begin(Synchronized self, fs_self *me) except -1:
@@ -309,30 +297,4 @@ cdef inline object cell_fetch(Synchronized self, int what, object n):
     return box(self.form, self.size, cell_change(self, word, what))
 
 
-cdef struct Exported:
-    Py_ssize_t shape
-    Py_ssize_t stride
-    char format[4]
-
-
-cdef int export(object owner, Py_buffer *view, int flags, void *p, uint32_t size, uint64_t count, str typecode) except -1:
-    cdef Exported *e = <Exported *>PyMem_Malloc(sizeof(Exported))
-    cdef bytes code
-    if e == NULL:
-        raise MemoryError()
-    code = (typecode if typecode in FORMS else "B").replace("u", "w").encode()
-    e.shape = count if typecode in FORMS else count * size
-    e.stride = size if typecode in FORMS else 1
-    snprintf(e.format, 4, "%s", PyBytes_AS_STRING(code))
-    view.buf = p
-    view.obj = owner
-    view.len = count * size
-    view.itemsize = e.stride
-    view.readonly = 0
-    view.ndim = 1
-    view.format = e.format if flags & PyBUF_FORMAT else NULL
-    view.shape = &e.shape if flags & PyBUF_ND else NULL
-    view.strides = &e.stride if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL
-    view.suboffsets = NULL
-    view.internal = e
-    return 0
+own_methods(Synchronized)

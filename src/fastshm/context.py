@@ -10,7 +10,7 @@ from multiprocessing import context
 from multiprocessing.context import AuthenticationError, BaseContext, BufferTooShort, Process, ProcessError, TimeoutError
 from typing import Any
 
-from fastshm import managers, queues, sharedctypes, stores, synchronize
+from fastshm import _array, _typed, managers, queues, sharedctypes, stores, synchronize
 
 __all__ = [
     "AuthenticationError",
@@ -96,21 +96,8 @@ class Context(BaseContext):
         """A ctypes array in shared memory, without a lock."""
         return sharedctypes.RawArray(typecode_or_type, size_or_initializer)
 
-    def Value(self, typecode_or_type: Any, *args: Any, lock: Any = True) -> Any:
-        """A shared value with a lock and atomic operations: see fastshm.sharedctypes.Value."""
-        return sharedctypes.Value(typecode_or_type, *args, lock=lock)
-
-    def Array(
-        self,
-        typecode_or_type: Any,
-        size_or_initializer: Any,
-        *,
-        lock: Any = True,
-        capacity: int | None = None,
-        shape: Any = None,
-    ) -> Any:
-        """A shared array with a lock and atomic operations, which grows: see fastshm.sharedctypes.Array."""
-        return sharedctypes.Array(typecode_or_type, size_or_initializer, lock=lock, capacity=capacity, shape=shape)
+    Value: Any = _typed.Value  # functions, which no instance is bound to
+    Array: Any = _array.Array
 
 
 class ForkContext(Context, context.ForkContext):

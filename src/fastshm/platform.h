@@ -130,7 +130,22 @@ FS_UNUSED static void fs_copy_racy(void *to, const void *from, size_t n) {
 #endif
 }
 
-/* The same of text that must be ASCII: 0 when it is not. */
+/* Are they the same as those? */
+#if defined(__SANITIZE_THREAD__)
+__attribute__((no_sanitize("thread"), noinline))
+#endif
+FS_UNUSED static int fs_same_racy(const void *here, const void *there, size_t n) {
+#if defined(__SANITIZE_THREAD__)
+    for (size_t i = 0; i < n; i++)
+        if (((const volatile unsigned char *)here)[i] != ((const volatile unsigned char *)there)[i])
+            return 0;
+    return 1;
+#else
+    return !memcmp(here, there, n);
+#endif
+}
+
+/* A copy of text that must be ASCII: 0 when it is not. */
 #if defined(__SANITIZE_THREAD__)
 __attribute__((no_sanitize("thread"), noinline))
 #endif

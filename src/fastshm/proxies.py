@@ -66,6 +66,7 @@ class Proxy:
         return repr(self._getvalue())
 
 
+@_core.own_methods
 class DictProxy(Proxy, _dict.Dict):
     """A shared dict: see Manager().dict and fastshm.dict.
 
@@ -100,6 +101,7 @@ class DictProxy(Proxy, _dict.Dict):
         return self
 
 
+@_core.own_methods
 class ListProxy(Proxy, _list.List):
     """A shared list: see Manager().list and fastshm.list.
 
@@ -371,6 +373,7 @@ class ArrayProxy(Proxy, _array.SynchronizedArray):
         return array.array(self.typecode, self.read_bytes())
 
 
+@_core.own_methods
 class AcquirerProxy(Proxy, _core.Mutex):
     """A shared lock with the manners of threading.Lock, which any process may release."""
 
@@ -400,6 +403,7 @@ class AcquirerProxy(Proxy, _core.Mutex):
         return f"<{'locked' if self._state() else 'unlocked'} lock of fastshm at {id(self):#x}>"
 
 
+@_core.own_methods
 class RecursiveAcquirerProxy(Proxy, _core.RecursiveLock):
     """A shared lock with the manners of threading.RLock."""
 
@@ -450,6 +454,7 @@ class _Permits:
         self.release()  # type: ignore[attr-defined]
 
 
+@_core.own_methods
 class SemaphoreProxy(Proxy, _Permits, _sync.Semaphore):
     """A shared semaphore with the manners of threading.Semaphore."""
 
@@ -461,6 +466,7 @@ class SemaphoreProxy(Proxy, _Permits, _sync.Semaphore):
         return f"<Semaphore of fastshm at {id(self):#x}: value={self.get_value()}>"
 
 
+@_core.own_methods
 class BoundedSemaphoreProxy(Proxy, _Permits, _sync.BoundedSemaphore):
     """A shared semaphore with the manners of threading.BoundedSemaphore. Permits come back from processes that end."""
 

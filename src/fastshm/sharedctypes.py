@@ -110,12 +110,10 @@ def Value(typecode_or_type: Any, *args: Any, lock: Any = True, ctx: Any = None) 
     one. `lock=False` gives the plain ctypes object; another lock object is used as it is. TypeError for a wrong type, with
     nothing changed.
     """
-    if lock is True or lock is None:
-        code = _code_of(typecode_or_type)
-        if code is not None:
-            if len(args) > 1:
-                raise TypeError(f"a value of type {typecode_or_type!r} takes one initial value, not {len(args)}")
-            return Synchronized.make(Synchronized, code, args)
+    return _typed.Value(typecode_or_type, *args, lock=lock)
+
+
+def _other_value(typecode_or_type: Any, *args: Any, lock: Any) -> Any:
     return _with_lock(RawValue(typecode_or_type, *args), lock)
 
 
@@ -203,6 +201,8 @@ def synchronized(obj: Any, lock: Any = None, ctx: Any = None) -> Any:
 
 
 set_reducer(_reduce_raw)
+_typed.set_makers(_codes, _other_value)
+_array.set_makers(_codes, Array)
 _typed.set_object_hook(lambda value: object_of(value, types[value.typecode]))
 
 

@@ -48,6 +48,7 @@ class _SemLock:
         return bool(self._lock.locked())
 
 
+@_core.own_methods
 class Lock(_core.Mutex):
     """A non-recursive lock that any process or thread may release. `acquire(block=True, timeout=None)` returns a bool."""
 
@@ -71,6 +72,7 @@ class Lock(_core.Mutex):
         return f"<{type(self).__name__}(owner={_holder() if holder == 'mine' else names[holder]})>"
 
 
+@_core.own_methods
 class RLock(_core.RecursiveLock):
     """A recursive lock, owned by a thread of a process. `acquire(block=True, timeout=None)` returns a bool."""
 
@@ -121,6 +123,7 @@ class _Permits:
         return self.get_value() == 0  # type: ignore[attr-defined,no-any-return]
 
 
+@_core.own_methods
 class Semaphore(_Permits, _sync.Semaphore):
     """Permits that any process may acquire and any may release. They have no owner: who is killed with one has consumed it.
 
@@ -138,6 +141,7 @@ class Semaphore(_Permits, _sync.Semaphore):
         return f"<{type(self).__name__}(value={self.get_value()})>"
 
 
+@_core.own_methods
 class BoundedSemaphore(_Permits, _sync.BoundedSemaphore):
     """Permits that belong to the process that acquired them, and come back when it ends. Any process may release them, but
     never more than there were.
@@ -156,6 +160,7 @@ class BoundedSemaphore(_Permits, _sync.BoundedSemaphore):
         return f"<{type(self).__name__}(value={self.get_value()}, maxvalue={self._bound})>"
 
 
+@_core.own_methods
 class Event(_sync.Event):
     """A flag to wait for. `wait(timeout=None)` returns whether it was set, also when it has been cleared again since."""
 

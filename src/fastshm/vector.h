@@ -85,6 +85,9 @@ static inline int fs_vector_peek_valid(const fs_vector *v, int64_t i, const fs_g
     return fs_load_relaxed(&v->o.lock.version) == g->version;
 }
 
+/* Before anything of a change is seen. A change of one word leaves the version alone, so who reads several items looks here, too. */
+static inline void fs_vector_stamp(fs_vector *v) { fs_store_relaxed(&v->stamp, v->stamp + 1); }
+
 /* --- settling ------------------------------------------------------------------------------------------------------------ */
 
 static int fs_vector_settle(const fs_self *me, fs_vector *v) {
@@ -227,7 +230,7 @@ static int fs_vector_set(const fs_self *me, fs_vector *v, fs_span *s, uint64_t i
     fs_redo *r = &v->redo;
     fs_slot *slot = &s->slots->slot[s->start + i];
     uint64_t word = val->value, about = fs_about(val);
-    v->stamp++;
+    fs_vector_stamp(v);
     if (fs_likely(!fs_owning(val->kind) && slot->about == about)) {
         fs_store_release(&slot->value, word);
         return FS_OK;
@@ -254,7 +257,7 @@ static int fs_vector_append(const fs_self *me, fs_vector *v, fs_span *s, const f
         return code;
     fs_slot *slot = &s->slots->slot[s->start + s->n];
     uint64_t word = val->value;
-    v->stamp++;
+    fs_vector_stamp(v);
     if (fs_owning(val->kind)) {
         fs_redo_prepare(r);
         if ((code = fs_value_make(me, val, &r->own[0], &word)) != FS_OK) {
@@ -282,7 +285,7 @@ static int fs_vector_extend(const fs_self *me, fs_vector *v, fs_span *s, const f
     int code = fs_vector_room(me, v, s, count);
     if (code != FS_OK || !count)
         return code;
-    v->stamp++;
+    fs_vector_stamp(v);
     r->before[0] = 0;
     fs_crash_order();
     r->state = FS_FILL;
@@ -309,6 +312,18 @@ static int fs_vector_extend(const fs_self *me, fs_vector *v, fs_span *s, const f
     return fs_redo_settle(me, r) == FS_CORRUPT ? FS_CORRUPT : FS_OK;
 }
 
+/* Words, which nobody owns: they are seen with one store to n. */
+static int fs_vector_extend_words(const fs_self *me, fs_vector *v, fs_span *s, const fs_slot *words, uint64_t count) {
+    int code = fs_vector_room(me, v, s, count);
+    if (code != FS_OK || !count)
+        return code;
+    fs_vector_stamp(v);
+    fs_copy_racy(&s->slots->slot[s->start + s->n], words, count * sizeof(fs_slot));
+    fs_crash_order();
+    fs_store_release(&v->n, s->n + count);
+    return FS_OK;
+}
+
 static int fs_vector_insert(const fs_self *me, fs_vector *v, fs_span *s, uint64_t i, const fs_value *val) {
     fs_heap *heap = me->heap;
     fs_redo *r = &v->redo;
@@ -319,7 +334,7 @@ static int fs_vector_insert(const fs_self *me, fs_vector *v, fs_span *s, uint64_
     int front = i == 0 && s->start > 0;
     if (!front && (code = fs_vector_room(me, v, s, 1)) != FS_OK)
         return code;
-    v->stamp++;
+    fs_vector_stamp(v);
     fs_redo_prepare(r);
     if (fs_owning(val->kind) && (code = fs_value_make(me, val, &r->own[0], &word)) != FS_OK) {
         fs_redo_settle(me, r);
@@ -341,7 +356,7 @@ static int fs_vector_delete(const fs_self *me, fs_vector *v, fs_span *s, uint64_
     fs_heap *heap = me->heap;
     fs_redo *r = &v->redo;
     fs_slot *slot = &s->slots->slot[s->start + i];
-    v->stamp++;
+    fs_vector_stamp(v);
     fs_write_begin(&v->o.lock);
     fs_redo_prepare(r);
     if (fs_owning(fs_about_kind(slot->about)))
@@ -364,7 +379,7 @@ static int fs_vector_replan(const fs_self *me, fs_vector *v, fs_span *s, const i
     fs_redo *r = &v->redo;
     fs_slots *new = NULL;
     int code = FS_OK;
-    v->stamp++;
+    fs_vector_stamp(v);
     fs_redo_prepare(r);
     if (count) {
         if ((code = fs_slots_alloc(me, r, count, &new)) != FS_OK)
@@ -412,7 +427,7 @@ static int fs_vector_replan(const fs_self *me, fs_vector *v, fs_span *s, const i
     fs_redo_add(heap, r, &v->capacity, count);
     return fs_vector_commit(me, v, FS_COMMITTED);
 fail:
-    v->stamp--; /* nothing has changed */
+    fs_store_relaxed(&v->stamp, v->stamp - 1); /* nothing has changed */
     fs_redo_settle(me, r);
     return code;
 }
@@ -491,11 +506,13 @@ fail:
 
 #define FS_ANY_STAMP UINT64_MAX /* whatever has changed since the caller looked */
 
-enum { FS_SET_ITEM, FS_INSERT_ITEM, FS_DELETE_ITEM, FS_EXTEND };
+enum { FS_SET_ITEM, FS_INSERT_ITEM, FS_DELETE_ITEM, FS_EXTEND, FS_EXTEND_WORDS };
 
-/* One change of item i, counted from the end when negative; FS_CHANGED when the stamp is another than the caller has seen. */
-FS_UNUSED static int fs_vector_change(const fs_self *me, fs_vector *v, int what, int64_t i, const fs_value *vals, uint64_t count,
+/* One change of item i, counted from the end when negative; FS_CHANGED when the stamp is another than the caller has seen. `given` are
+ * fs_values, or the slots of FS_EXTEND_WORDS. */
+FS_UNUSED static int fs_vector_change(const fs_self *me, fs_vector *v, int what, int64_t i, const void *given, uint64_t count,
                                       uint64_t stamp) {
+    const fs_value *vals = given;
     fs_span s;
     int entered = fs_vector_enter(me, v, &s);
     if (entered < 0)
@@ -508,6 +525,8 @@ FS_UNUSED static int fs_vector_change(const fs_self *me, fs_vector *v, int what,
         i = i < 0 ? 0 : i > n ? n : i;
     if (stamp != FS_ANY_STAMP && stamp != v->stamp)
         r = FS_CHANGED;
+    else if (what == FS_EXTEND_WORDS)
+        r = fs_vector_extend_words(me, v, &s, given, count);
     else if (what == FS_EXTEND)
         r = count == 1 ? fs_vector_append(me, v, &s, vals) : fs_vector_extend(me, v, &s, vals, count);
     else if (what == FS_INSERT_ITEM)
@@ -598,6 +617,203 @@ FS_UNUSED static int fs_vector_copy(const fs_self *me, fs_vector *v, int64_t sta
     int r = fs_vector_snapshot(me, &s, start, step, count, slots, pin_room, out);
     fs_vector_leave(me, v, entered);
     return r;
+}
+
+/* The slots of a slice, all of one instant, for free(); without the lock. FS_TYPE: the first is no word; FS_BUSY: look by the longer way. */
+FS_UNUSED static int fs_vector_copy_slots(fs_heap *heap, fs_vector *v, int64_t start, int64_t stop, int64_t step, fs_slot **out,
+                                          uint64_t *count, uint64_t *stamp) {
+    fs_span s;
+    uint64_t version = fs_read_begin(&v->o.lock);
+    *stamp = fs_load_acquire(&v->stamp);
+    *out = NULL;
+    *count = 0;
+    if (version & 1 || fs_span_make(heap, v, &s) != FS_OK)
+        return FS_BUSY;
+    uint64_t n = fs_slice(&start, stop, step, (int64_t)s.n);
+    const fs_slot *from = n ? &s.slots->slot[s.start + (uint64_t)start] : NULL;
+    if (n && fs_owning(fs_about_kind(fs_load_relaxed(&from->about))))
+        return FS_TYPE;
+    if (n && !(*out = malloc(n * sizeof(fs_slot))))
+        return FS_PRIVATE_NOMEM;
+    if (n && step == 1)
+        fs_copy_racy(*out, from, n * sizeof(fs_slot));
+    else
+        for (uint64_t k = 0; k < n; k++)
+            fs_copy_racy(*out + k, from + (int64_t)k * step, sizeof(fs_slot));
+    if (fs_read_valid(&v->o.lock, version) && fs_load_relaxed(&v->stamp) == *stamp) {
+        *count = n;
+        return FS_OK;
+    }
+    free(*out);
+    *out = NULL;
+    return FS_BUSY;
+}
+
+/* --- searching ----------------------------------------------------------------------------------------------------------- */
+
+static inline int fs_int_is_float(int64_t a, double b) {
+    return b == (double)a && b >= -0x1p63 && b < 0x1p63 && (int64_t)b == a;
+}
+
+static inline int fs_is_number(uint32_t kind) { return kind == FS_V_INT || kind == FS_V_FLOAT || kind == FS_V_BOOL; }
+
+static inline int fs_same_number(uint32_t a_kind, uint64_t a, uint32_t b_kind, uint64_t b) {
+    double x, y;
+    memcpy(&x, &a, 8);
+    memcpy(&y, &b, 8);
+    if (a_kind == FS_V_FLOAT)
+        return b_kind == FS_V_FLOAT ? x == y : fs_int_is_float((int64_t)b, x);
+    return b_kind == FS_V_FLOAT ? fs_int_is_float((int64_t)a, y) : a == b;
+}
+
+/* Is the item equal to a number, a text, bytes or None, as Python sees it? 1, 0, or -1: it takes Python to tell. */
+static int fs_slot_equals(fs_heap *heap, const fs_slot *slot, const fs_value *wanted) {
+    fs_seen seen;
+    if (fs_slot_look(heap, slot, &seen) != FS_OK || seen.kind > FS_V_BYTES_BLOB || (seen.kind > FS_V_BYTES && seen.kind < FS_V_OWNING))
+        return -1;
+    if (fs_is_number(wanted->kind))
+        return fs_is_number(seen.kind) && fs_same_number(seen.kind, seen.value, wanted->kind, wanted->value);
+    if (seen.kind != wanted->kind)
+        return 0;
+    if (!fs_owning(seen.kind))
+        return seen.length == wanted->length && seen.value == wanted->value;
+    return seen.size == wanted->size && fs_same_racy(seen.data, wanted->data, seen.size);
+}
+
+/* The first item that is equal: FS_OK and where; FS_MISSING; or FS_TYPE when it takes Python to tell of one before it. */
+static int fs_span_seek(fs_heap *heap, const fs_span *s, const fs_value *wanted, uint64_t *at) {
+    const fs_slot *slot = s->n ? &s->slots->slot[s->start] : NULL;
+    uint64_t about = fs_about(wanted);
+    int by_bits = !fs_owning(wanted->kind) && wanted->kind != FS_V_FLOAT;
+    for (uint64_t i = 0; i < s->n; i++) {
+        int same = by_bits && fs_load_relaxed(&slot[i].about) == about ? fs_load_relaxed(&slot[i].value) == wanted->value
+                                                                       : fs_slot_equals(heap, &slot[i], wanted);
+        if (same) {
+            *at = i;
+            return same > 0 ? FS_OK : FS_TYPE;
+        }
+    }
+    return FS_MISSING;
+}
+
+/* The same of all items at one instant, and the stamp of that; without the lock, or FS_BUSY. */
+FS_UNUSED static int fs_vector_seek_free(fs_heap *heap, fs_vector *v, const fs_value *wanted, uint64_t *at, uint64_t *stamp) {
+    fs_span s;
+    uint64_t version = fs_read_begin(&v->o.lock);
+    *stamp = fs_load_acquire(&v->stamp);
+    if (version & 1 || fs_span_make(heap, v, &s) != FS_OK)
+        return FS_BUSY;
+    int r = fs_span_seek(heap, &s, wanted, at);
+    return fs_read_valid(&v->o.lock, version) && fs_load_relaxed(&v->stamp) == *stamp ? r : FS_BUSY;
+}
+
+FS_UNUSED static int fs_vector_seek(const fs_self *me, fs_vector *v, const fs_value *wanted, uint64_t *at, uint64_t *stamp) {
+    fs_span s;
+    int entered = fs_vector_enter(me, v, &s);
+    if (entered < 0)
+        return entered;
+    *stamp = v->stamp;
+    int r = fs_span_seek(me->heap, &s, wanted, at);
+    fs_vector_leave(me, v, entered);
+    return r;
+}
+
+/* --- words, in slots that are known -------------------------------------------------------------------------------------- */
+
+/* Where slots were found once. That these bytes are the segment's stays true, whatever comes to lie there. */
+typedef struct {
+    uint64_t at, capacity;
+    fs_slot *slot;
+} fs_known;
+
+FS_COLD static void fs_vector_learn_anew(fs_heap *heap, fs_vector *v, fs_known *k) {
+    fs_span s;
+    if (fs_span_make(heap, v, &s) == FS_OK && s.slots) {
+        k->at = fs_offset(heap, s.slots);
+        k->capacity = s.capacity;
+        k->slot = s.slots->slot;
+    }
+}
+
+static inline void fs_vector_learn(fs_heap *heap, fs_vector *v, fs_known *k) {
+    if (fs_unlikely(fs_load_relaxed(&v->slots) != k->at || fs_load_relaxed(&v->capacity) != k->capacity))
+        fs_vector_learn_anew(heap, v, k);
+}
+
+/* The first slot in use, of n; NULL when they are not the ones that are known. */
+static inline fs_slot *fs_known_slots(const fs_vector *v, const fs_known *k, uint64_t *n) {
+    uint64_t start;
+    if (fs_unlikely(fs_load_relaxed(&v->slots) != k->at))
+        return NULL;
+    *n = fs_load_acquire(&v->n);
+    start = fs_load_relaxed(&v->start);
+    return fs_likely(start <= k->capacity && *n <= k->capacity - start) ? k->slot + start : NULL;
+}
+
+/* Item i, counted from the end when negative, if it is a word and nothing is in the way: 1. Else 0, and fs_vector_peek tells. */
+static inline int fs_vector_glimpse(const fs_vector *v, const fs_known *k, int64_t i, uint64_t *about, uint64_t *value) {
+    uint64_t version = fs_read_begin(&v->o.lock), n = 0, place = (uint64_t)i;
+    const fs_slot *slot = fs_known_slots(v, k, &n);
+    if (i < 0)
+        place += n;
+    if (fs_unlikely(version & 1 || !slot || place >= n))
+        return 0;
+    *about = fs_load_relaxed(&slot[place].about);
+    *value = fs_load_acquire(&slot[place].value); /* pairs with the store in fs_vector_set_word */
+    return fs_vector_peek_valid(v, i, &(fs_glance){version, n}) && !fs_owning(fs_about_kind(*about));
+}
+
+/* With the lock just taken, which is left: one word that replaces another of its kind, that comes behind the others, or that is
+ * taken from there. 0: nothing was done, as it takes more than that; then the lock is left as it was found, for whoever settles. */
+static inline int fs_word_done(const fs_self *me, fs_vector *v, int done) {
+    if (fs_likely(done))
+        fs_settle(&v->o.lock);
+    fs_leave(me, &v->o.lock);
+    return done;
+}
+
+static inline int fs_vector_set_word(const fs_self *me, fs_vector *v, const fs_known *k, int64_t i, uint64_t about, uint64_t word) {
+    uint64_t n = 0, place = (uint64_t)i;
+    fs_slot *slot = v->redo.state == FS_IDLE ? fs_known_slots(v, k, &n) : NULL;
+    if (i < 0)
+        place += n;
+    int fits = slot && place < n && slot[place].about == about;
+    if (fs_likely(fits)) {
+        fs_vector_stamp(v);
+        fs_store_release(&slot[place].value, word);
+    }
+    return fs_word_done(me, v, fits);
+}
+
+static inline int fs_vector_append_word(const fs_self *me, fs_vector *v, const fs_known *k, uint64_t about, uint64_t word) {
+    uint64_t n = 0;
+    fs_slot *slot = v->redo.state == FS_IDLE ? fs_known_slots(v, k, &n) : NULL;
+    int fits = slot && slot + n < k->slot + k->capacity;
+    if (fs_likely(fits)) {
+        fs_vector_stamp(v);
+        fs_store_relaxed(&slot[n].about, about);
+        fs_store_relaxed(&slot[n].value, word);
+        fs_crash_order();
+        fs_store_release(&v->n, n + 1);
+    }
+    return fs_word_done(me, v, fits);
+}
+
+/* The last item, if it is still that word. The version is odd meanwhile: the next one to be appended comes to lie there. */
+static inline int fs_vector_pop_word(const fs_self *me, fs_vector *v, const fs_known *k, uint64_t about, uint64_t word) {
+    uint64_t n = 0;
+    const fs_slot *slot = v->redo.state == FS_IDLE ? fs_known_slots(v, k, &n) : NULL;
+    int fits = slot && n && slot[n - 1].about == about && slot[n - 1].value == word;
+    if (fs_likely(fits)) {
+        fs_vector_stamp(v);
+        fs_write_begin(&v->o.lock);
+        fs_store_release(&v->n, n - 1);
+        if (n == 1) {
+            fs_crash_order();
+            fs_store_relaxed(&v->start, 0);
+        }
+    }
+    return fs_word_done(me, v, fits);
 }
 
 #endif

@@ -890,6 +890,47 @@ static void v_copy(uint8_t a) {
     free(s.buffer);
     drop_pins();
 }
+static void v_words(uint8_t a) { /* what a handle has kept of the slots was found in a segment that was whole then */
+    fs_vector *v = bound(VECTOR);
+    static const fs_slot words[3] = {{FS_V_INT, 1}, {FS_V_FLOAT, 2}, {FS_V_NONE, 0}};
+    uint64_t about, value;
+    fs_known k = {0};
+    if (!v)
+        return;
+    fs_vector_learn(&heap, v, &k);
+    int64_t i = (int64_t)(a % 16) - 4;
+    if (a & 64) {
+        known(fs_vector_change(&me, v, FS_EXTEND_WORDS, 0, words, a % 4u, FS_ANY_STAMP));
+        return;
+    }
+    if (!fs_vector_glimpse(v, &k, i, &about, &value))
+        about = value = 0;
+    if (known(fs_enter(&me, &v->o.lock)) != FS_OK)
+        return;
+    if (a & 16)
+        fs_vector_append_word(&me, v, &k, FS_V_INT, a);
+    else if (a & 32)
+        fs_vector_pop_word(&me, v, &k, about, value);
+    else
+        fs_vector_set_word(&me, v, &k, i, about, a);
+}
+static void v_seek(uint8_t a) {
+    fs_vector *v = bound(VECTOR);
+    fs_value wanted = some(a);
+    uint64_t at, stamp;
+    if (v && !fs_needs_pin(wanted.kind) && known(fs_vector_seek_free(&heap, v, &wanted, &at, &stamp)) != FS_OK)
+        known(fs_vector_seek(&me, v, &wanted, &at, &stamp));
+}
+static void v_slots(uint8_t a) {
+    fs_vector *v = bound(VECTOR);
+    fs_slot *slots = NULL;
+    uint64_t count, stamp;
+    int64_t step = a & 1 ? 1 : -2;
+    if (!v)
+        return;
+    known(fs_vector_copy_slots(&heap, v, a & 1 ? a >> 4 : INT64_MAX, a & 1 ? INT64_MAX : -INT64_MAX, step, &slots, &count, &stamp));
+    free(slots);
+}
 static void v_rearrange(uint8_t a) {
     fs_vector *v = bound(VECTOR);
     fs_value val[2] = {some(a), some(a / 2)};
@@ -1287,7 +1328,7 @@ static void o_make_waited(uint8_t a) {
 
 static void (*const actions[])(uint8_t) = {
     t_peek, t_set, t_default, t_add, t_fill, t_remove, t_take, t_read, t_copy, t_clear, t_update, t_last,
-    v_set, v_insert, v_delete, v_extend, v_peek, v_read, v_take, v_copy, v_rearrange,
+    v_set, v_insert, v_delete, v_extend, v_peek, v_read, v_take, v_copy, v_words, v_seek, v_slots, v_rearrange,
     a_write, a_item, c_add, c_wait, n_count, o_section, o_try, o_wait, o_open, o_drop, o_new,
     h_alloc, h_free, h_lengthen, h_flush,
     k_ticket, k_slots, k_heir, k_orphan, k_bury, k_reap, k_settle, k_check, k_refresh, k_nothing,

@@ -96,6 +96,18 @@ MUTANTS = (
         "    return 1;",
     ),
     Mutant(
+        "who searches a list looks at its stamp again",
+        "vector.h",
+        "    return fs_read_valid(&v->o.lock, version) && fs_load_relaxed(&v->stamp) == *stamp ? r : FS_BUSY;",
+        "    return fs_read_valid(&v->o.lock, version) ? r : FS_BUSY;",
+    ),
+    Mutant(
+        "who copies a list's slots looks at its stamp again",
+        "vector.h",
+        "    if (fs_read_valid(&v->o.lock, version) && fs_load_relaxed(&v->stamp) == *stamp) {",
+        "    if (fs_read_valid(&v->o.lock, version)) {",
+    ),
+    Mutant(
         "a committed change is finished by whoever comes next",
         "redo.h",
         "        for (uint64_t i = 0; i < n; i++) {",
@@ -341,10 +353,21 @@ def is_lost(target: Any, k: int) -> bool:
     return was != expected
 
 
+def move_a_one(items: Any, k: int) -> None:
+    """From one end to the other, where it is before it is gone: at any instant there is one."""
+    items[-(k % 2)] = 1
+    items[-((k + 1) % 2)] = 0
+
+
+def one_is_missing(items: Any, k: int) -> bool:
+    return not (1 in items if k % 20 else any(items[:]))
+
+
 RACES = {
     "values that are replaced": (lambda: (fastshm.dict(), fastshm.list(["a" * WIDE])), replace_texts, is_torn),
     "additions by two": (lambda: (fastshm.Value("q"), [0]), add_above, is_lost),
     "the last item, while others append": (lambda: fastshm.list([0]), append_and_mark, last_is_marked),
+    "what moves within a list is in it": (lambda: fastshm.list([1] + [0] * 2_000), move_a_one, one_is_missing),
     "a dict's length, when a new key was seen": (lambda: (fastshm.dict(), fastshm.Value("q")), grow_by_one, length_behind),
 }
 

@@ -148,6 +148,20 @@ static void fill_vector(void) {
     wish(fs_vector_change(&me, vector(), FS_EXTEND, 0, &o, 1, FS_ANY_STAMP));
 }
 
+static void fill_vector_of_words(void) {
+    fs_value v[] = {number(0), number(1), number(2), number(3), number(4), number(5)}, last = number(6);
+    make(INNER, sizeof(fs_vector), FS_VECTOR);
+    make(VECTOR, sizeof(fs_vector), FS_VECTOR);
+    wish(fs_vector_change(&me, vector(), FS_EXTEND, 0, v, 6, FS_ANY_STAMP));
+    wish(fs_vector_change(&me, vector(), FS_EXTEND, 0, &last, 1, FS_ANY_STAMP)); /* by growth: there is room behind it */
+}
+
+static void fill_vector_of_one(void) {
+    fill_vector_of_words();
+    for (int i = 0; i < 6; i++)
+        wish(fs_vector_change(&me, vector(), FS_DELETE_ITEM, 0, NULL, 0, FS_ANY_STAMP));
+}
+
 static void fill_vector_to_growth(void) {
     fill_vector();
     while (vector()->start + vector()->n < vector()->capacity) {
@@ -447,6 +461,33 @@ static void insert_front(void) { change(FS_INSERT_ITEM, 0, text('z', 100)); }
 static void insert_middle(void) { change(FS_INSERT_ITEM, 3, text('z', 100)); }
 static void set_item(void) { change(FS_SET_ITEM, 1, text('z', 100)); }
 static void set_item_int(void) { change(FS_SET_ITEM, 0, number(77)); }
+static fs_known known_slots(void) {
+    fs_known k = {0};
+    fs_vector_learn(&heap, vector(), &k);
+    return k;
+}
+/* A word, where nothing is in the way: by the lock that was just taken. */
+static void take_vector(void) { wish(fs_enter(&me, &vector()->o.lock)); }
+static void done(int is_done) { wish(is_done ? FS_OK : FS_BUSY); }
+static void set_word(void) {
+    fs_known k = known_slots();
+    take_vector();
+    done(fs_vector_set_word(&me, vector(), &k, 2, FS_V_INT, 77));
+}
+static void append_word(void) {
+    fs_known k = known_slots();
+    take_vector();
+    done(fs_vector_append_word(&me, vector(), &k, FS_V_INT, 8));
+}
+static void pop_word(void) {
+    fs_known k = known_slots();
+    take_vector();
+    done(fs_vector_pop_word(&me, vector(), &k, FS_V_INT, 6));
+}
+static void extend_words(void) {
+    const fs_slot words[] = {{FS_V_INT, 1}, {FS_V_FLOAT, 2}, {FS_V_NONE, 0}, {FS_V_INT, 4}};
+    wish(fs_vector_change(&me, vector(), FS_EXTEND_WORDS, 0, words, 4, FS_ANY_STAMP));
+}
 static void delete_first(void) { change(FS_DELETE_ITEM, 0, number(0)); }
 static void delete_middle(void) { change(FS_DELETE_ITEM, 1, number(0)); }
 static void pop_last(void) {
@@ -738,6 +779,12 @@ static const operation operations[] = {
     {"list insert in the middle", VECTOR, fill_vector, insert_middle},
     {"list set", VECTOR, fill_vector, set_item},
     {"list set, word", VECTOR, fill_vector, set_item_int},
+    {"list set, word, quickly", VECTOR, fill_vector_of_words, set_word},
+    {"list append, word, quickly", VECTOR, fill_vector_of_words, append_word},
+    {"list pop, word, quickly", VECTOR, fill_vector_of_words, pop_word},
+    {"list pop, last word, quickly", VECTOR, fill_vector_of_one, pop_word},
+    {"list extend, words", VECTOR, fill_vector, extend_words},
+    {"list extend with growth, words", VECTOR, fill_vector_to_growth, extend_words},
     {"list delete first", VECTOR, fill_vector, delete_first},
     {"list delete in the middle", VECTOR, fill_vector, delete_middle},
     {"list pop", VECTOR, fill_vector, pop_last},

@@ -236,6 +236,33 @@ static void v_copy(worker *w) {
         while (repeated(fs_drop(&w->me, slot_of(w, i))))
             ;
 }
+static void v_words(worker *w) {
+    fs_self hasty = {&heap, w->me.id, 0};
+    fs_known k = {0};
+    uint64_t about, value, n = chance(w);
+    int64_t i = (int64_t)(n % 34) - 4;
+    fs_vector_learn(&heap, vector(), &k);
+    int seen = fs_vector_glimpse(vector(), &k, i, &about, &value);
+    if (fs_enter(&hasty, &vector()->o.lock) != FS_OK)
+        return;
+    if (n & 64)
+        fs_vector_append_word(&hasty, vector(), &k, FS_V_INT, n);
+    else if (seen && n & 128)
+        fs_vector_pop_word(&hasty, vector(), &k, about, value);
+    else
+        fs_vector_set_word(&hasty, vector(), &k, i, FS_V_INT, n);
+}
+static void v_seek(worker *w) {
+    fs_value wanted = some(w);
+    uint64_t at, stamp;
+    fs_slot *slots = NULL;
+    uint64_t count;
+    if (fs_vector_seek_free(&heap, vector(), &wanted, &at, &stamp) == FS_BUSY)
+        while (repeated(fs_vector_seek(&w->me, vector(), &wanted, &at, &stamp)))
+            ;
+    fs_vector_copy_slots(&heap, vector(), 0, INT64_MAX, 1, &slots, &count, &stamp);
+    free(slots);
+}
 static void v_rearrange(worker *w) {
     static const int64_t plan[] = {1, 0, -1};
     fs_value v = some(w);
@@ -523,7 +550,7 @@ static void check(worker *w) {
 
 static void (*const operations[])(worker *) = {
     t_put, t_put, t_add, t_peek, t_peek, t_read, t_remove, t_take, t_update, t_copy, v_append, v_append, v_insert, v_set,
-    v_delete, v_delete, v_peek, v_copy, v_rearrange, a_write, a_item, c_add, c_read, c_wait, n_count, section, token, make_and_drop, ticket,
+    v_delete, v_delete, v_peek, v_copy, v_words, v_seek, v_rearrange, a_write, a_item, c_add, c_read, c_wait, n_count, section, token, make_and_drop, ticket,
     reap, bury, check, v_extend, v_take, large,
     s_pass, s_pass, b_pass, b_pass, b_value, e_change, e_wait, w_wait, w_wait, w_notify, w_notify, r_pass, r_pass, r_abort, make_waited,
 };
