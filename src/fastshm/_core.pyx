@@ -305,7 +305,7 @@ cdef class Heap:
             fail(r, self)
 
     def root(self, type cls):
-        """A new handle on the store's table, None where there is none. ReferenceError when this process has left the segment."""
+        """A new handle on the store's table, None where there is none. ReferenceError if this process has left the segment."""
         cdef uint64_t offset
         self.check_joined()
         offset = fs_load_acquire(&self.h.super.root)
@@ -462,8 +462,8 @@ def is_unclaimed(int fd):
 
 
 def set_hooks(dict known, default, find, forget, learn):
-    """The segments by their names, and the functions that make the default heap, that find a heap by its name, that leave one, and that call refuse_pickles() as
-    this process was told: False when it may yet be told."""
+    """The segments by their names, and the functions that make the default heap, that find a heap by its name, that leave one,
+    and that call refuse_pickles() as this process was told: False when it may yet be told."""
     global known_heaps, make_default, find_heap, forget_heap, learn_refusals
     known_heaps = known
     make_default = default
