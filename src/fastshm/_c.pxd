@@ -401,13 +401,13 @@ cdef extern from "vector.h" nogil:
     ctypedef struct fs_known:
         pass
     void fs_vector_learn(fs_heap *heap, fs_vector *v, fs_known *k)
-    bint fs_vector_glimpse(const fs_vector *v, const fs_known *k, int64_t i, uint64_t *about, uint64_t *value)
+    bint fs_vector_word_peek(const fs_vector *v, const fs_known *k, int64_t i, uint64_t *about, uint64_t *value)
     bint fs_vector_set_word(const fs_self *me, fs_vector *v, const fs_known *k, int64_t i, uint64_t about, uint64_t word)
     bint fs_vector_append_word(const fs_self *me, fs_vector *v, const fs_known *k, uint64_t about, uint64_t word)
     bint fs_vector_pop_word(const fs_self *me, fs_vector *v, const fs_known *k, uint64_t about, uint64_t word)
-    int fs_vector_seek_free(fs_heap *heap, fs_vector *v, const fs_value *wanted, uint64_t *at, uint64_t *stamp)
+    int fs_vector_seek_peek(fs_heap *heap, fs_vector *v, const fs_value *wanted, uint64_t *at, uint64_t *stamp)
     int fs_vector_seek(const fs_self *me, fs_vector *v, const fs_value *wanted, uint64_t *at, uint64_t *stamp)
-    int fs_vector_copy_slots(fs_heap *heap, fs_vector *v, int64_t start, int64_t stop, int64_t step, fs_slot **out,
+    int fs_vector_slots_peek(fs_heap *heap, fs_vector *v, int64_t start, int64_t stop, int64_t step, fs_slot **out,
                              uint64_t *count, uint64_t *stamp)
     int fs_vector_copy(const fs_self *me, fs_vector *v, int64_t start, int64_t stop, int64_t step, const uint64_t *slots,
                        uint64_t pin_room, fs_items *out, uint64_t *stamp)

@@ -352,10 +352,10 @@ cdef class List(Handle):
         if self.ref.switch.closed[0]:
             check_open(self.ref)
         if self.v.n < LONG:
-            r = fs_vector_copy_slots(self.ref.h, self.v, start, stop, step, &slots, &count, &stamp)
+            r = fs_vector_slots_peek(self.ref.h, self.v, start, stop, step, &slots, &count, &stamp)
         else:
             with nogil:
-                r = fs_vector_copy_slots(self.ref.h, self.v, start, stop, step, &slots, &count, &stamp)
+                r = fs_vector_slots_peek(self.ref.h, self.v, start, stop, step, &slots, &count, &stamp)
         if r != FS_OK:
             return None
         try:
@@ -383,10 +383,10 @@ cdef class List(Handle):
         _held = value_of(value, &wanted, self.ref.heap)
         whoami(self.ref, &me)
         if self.v.n < LONG:
-            r = fs_vector_seek_free(self.ref.h, self.v, &wanted, at, stamp)
+            r = fs_vector_seek_peek(self.ref.h, self.v, &wanted, at, stamp)
         else:
             with nogil:
-                r = fs_vector_seek_free(self.ref.h, self.v, &wanted, at, stamp)
+                r = fs_vector_seek_peek(self.ref.h, self.v, &wanted, at, stamp)
         if r == FS_BUSY and self.v.n < LONG:
             r = fs_vector_seek(&me, self.v, &wanted, at, stamp)
         while again(r, &me):
@@ -560,7 +560,7 @@ cdef class List(Handle):
         cdef fs_slot last
         cdef fs_self me
         cdef int64_t at = ssize_of(i)
-        if at == -1 and not self.ref.switch.closed[0] and fs_vector_glimpse(self.v, &self.known, -1, &last.about, &last.value):
+        if at == -1 and not self.ref.switch.closed[0] and fs_vector_word_peek(self.v, &self.known, -1, &last.about, &last.value):
             if is_plain_word(last.about):
                 out = word_object(last.about, last.value)
                 if fs_enter_free(self.ref.h, &self.v.o.lock, &me):
@@ -758,7 +758,7 @@ cdef Values assigned(slice part, object values, List target):
 cdef inline object item_of(List self, int64_t i):
     """IndexError when out of range."""
     cdef uint64_t about, value
-    if not self.ref.switch.closed[0] and fs_vector_glimpse(self.v, &self.known, i, &about, &value) and is_plain_word(about):
+    if not self.ref.switch.closed[0] and fs_vector_word_peek(self.v, &self.known, i, &about, &value) and is_plain_word(about):
         return word_object(about, value)
     return self.item(i)
 
@@ -812,7 +812,7 @@ cdef class ListIterator:
         if self.items is None:
             raise StopIteration
         if self.at and self.whole is None and not self.items.ref.switch.closed[0]:
-            if fs_vector_glimpse(self.items.v, &self.items.known, self.at, &about, &value) and is_plain_word(about):
+            if fs_vector_word_peek(self.items.v, &self.items.known, self.at, &about, &value) and is_plain_word(about):
                 self.at += 1
                 return word_object(about, value)
         return self.next()

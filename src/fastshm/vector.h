@@ -620,7 +620,7 @@ FS_UNUSED static int fs_vector_copy(const fs_self *me, fs_vector *v, int64_t sta
 }
 
 /* The slots of a slice, all of one instant, for free(); without the lock. FS_TYPE: the first is no word; FS_BUSY: look by the longer way. */
-FS_UNUSED static int fs_vector_copy_slots(fs_heap *heap, fs_vector *v, int64_t start, int64_t stop, int64_t step, fs_slot **out,
+FS_UNUSED static int fs_vector_slots_peek(fs_heap *heap, fs_vector *v, int64_t start, int64_t stop, int64_t step, fs_slot **out,
                                           uint64_t *count, uint64_t *stamp) {
     fs_span s;
     uint64_t version = fs_read_begin(&v->o.lock);
@@ -697,7 +697,7 @@ static int fs_span_seek(fs_heap *heap, const fs_span *s, const fs_value *wanted,
 }
 
 /* The same of all items at one instant, and the stamp of that; without the lock, or FS_BUSY. */
-FS_UNUSED static int fs_vector_seek_free(fs_heap *heap, fs_vector *v, const fs_value *wanted, uint64_t *at, uint64_t *stamp) {
+FS_UNUSED static int fs_vector_seek_peek(fs_heap *heap, fs_vector *v, const fs_value *wanted, uint64_t *at, uint64_t *stamp) {
     fs_span s;
     uint64_t version = fs_read_begin(&v->o.lock);
     *stamp = fs_load_acquire(&v->stamp);
@@ -751,7 +751,7 @@ static inline fs_slot *fs_known_slots(const fs_vector *v, const fs_known *k, uin
 }
 
 /* Item i, counted from the end when negative, if it is a word and nothing is in the way: 1. Else 0, and fs_vector_peek tells. */
-static inline int fs_vector_glimpse(const fs_vector *v, const fs_known *k, int64_t i, uint64_t *about, uint64_t *value) {
+static inline int fs_vector_word_peek(const fs_vector *v, const fs_known *k, int64_t i, uint64_t *about, uint64_t *value) {
     uint64_t version = fs_read_begin(&v->o.lock), n = 0, place = (uint64_t)i;
     const fs_slot *slot = fs_known_slots(v, k, &n);
     if (i < 0)

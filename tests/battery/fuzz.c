@@ -903,7 +903,7 @@ static void v_words(uint8_t a) { /* what a handle has kept of the slots was foun
         known(fs_vector_change(&me, v, FS_EXTEND_WORDS, 0, words, a % 4u, FS_ANY_STAMP));
         return;
     }
-    if (!fs_vector_glimpse(v, &k, i, &about, &value))
+    if (!fs_vector_word_peek(v, &k, i, &about, &value))
         about = value = 0;
     if (known(fs_enter(&me, &v->o.lock)) != FS_OK)
         return;
@@ -918,7 +918,7 @@ static void v_seek(uint8_t a) {
     fs_vector *v = bound(VECTOR);
     fs_value wanted = some(a);
     uint64_t at, stamp;
-    if (v && !fs_needs_pin(wanted.kind) && known(fs_vector_seek_free(&heap, v, &wanted, &at, &stamp)) != FS_OK)
+    if (v && !fs_needs_pin(wanted.kind) && known(fs_vector_seek_peek(&heap, v, &wanted, &at, &stamp)) != FS_OK)
         known(fs_vector_seek(&me, v, &wanted, &at, &stamp));
 }
 static void v_slots(uint8_t a) {
@@ -928,7 +928,7 @@ static void v_slots(uint8_t a) {
     int64_t step = a & 1 ? 1 : -2;
     if (!v)
         return;
-    known(fs_vector_copy_slots(&heap, v, a & 1 ? a >> 4 : INT64_MAX, a & 1 ? INT64_MAX : -INT64_MAX, step, &slots, &count, &stamp));
+    known(fs_vector_slots_peek(&heap, v, a & 1 ? a >> 4 : INT64_MAX, a & 1 ? INT64_MAX : -INT64_MAX, step, &slots, &count, &stamp));
     free(slots);
 }
 static void v_rearrange(uint8_t a) {

@@ -242,7 +242,7 @@ static void v_words(worker *w) {
     uint64_t about, value, n = chance(w);
     int64_t i = (int64_t)(n % 34) - 4;
     fs_vector_learn(&heap, vector(), &k);
-    int seen = fs_vector_glimpse(vector(), &k, i, &about, &value);
+    int seen = fs_vector_word_peek(vector(), &k, i, &about, &value);
     if (fs_enter(&hasty, &vector()->o.lock) != FS_OK)
         return;
     if (n & 64)
@@ -257,10 +257,10 @@ static void v_seek(worker *w) {
     uint64_t at, stamp;
     fs_slot *slots = NULL;
     uint64_t count;
-    if (fs_vector_seek_free(&heap, vector(), &wanted, &at, &stamp) == FS_BUSY)
+    if (fs_vector_seek_peek(&heap, vector(), &wanted, &at, &stamp) == FS_BUSY)
         while (repeated(fs_vector_seek(&w->me, vector(), &wanted, &at, &stamp)))
             ;
-    fs_vector_copy_slots(&heap, vector(), 0, INT64_MAX, 1, &slots, &count, &stamp);
+    fs_vector_slots_peek(&heap, vector(), 0, INT64_MAX, 1, &slots, &count, &stamp);
     free(slots);
 }
 static void v_rearrange(worker *w) {
