@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import random
 import re
 from decimal import Decimal
 from fractions import Fraction
@@ -444,3 +445,30 @@ def test_changes_under_its_own_lock():
         items.append(4)
         assert (items[0], items[-1], 7 in items, items.pop(), items[:]) == (7, 4, True, 4, [7, 2, 3])
     assert items[:] == [7, 2, 3]
+
+
+def test_room_that_is_used_again():
+    """Items that were given up, and smaller ones where they were: what a handle knows of the old ones does not count."""
+    rng = random.Random(1)
+    shared, plain = fastshm.list(), []
+    for step in range(3_000):
+        value = "x" * rng.randrange(1_000) if step % 3 else step
+        at = rng.randrange(len(plain) + 1)
+        what = rng.randrange(8)
+        for items in (shared, plain):
+            if len(items) > 150:
+                del items[50:]
+            elif what < 3:
+                items.append(value)
+            elif what == 3:
+                items.insert(at, value)
+            elif what == 4:
+                items.extend([value] * 5)
+            elif what == 5:
+                items[at : at + 4] = [value, step, value]
+            elif what == 6:
+                items[: len(items) // 2 * 2 : 2] = [value] * (len(items) // 2)
+            else:
+                del items[at : at + 3]
+        fastshm.heap.check()
+    assert shared[:] == plain

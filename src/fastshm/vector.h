@@ -740,10 +740,11 @@ static inline void fs_vector_learn(fs_heap *heap, fs_vector *v, fs_known *k) {
         fs_vector_learn_anew(heap, v, k);
 }
 
-/* The first slot in use, of n; NULL when they are not the ones that are known. */
+/* The first slot in use, of n; NULL when they are not the ones that are known. A new block may lie where one was before, and be
+ * smaller. */
 static inline fs_slot *fs_known_slots(const fs_vector *v, const fs_known *k, uint64_t *n) {
     uint64_t start;
-    if (fs_unlikely(fs_load_relaxed(&v->slots) != k->at))
+    if (fs_unlikely(fs_load_relaxed(&v->slots) != k->at || fs_load_relaxed(&v->capacity) != k->capacity))
         return NULL;
     *n = fs_load_acquire(&v->n);
     start = fs_load_relaxed(&v->start);
