@@ -54,6 +54,7 @@ extensions = [
             "_buffers",
             "_codec",
             "_containers",
+            "_replicas",
             "_dict",
             "_list",
             "_sync",

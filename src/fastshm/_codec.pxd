@@ -94,6 +94,32 @@ cdef inline object value_of(object value, fs_value *v, Heap heap):
     return encode_value(value, v, heap)
 
 
+cdef inline bint encode_plain(object key, object value, fs_key *k, fs_value *v, uint64_t seed) except -1:
+    """What key_of and value_of do, for what needs nothing kept alive and runs no code; False for all else."""
+    cdef int overflow
+    cdef int64_t number
+    if PyUnicode_CheckExact(key):
+        if not PyUnicode_IS_COMPACT_ASCII(key) or PyUnicode_GET_LENGTH(key) >= 0x7fffffff:
+            return False
+    elif not PyLong_CheckExact(key):
+        return False
+    else:
+        PyLong_AsLongLongAndOverflow(key, &overflow)
+        if overflow:
+            return False
+    if PyLong_CheckExact(value):
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow:
+            return False
+        v.kind, v.length, v.value, v.data = FS_V_INT, 0, <uint64_t>number, NULL
+    elif value is None or PyFloat_CheckExact(value) or (PyUnicode_CheckExact(value) and PyUnicode_IS_COMPACT_ASCII(value)):
+        value_of(value, v, None)
+    else:
+        return False
+    key_of(key, k, seed, NULL)
+    return True
+
+
 cdef inline object word_value(uint32_t kind, uint32_t length, uint64_t value):
     """The object for a kind below FS_V_OWNING but FS_V_UTF8 and FS_V_BYTES."""
     cdef double real

@@ -45,6 +45,12 @@ cdef class Cache:
     cdef object keep(self, uint64_t version, uint64_t number, uint64_t head, uint64_t value, uint64_t size, object decoded)
     cdef int clear(self) noexcept
 
+cdef class Desk:
+    """Room to lay out the items of an update."""
+    cdef fs_key *keys
+    cdef fs_value *values
+    cdef Py_ssize_t room
+
 cdef object MISSING
 cdef uint64_t most_kept, largest_kept
 
@@ -52,6 +58,8 @@ cdef Pins new_pins(Ref ref)
 cdef object made(fs_copy *c, Pins pins, Ref ref, bint in_place)
 cdef int make_plain(void *out, const fs_seen *s) noexcept
 cdef object taken(PyObject *out)
+cdef Desk take_desk(Py_ssize_t room)
+cdef int give_desk(Desk desk) except -1
 
 
 cdef inline int forget(PyObject **out) noexcept:

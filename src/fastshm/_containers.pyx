@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint32_t, uint64_t
@@ -320,3 +320,41 @@ cdef object enlivened(object value, Ref ref):
 @cython.final
 cdef class Neighbour(Handle):
     """Beside it something new is made."""
+
+
+# --- room for many items ------------------------------------------------------------------------------------------------------
+
+cdef enum:
+    LARGEST_DESK = 16384  # items of the largest update whose room is kept for the next
+
+
+@cython.final
+cdef class Desk:
+    def __dealloc__(self):
+        PyMem_Free(self.keys)
+        PyMem_Free(self.values)
+
+
+cdef Desk spare_desk = None  # of the last update: to have so many pages anew each time costs as much as all else
+
+
+cdef Desk take_desk(Py_ssize_t room):
+    global spare_desk
+    cdef Desk desk = spare_desk
+    if desk is not None and desk.room >= room:
+        spare_desk = None
+        return desk
+    desk = Desk.__new__(Desk)
+    desk.keys = <fs_key *>PyMem_Malloc(room * sizeof(fs_key))
+    desk.values = <fs_value *>PyMem_Malloc(room * sizeof(fs_value))
+    if desk.keys == NULL or desk.values == NULL:
+        raise MemoryError()
+    desk.room = room
+    return desk
+
+
+cdef int give_desk(Desk desk) except -1:
+    global spare_desk
+    if desk.room <= LARGEST_DESK:
+        spare_desk = desk
+    return 0

@@ -8,275 +8,41 @@ failures it holds the container's lock, as its user could, and goes on.
 import os
 from numbers import Number
 
-cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.dict cimport PyDict_Items, PyDict_SetItem, PyDict_Values
+from cpython.dict cimport PyDict_Items
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.list cimport PyList_New, PyList_SET_ITEM
-from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastshm._c cimport *
 from fastshm._calls cimport again, fs_identify_by, whoami
 from fastshm._codec cimport (
-    Py_EnterRecursiveCall, Py_LeaveRecursiveCall, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact,
-    PyUnicode_CheckExact, PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII, PyUnicode_New, as_stored, damaged,
-    decode_key, decode_value, key_of, value_of, word_value,
+    PyLong_AsLongLongAndOverflow, PyLong_CheckExact, PyUnicode_DATA, PyUnicode_New, as_stored, damaged, decode_value,
+    encode_plain, key_of, value_of, word_value,
 )
 from fastshm._containers cimport (
-    FS_ANY, MISSING, PATIENCE, TRIES, Cache, Pins, forget, largest_kept, lively, made, make_plain, most_kept, new_pins, reap,
-    taken, wait_for_heap,
+    FS_ANY, MISSING, PATIENCE, TRIES, Cache, Desk, Pins, forget, give_desk, largest_kept, lively, made, make_plain, most_kept,
+    new_pins, reap, take_desk, taken, wait_for_heap,
 )
 from fastshm._core cimport (
     Handle, Ref, check_open, deadline_of, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref, unhold,
 )
+from fastshm._hints cimport Hint, Hints, hints_end, line_of, remember
 from fastshm._pickles cimport load
+from fastshm._replicas cimport Copies, Mirror, Snapshot, has_key, new_copies, new_mirror, snapshot
 
 fs_identify_by(identify)
 
-cdef extern from *:
-    """
-    #if PY_VERSION_HEX < 0x030d0000
-    #define fs_dict_for(n) _PyDict_NewPresized(n)
-    #else
-    #define fs_dict_for(n) PyDict_New()
-    #endif
-    """
-    dict fs_dict_for(Py_ssize_t n)
-
 cdef object UNSURE = object()  # not there, but for keys that only Python can compare
-cdef enum:
-    HINTED = 128  # keys whose places a handle keeps
-    HINTED_SIZE = 256  # characters of the longest of them
-    LOOKS = 8  # so many before it does
-    REPLICATED = 16384  # entries of the largest dict of which a handle keeps a plain copy
 
-
-# --- places of keys that are used again and again -----------------------------------------------------------------------------
-
-cdef struct Hint:
-    PyObject *key  # an exact str or int, ours
-    PyObject *candidate  # the last one that came by; only its address
-    fs_hint at
-    uint64_t word  # of the value when `object` was made of it
-    PyObject *object
-
-
-cdef inline Hint *line_of(Hint *hints, object key) noexcept:
-    cdef size_t at = <size_t><PyObject *>key
-    return &hints[(at >> 4 ^ at >> 11) % HINTED]
-
-
-cdef void hints_end(Hint *hints) noexcept:
-    cdef int i
-    if hints != NULL:
-        for i in range(HINTED):
-            Py_XDECREF(hints[i].key)
-            Py_XDECREF(hints[i].object)
-        PyMem_Free(hints)
-
-
-# --- keys ---------------------------------------------------------------------------------------------------------------------
 
 cdef inline object key_in(Dict d, object key, fs_key *k):
     """Fills in *k for this dict, see key_of."""
     return key_of(key, k, d.seed, <PyObject *>d.ref.heap)
 
-
-# --- keys that only Python can compare ---------------------------------------------------------------------------------------
-
-cdef bint may_equal_others(object key):
-    """May it equal a key of a builtin type? Not if it compares by identity, or with its own kind only."""
-    cdef type kind = type(key)
-    cdef object eq
-    if kind is tuple or kind is frozenset:
-        Py_EnterRecursiveCall(" in a nested key")
-        try:
-            for part in key:
-                if may_equal_others(part):
-                    return True
-        finally:
-            Py_LeaveRecursiveCall()
-        return False
-    eq = kind.__eq__
-    return not (
-        eq is object.__eq__
-        or kind.__module__ in ("datetime", "uuid", "pathlib", "pathlib._local", "ipaddress")
-        or (hasattr(kind, "__dataclass_fields__") and getattr(eq, "__qualname__", "").endswith(kind.__qualname__ + ".__eq__")
-            and getattr(eq, "__module__", None) in (None, "dataclasses"))
-    )
-
-
-cdef int use_stored(fs_key *k, int form, bytes raw, uint64_t seed) noexcept:
-    k.form, k.display = <uint8_t>form, FS_D_SAME
-    k.bytes = <const unsigned char *>PyBytes_AS_STRING(raw)
-    k.length = k.total = len(raw)
-    fs_key_prepare(k, seed)
-    return 0
-
-
-@cython.final
-cdef class Mirror:
-    """A table's keys as objects -> (form, canonical bytes). May hold keys that were deleted since."""
-    cdef dict known
-    cdef dict partial  # while it is being brought up to date
-    cdef bint natives  # also those that need no `==`
-    cdef fs_extent extent
-
-    cdef dict refresh(self, Dict d, bint natives):
-        """The keys, up to date. Hashing and comparing them may run code that comes back here: it gets what is known so far."""
-        cdef dict known = self.known
-        cdef fs_extent extent = self.extent
-        cdef Snapshot s = None
-        cdef fs_record *r
-        cdef uint64_t total
-        cdef bytes raw
-        if self.partial is not None:
-            self.extent.keys_changed = d.t.keys_changed
-            return self.partial
-        natives = natives or self.natives
-        if known is not None and natives == self.natives:
-            s = d.snapshot(False, 0 if natives else FS_K_OTHER, extent.n, &extent)
-        if s is None:  # for the first time, or numbers stand for other keys than before
-            known = {}
-            s = d.snapshot(False, 0 if natives else FS_K_OTHER, 0, &extent)
-        self.known, self.partial = None, known
-        try:
-            while True:
-                r = s.next()
-                if r == NULL:
-                    break
-                raw = PyBytes_FromStringAndSize(<char *>fs_record_key(r, &total), r.entry.key_length)
-                known[s.key(r)] = (r.entry.form & ~FS_KEY_IN_BLOB, raw)
-        finally:
-            self.partial = None
-        self.known, self.natives, self.extent = known, natives, extent
-        return known
-
-
-# --- snapshots ----------------------------------------------------------------------------------------------------------------
-
-cdef inline object key_in_entry(fs_entry *e):
-    """A str or int that lies in the entry; MISSING for any other."""
-    cdef uint64_t *w = e.key.words
-    cdef object text
-    if e.display == FS_D_SAME:
-        if e.form == FS_K_STR and not (w[0] | w[1] | w[2] | w[3]) & <uint64_t>0x8080808080808080:
-            text = PyUnicode_New(e.key_length, 127)
-            memcpy(<void *>PyUnicode_DATA(text), w, e.key_length)
-            return text
-        if e.form == FS_K_INT and e.key_length == 8:
-            return <int64_t>w[0]
-    return MISSING
-
-
-@cython.final
-cdef class Snapshot:
-    """Entries of a table, all of one instant, in private memory."""
-    cdef fs_snapshot s
-    cdef unsigned char *at
-    cdef uint64_t left
-    cdef Pins pins
-    cdef Ref ref
-
-    cdef inline fs_record *next(self) noexcept:
-        cdef fs_record *r
-        if self.left == 0:
-            return NULL
-        r = <fs_record *>self.at
-        self.at += fs_record_size(r)
-        self.left -= 1
-        return r
-
-    cdef inline object key(self, fs_record *r):
-        cdef object out = key_in_entry(&r.entry)
-        return self.any_key(r) if out is MISSING else out
-
-    cdef object any_key(self, fs_record *r):
-        cdef uint64_t total
-        cdef const unsigned char *p = fs_record_key(r, &total)
-        return decode_key(p, total, r.entry.key_length, r.entry.form & ~FS_KEY_IN_BLOB, r.entry.display, self.ref.heap)
-
-    cdef inline object value(self, fs_record *r):
-        if r.entry.kind == FS_V_INT:
-            return <int64_t>r.entry.value
-        return self.any_value(r)
-
-    cdef object any_value(self, fs_record *r):
-        cdef uint64_t size
-        cdef const unsigned char *p
-        if r.entry.kind < FS_V_UTF8:
-            return word_value(r.entry.kind, r.entry.length, r.entry.value)
-        if r.entry.spare and r.pin:
-            return self.pins.value(r.entry.kind, r.entry.length, r.pin - 1, False)
-        p = fs_record_value(r, &size)
-        return decode_value(r.entry.kind, r.entry.length, r.entry.value, p, size, None, self.ref.heap)
-
-    def __dealloc__(self):
-        free(self.s.buffer)
-
-
-@cython.final
-cdef class Replica:
-    """A plain dict that is brought up to date by comparing words, as long as the keys are the same."""
-    cdef dict plain
-    cdef list keys
-    cdef fs_sight *sights  # in the order of the keys
-    cdef uint32_t *changed
-    cdef uint64_t keys_changed
-
-    def __dealloc__(self):
-        PyMem_Free(self.sights)
-        PyMem_Free(self.changed)
-
-    cdef bint fill(self, Snapshot s, uint64_t keys_changed) except -1:
-        """False when there is something in it that is not a word, or a key that is neither an int nor a short ASCII text."""
-        cdef Py_ssize_t n = s.left, i
-        cdef fs_record *r
-        cdef object key
-        self.sights = <fs_sight *>PyMem_Malloc(n * sizeof(fs_sight))
-        self.changed = <uint32_t *>PyMem_Malloc(n * sizeof(uint32_t))
-        if self.sights == NULL or self.changed == NULL:
-            raise MemoryError()
-        self.plain, self.keys, self.keys_changed = fs_dict_for(n), [], keys_changed
-        for i in range(n):
-            r = s.next()
-            key = MISSING if r.entry.kind >= FS_V_OWNING else key_in_entry(&r.entry)
-            if key is MISSING:
-                return False
-            self.sights[i].head, self.sights[i].value = r.entry.head, r.entry.value
-            PyDict_SetItem(self.plain, key, s.value(r))
-            self.keys.append(key)
-        return len(self.plain) == n
-
-    cdef bint refresh(self, Dict d) except -1:
-        """False when it is to be made anew."""
-        cdef uint64_t i, n = 0, count = len(self.keys)
-        cdef fs_self me
-        cdef fs_entry e
-        cdef int r = FS_BUSY
-        whoami(d.ref, &me)
-        if count < 1000:
-            r = fs_table_delta(&me, d.t, self.keys_changed, self.sights, count, self.changed, &n)
-        while again(r, &me):
-            with nogil:
-                r = fs_table_delta(&me, d.t, self.keys_changed, self.sights, count, self.changed, &n)
-        if r == FS_CHANGED:
-            return False
-        if r != FS_OK:
-            fail(r, d.ref.heap)
-        for i in range(n):
-            e.head, e.value = self.sights[self.changed[i]].head, self.sights[self.changed[i]].value
-            PyDict_SetItem(self.plain, self.keys[self.changed[i]],
-                           decode_value(e.kind, e.length, e.value, NULL, 0, None, d.ref.heap))
-        return True
-
-
-# --- dict ---------------------------------------------------------------------------------------------------------------------
 
 cdef class Dict(Handle):
     """A shared dict. Every operation is one step for all processes; what is read is a copy."""
@@ -284,16 +50,14 @@ cdef class Dict(Handle):
     cdef uint64_t seed
     cdef fs_peek p
     cdef Cache cache
-    cdef Mirror mirror
-    cdef Hint *hints  # NULL until there have been some looks
-    cdef int looks
+    cdef Hints hints
+    cdef Mirror mirror  # made when it is needed first, like the next
+    cdef Copies copies
     cdef fs_extent oldest  # when the first entry was last looked for: there is none before it
-    cdef Replica replica
-    cdef uint64_t keys_seen  # how often keys had changed when it was last copied as a whole
     cdef readonly bint live
 
     def __dealloc__(self):
-        hints_end(self.hints)
+        hints_end(&self.hints)
 
     def __cinit__(self):
         self.t = <fs_table *>self.ref.o
@@ -318,36 +82,6 @@ cdef class Dict(Handle):
         return 0
 
     # hints
-
-    cdef int remember(self, object key, PyObject *out) except -1:
-        """The place self.p of a key that is looked up for the second time, and perhaps the object of its value."""
-        cdef Hint *h
-        if not PyUnicode_CheckExact(key) and not PyLong_CheckExact(key):
-            return 0
-        if self.hints == NULL:
-            self.looks += 1
-            if self.looks < LOOKS:
-                return 0
-            self.hints = <Hint *>PyMem_Calloc(HINTED, sizeof(Hint))
-            if self.hints == NULL:
-                raise MemoryError()
-        h = line_of(self.hints, key)
-        if h.key != <PyObject *>key:
-            if h.candidate != <PyObject *>key:
-                h.candidate = <PyObject *>key
-                return 0
-            if PyUnicode_CheckExact(key) and PyUnicode_GET_LENGTH(key) > HINTED_SIZE:
-                return 0
-            Py_INCREF(key)
-            Py_XDECREF(h.key)
-            h.key = <PyObject *>key
-        Py_XDECREF(h.object)
-        h.object = NULL
-        fs_hint_take(&h.at, &self.p)
-        if out != NULL and most_kept:
-            Py_INCREF(<object>out)
-            h.object, h.word = out, self.p.seen.value
-        return 0
 
     cdef object recall(self, Hint *h):
         """The value of the key of *h, or MISSING when it is to be looked for."""
@@ -399,7 +133,7 @@ cdef class Dict(Handle):
                     else:
                         out = decode_value(kind, length, word, NULL, 0, None, self.ref.heap)
                     if key != NULL:
-                        self.remember(<object>key, <PyObject *>out)
+                        remember(&self.hints, p, <object>key, <PyObject *>out)
                     return out
             elif kind == FS_V_ASCII_BLOB:
                 out = PyUnicode_New(size, 127)
@@ -408,7 +142,7 @@ cdef class Dict(Handle):
                     if not r:
                         return damaged()
                     if key != NULL:
-                        self.remember(<object>key, <PyObject *>out if most_kept and size <= largest_kept else NULL)
+                        remember(&self.hints, p, <object>key, <PyObject *>out if most_kept and size <= largest_kept else NULL)
                     return out
             elif size >= FS_LARGE:  # pinned, and copied out after the lock
                 break
@@ -421,7 +155,7 @@ cdef class Dict(Handle):
                     if out is not MISSING:
                         if fs_peek_valid(t, p, 1):
                             if key != NULL:
-                                self.remember(<object>key, NULL)
+                                remember(&self.hints, p, <object>key, NULL)
                             return out
                         continue
                 out = PyBytes_FromStringAndSize(NULL, size)
@@ -467,42 +201,14 @@ cdef class Dict(Handle):
             fail(r, self.ref.heap)
         return made(&c, pins, self.ref, in_place)
 
-    cdef object resolve(self, object key, fs_key *k, uint64_t *looked):
-        """For a key that only Python can compare with what is there: *k becomes the equal key that is stored, and what keeps
-        its bytes is returned; None when there is none. *looked is the number of changes of keys at that time."""
-        cdef bint natives = k.form == FS_K_OTHER and self.t.used != self.t.others and may_equal_others(key)
-        cdef dict known
-        cdef object hit
-        cdef bytes raw
-        if self.mirror is None:
-            self.mirror = Mirror.__new__(Mirror)
-        while True:
-            known = self.mirror.refresh(self, natives)
-            looked[0] = self.mirror.extent.keys_changed
-            hit = known.get(key)
-            if hit is None:
-                return None
-            raw = hit[1]
-            use_stored(k, hit[0], raw, self.seed)
-            if self.has(k):
-                return raw
-            known.pop(key, None)  # deleted since it was looked at
+    cdef inline Mirror mirrored(self):
+        return self.start_mirror() if self.mirror is None else self.mirror
 
-    cdef bint has(self, const fs_key *k) except -1:
-        cdef fs_self me
-        cdef fs_copy c
-        cdef fs_witness seen
-        cdef int r
-        whoami(self.ref, &me)
-        r = fs_table_read(&me, self.t, k, NULL, &c, &seen)
-        while again(r, &me):
-            with nogil:
-                r = fs_table_read(&me, self.t, k, NULL, &c, &seen)
-        if r == FS_OK:
-            free(c.data)
-        elif r < 0 and r != FS_RANGE:
-            fail(r, self.ref.heap)
-        return r != FS_MISSING
+    cdef Mirror start_mirror(self):
+        cdef Mirror fresh = new_mirror(self.ref, self.t, self.seed)
+        if self.mirror is None:
+            self.mirror = fresh
+        return self.mirror
 
     cdef object find(self, object key):
         """The value or MISSING."""
@@ -512,8 +218,8 @@ cdef class Dict(Handle):
         cdef Hint *h
         if self.ref.switch.closed[0]:
             check_open(self.ref)
-        if self.hints != NULL:
-            h = line_of(self.hints, key)
+        if self.hints.lines != NULL:
+            h = line_of(&self.hints, key)
             if h.key == <PyObject *>key:
                 out = self.recall(h)
                 if out is not MISSING:
@@ -526,7 +232,7 @@ cdef class Dict(Handle):
         while True:
             if k.form == FS_K_OTHER and self.t.used == 0:
                 return MISSING
-            kept = self.resolve(key, &k, &looked)
+            kept = self.mirrored().resolve(key, &k, &looked)
             if kept is None:
                 return MISSING
             out = self.peek(&k, NULL)
@@ -566,8 +272,8 @@ cdef class Dict(Handle):
         cdef int r
         if self.ref.switch.closed[0]:
             check_open(self.ref)
-        if self.hints != NULL:
-            h = line_of(self.hints, key)
+        if self.hints.lines != NULL:
+            h = line_of(&self.hints, key)
             if h.key == <PyObject *>key and fs_hint_holds(self.t, &h.at):
                 return True
         _kept = key_in(self, key, &k)
@@ -575,15 +281,15 @@ cdef class Dict(Handle):
             for _ in range(TRIES):
                 r = fs_peek_at(self.ref.h, self.t, &k, &self.p)
                 if r == FS_OK and fs_peek_valid(self.t, &self.p, 1):
-                    self.remember(key, NULL)
+                    remember(&self.hints, &self.p, key, NULL)
                     return True
                 if r == FS_MISSING and self.t.others == 0 and fs_peek_valid(self.t, &self.p, 0):
                     return False
-            if self.has(&k):
+            if has_key(self.ref, self.t, &k):
                 return True
             if self.t.others == 0:
                 return False
-        return self.resolve(key, &k, &looked) is not None
+        return self.mirrored().resolve(key, &k, &looked) is not None
 
     def __len__(self):
         cdef fs_self me
@@ -620,144 +326,42 @@ cdef class Dict(Handle):
 
     # all of it at one instant
 
-    cdef Snapshot snapshot(self, bint values, uint8_t form, uint64_t first, fs_extent *extent):
-        """Entries from number `first` on; None when that number stands for another key than at the extent given."""
-        cdef Snapshot s = Snapshot.__new__(Snapshot)
-        cdef fs_self me
-        cdef uint64_t *slots = NULL
-        cdef uint64_t room = 0
-        cdef int r
-        s.ref = self.ref
-        whoami(self.ref, &me)
-        r = FS_BUSY
-        if self.t.used < 1000:
-            r = fs_table_copy(&me, self.t, values, form, first, slots, room, &s.s, extent)
-        while True:
-            if r == FS_RANGE:
-                if s.pins is None:
-                    s.pins = new_pins(self.ref)
-                s.pins.reserve(s.s.pins)
-                slots, room = s.pins.offsets, s.pins.room
-                me.wait = 1
-            elif not again(r, &me):
-                break
-            elif s.pins is not None:
-                s.pins.clear()
-            with nogil:
-                r = fs_table_copy(&me, self.t, values, form, first, slots, room, &s.s, extent)
-        if r == FS_CHANGED:
-            return None
-        if r != FS_OK:
-            fail(r, self.ref.heap)
-        s.at = s.s.buffer
-        s.left = s.s.count
-        return s
+    cdef inline int start_copies(self) except -1:
+        """After it self.copies is there, and it stays."""
+        return self.make_copies() if self.copies is None else 0
 
-    cdef list keys_kept(self):
-        """The replica's keys, if they are those of this instant; not to be changed."""
-        cdef uint64_t changed
-        if self.ref.switch.closed[0]:
-            check_open(self.ref)
-        if self.replica is None or not most_kept or fs_table_word(self.t, &self.t.keys_changed, &changed) != FS_OK:
-            return None
-        return self.replica.keys if changed == self.replica.keys_changed else None
-
-    cdef Replica replicated(self):
-        """A replica that is up to date and the caller's alone until it is given back; None when there is none."""
-        cdef Replica replica = self.replica
-        self.replica = None  # other threads do without it meanwhile
-        return replica if replica is not None and most_kept and replica.refresh(self) else None
-
-    cdef Snapshot whole(self, bint values, fs_extent *extent):
-        """All of it. When its keys are for the second time what they were the last time, a replica is made for the next one."""
-        cdef Snapshot s = self.snapshot(values, 0, 0, extent)
-        cdef Replica replica
-        if 0 < extent.used <= REPLICATED and most_kept:
-            if self.keys_seen == extent.keys_changed:
-                replica = Replica.__new__(Replica)
-                if replica.fill(s, extent.keys_changed):
-                    self.replica = replica
-                s.at = s.s.buffer
-                s.left = s.s.count
-            self.keys_seen = extent.keys_changed
-        return s
+    cdef int make_copies(self) except -1:
+        cdef Copies fresh = new_copies(self.ref, self.t)
+        if self.copies is None:  # still: making an object may run code
+            self.copies = fresh
+        return 0
 
     def keys(self):
         """A list of the keys, of one instant."""
-        cdef list kept = self.keys_kept()
-        return self.listed(1) if kept is None else kept[:]
+        self.start_copies()
+        return self.copies.keys()
 
     def values(self):
         """A list of the values, of one instant."""
-        return self.listed(2)
+        self.start_copies()
+        return self.copies.listed(2)
 
     def items(self):
         """A list of (key, value), of one instant."""
-        return self.listed(3)
-
-    cdef list listed(self, int what):
-        """What is a bit for keys, and one for values."""
-        cdef fs_extent extent
-        cdef Replica replica = self.replicated()
-        cdef Snapshot s
-        cdef list out
-        cdef Py_ssize_t i
-        cdef fs_record *r
-        cdef object x, key
-        if replica is not None:
-            out = replica.keys[:] if what == 1 else PyDict_Values(replica.plain) if what == 2 else PyDict_Items(replica.plain)
-            self.replica = replica
-            return out
-        s = self.whole(what & 2, &extent)
-        out = PyList_New(s.left)
-        for i in range(s.left):
-            r = s.next()
-            if what == 1:
-                x = s.key(r)
-            elif what == 2:
-                x = s.value(r)
-            else:
-                key = s.key(r)
-                x = (key, s.value(r))
-            Py_INCREF(x)
-            PyList_SET_ITEM(out, i, x)
-        return out
+        self.start_copies()
+        return self.copies.listed(3)
 
     def copy(self, deep=False):
         """A plain dict of one instant. With `deep`, shared containers in it become plain ones, too, each of an instant of its
         own."""
         if deep:
             return plain_of(self)
-        cdef fs_extent extent
-        cdef Replica replica = self.replicated()
-        cdef Snapshot s
-        cdef dict out
-        cdef fs_record *r
-        cdef object key
-        if replica is not None:
-            out = replica.plain.copy()
-            self.replica = replica
-            return out
-        s = self.whole(True, &extent)
-        out = fs_dict_for(s.left)
-        while True:
-            r = s.next()
-            if r == NULL:
-                return out
-            key = s.key(r)
-            PyDict_SetItem(out, key, s.value(r))
+        self.start_copies()
+        return self.copies.plain()
 
     def __iter__(self):
-        cdef fs_extent extent
-        cdef KeyIterator it = KeyIterator.__new__(KeyIterator)
-        it.d = self
-        it.keys = self.keys_kept()
-        if it.keys is not None:
-            it.used = len(it.keys)
-            return it
-        it.s = self.whole(False, &extent)
-        it.used = extent.used
-        return it
+        self.start_copies()
+        return self.copies.iterator(self)
 
     # writing
 
@@ -771,14 +375,15 @@ cdef class Dict(Handle):
         cdef fs_self me
         cdef int r
         whoami(self.ref, &me)
-        if self.hints != NULL and how == FS_PUT and self.put_there(line_of(self.hints, key), key, &v, how, &me, NULL) == FS_OK:
-            return FS_OK
+        if self.hints.lines != NULL and how == FS_PUT:
+            if self.put_there(line_of(&self.hints, key), key, &v, how, &me, NULL) == FS_OK:
+                return FS_OK
         _kept = key_in(self, key, &k)
         if k.form != FS_K_OTHER:
             r = fs_table_put_by(&me, self.t, &self.p, &k, &v, how, FS_ANY, NULL, NULL)
             if r == FS_OK:
                 if not self.p.view.version & 1:
-                    self.remember(key, NULL)
+                    remember(&self.hints, &self.p, key, NULL)
                 if self.ref.h.super.dying:
                     fs_reap(&me)
                 return r
@@ -815,7 +420,7 @@ cdef class Dict(Handle):
                     if seen != NULL:
                         return r
                     fresh = key_in(self, key, k)
-                    kept = self.resolve(key, k, &looked)
+                    kept = self.mirrored().resolve(key, k, &looked)
                     if kept is None:
                         kept = fresh = key_in(self, key, k)
                     tries = self.impatient(tries)
@@ -847,8 +452,8 @@ cdef class Dict(Handle):
         cdef Hint *h
         cdef int64_t number
         cdef int overflow
-        if self.hints != NULL and PyLong_CheckExact(value) and not self.ref.switch.closed[0]:  # the short way of put()
-            h = line_of(self.hints, key)
+        if self.hints.lines != NULL and PyLong_CheckExact(value) and not self.ref.switch.closed[0]:  # the short way of put()
+            h = line_of(&self.hints, key)
             if h.key == <PyObject *>key:
                 number = PyLong_AsLongLongAndOverflow(value, &overflow)
                 if not overflow and fs_me(self.ref.h, &me) == FS_OK:
@@ -875,7 +480,7 @@ cdef class Dict(Handle):
             r = fs_table_remove_by(&me, self.t, &self.p.view, k, seen, at)
         while True:
             if r == FS_MISSING and seen == NULL and self.t.used and (k.form == FS_K_OTHER or self.t.others):
-                kept = self.resolve(key, k, &looked)
+                kept = self.mirrored().resolve(key, k, &looked)
                 if kept is None:
                     return False
             elif not again(r, &me):
@@ -962,7 +567,7 @@ cdef class Dict(Handle):
                     return out
             elif self.t.used == 0:
                 return MISSING
-            out = self.resolve(key, k, &looked)
+            out = self.mirrored().resolve(key, k, &looked)
             if out is None:
                 return MISSING
             kept[0] = out
@@ -980,7 +585,7 @@ cdef class Dict(Handle):
         cdef int tries = 0
         try:
             while True:
-                s = self.snapshot(True, 0, FS_NEWEST if last else FS_OLDEST, &extent)
+                s = snapshot(self.ref, self.t, True, 0, FS_NEWEST if last else FS_OLDEST, &extent)
                 r = s.next()
                 if r == NULL:
                     raise KeyError("popitem(): dictionary is empty")
@@ -1030,14 +635,15 @@ cdef class Dict(Handle):
             held = value_of(amount, &v, self.ref.heap)
             if v.kind == FS_V_INT:
                 whoami(self.ref, &me)
-                if self.hints != NULL and self.put_there(line_of(self.hints, key), key, &v, FS_ADD, &me, &result) == FS_OK:
-                    return <int64_t>result
+                if self.hints.lines != NULL:
+                    if self.put_there(line_of(&self.hints, key), key, &v, FS_ADD, &me, &result) == FS_OK:
+                        return <int64_t>result
                 _kept = key_in(self, key, &k)
                 r = FS_CHANGED
                 if k.form != FS_K_OTHER:
                     r = fs_table_put_by(&me, self.t, &self.p, &k, &v, FS_ADD, FS_ANY, NULL, &result)
                     if r == FS_OK and not self.p.view.version & 1:
-                        self.remember(key, NULL)
+                        remember(&self.hints, &self.p, key, NULL)
                     while again(r, &me):
                         with nogil:
                             r = fs_table_put(&me, self.t, &k, &v, FS_ADD, FS_ANY, NULL, &result)
@@ -1145,7 +751,7 @@ cdef class Dict(Handle):
                 r = FS_CHANGED if foreign else FS_BUSY
             while True:
                 if r == FS_CHANGED:
-                    self.resolve_all(new, keys, kept, &looked)
+                    self.mirrored().resolve_all(new, keys, kept, &looked)
                     tries = self.impatient(tries)
                     if tries > PATIENCE:
                         looked = self.t.keys_changed
@@ -1199,13 +805,13 @@ cdef class Dict(Handle):
             for key in gone:
                 kept.append((key, key_in(self, key, &keys[i])))
                 if self.t.used and (keys[i].form == FS_K_OTHER or self.t.others):
-                    kept.append(self.resolve(key, &keys[i], &looked))
+                    kept.append(self.mirrored().resolve(key, &keys[i], &looked))
                 i += 1
             i = 0
             for key, value in new.items():
                 self.encode(key, value, &keys[out_count + i], &values[i], kept)
                 if self.t.used and (keys[out_count + i].form == FS_K_OTHER or self.t.others):
-                    kept.append(self.resolve(key, &keys[out_count + i], &looked))
+                    kept.append(self.mirrored().resolve(key, &keys[out_count + i], &looked))
                 i += 1
             whoami(self.ref, &me)
             me.wait = 1
@@ -1222,35 +828,6 @@ cdef class Dict(Handle):
             PyMem_Free(keys)
             PyMem_Free(values)
             unhold(self.ref)
-
-    cdef int resolve_all(self, dict new, fs_key *keys, list kept, uint64_t *looked) except -1:
-        """Each key that is stored under another object becomes the stored one."""
-        cdef Py_ssize_t i = 0
-        cdef bint natives = False
-        cdef dict known
-        cdef fs_key k
-        for key in new:
-            natives = natives or (keys[i].form == FS_K_OTHER and may_equal_others(key))
-            i += 1
-        if self.mirror is None:
-            self.mirror = Mirror.__new__(Mirror)
-        known = self.mirror.refresh(self, natives and self.t.used != self.t.others)
-        looked[0] = self.mirror.extent.keys_changed
-        i = 0
-        for key in list(new):
-            hit = known.get(key)
-            if hit is not None:
-                use_stored(&k, hit[0], hit[1], self.seed)
-                if not self.has(&k):
-                    known.pop(key, None)  # deleted since it was looked at
-                    hit = None
-            if hit is not None:
-                kept.append(hit[1])
-                keys[i] = k
-            else:
-                kept.append(key_in(self, key, &keys[i]))
-            i += 1
-        return 0
 
     def set_many(self, items, /):
         """What update() does with its argument, under the name that get_many() and pop_many() suggest."""
@@ -1329,104 +906,3 @@ def set_deep_copier(copier):
     """The function that makes a plain container of a shared one, all the way down."""
     global plain_of
     plain_of = copier
-
-
-@cython.final
-cdef class Desk:
-    """Room to lay out the items of an update."""
-    cdef fs_key *keys
-    cdef fs_value *values
-    cdef Py_ssize_t room
-
-    def __dealloc__(self):
-        PyMem_Free(self.keys)
-        PyMem_Free(self.values)
-
-
-cdef Desk spare_desk = None  # of the last update: to have so many pages anew each time costs as much as all else
-
-
-cdef Desk take_desk(Py_ssize_t room):
-    global spare_desk
-    cdef Desk desk = spare_desk
-    if desk is not None and desk.room >= room:
-        spare_desk = None
-        return desk
-    desk = Desk.__new__(Desk)
-    desk.keys = <fs_key *>PyMem_Malloc(room * sizeof(fs_key))
-    desk.values = <fs_value *>PyMem_Malloc(room * sizeof(fs_value))
-    if desk.keys == NULL or desk.values == NULL:
-        raise MemoryError()
-    desk.room = room
-    return desk
-
-
-cdef int give_desk(Desk desk) except -1:
-    global spare_desk
-    if desk.room <= REPLICATED:
-        spare_desk = desk
-    return 0
-
-
-cdef inline bint encode_plain(object key, object value, fs_key *k, fs_value *v, uint64_t seed) except -1:
-    """What key_of and value_of do, for what needs nothing kept alive and runs no code; False for all else."""
-    cdef int overflow
-    cdef int64_t number
-    if PyUnicode_CheckExact(key):
-        if not PyUnicode_IS_COMPACT_ASCII(key) or PyUnicode_GET_LENGTH(key) >= 0x7fffffff:
-            return False
-    elif not PyLong_CheckExact(key):
-        return False
-    else:
-        PyLong_AsLongLongAndOverflow(key, &overflow)
-        if overflow:
-            return False
-    if PyLong_CheckExact(value):
-        number = PyLong_AsLongLongAndOverflow(value, &overflow)
-        if overflow:
-            return False
-        v.kind, v.length, v.value, v.data = FS_V_INT, 0, <uint64_t>number, NULL
-    elif value is None or PyFloat_CheckExact(value) or (PyUnicode_CheckExact(value) and PyUnicode_IS_COMPACT_ASCII(value)):
-        value_of(value, v, None)
-    else:
-        return False
-    key_of(key, k, seed, NULL)
-    return True
-
-
-@cython.final
-cdef class KeyIterator:
-    cdef Snapshot s
-    cdef list keys  # instead of the snapshot
-    cdef Py_ssize_t at
-    cdef Dict d
-    cdef uint64_t used
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        cdef fs_record *r
-        cdef uint64_t used
-        if self.d is None:
-            raise StopIteration
-        if self.d.ref.switch.closed[0] or fs_table_count(self.d.t, &used) != FS_OK:
-            used = len(self.d)
-        if used != self.used:
-            self.used = FS_ANY
-            raise RuntimeError("dictionary changed size during iteration")
-        if self.keys is not None:
-            if self.at < len(self.keys):
-                self.at += 1
-                return self.keys[self.at - 1]
-        else:
-            r = self.s.next()
-            if r != NULL:
-                return self.s.key(r)
-        self.d = None
-        raise StopIteration
-
-    def __length_hint__(self):
-        if self.d is None:
-            return 0
-        return self.s.left if self.keys is None else len(self.keys) - self.at

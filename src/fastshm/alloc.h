@@ -4,19 +4,20 @@
  * referred to by block->refs OWNING SLOTS: 64-bit words, somewhere in the segment, that hold its offset (a process's handle
  * slots, a table's values, a redo record's `own`). A slot and the count change together, so nothing is ever owned by nobody.
  *
- * All of it is changed under super->heap by way of fs_set(), which first writes the word's old value to the undo log. fs_commit()
- * empties the log: that one store is the instant at which a change happens. Whoever takes the lock over from a dead process
- * copies the old values back, newest first (fs_heap_repair); doing that twice does no harm, so it may itself be cut short.
+ * All of it is changed under super->heap by way of fs_set(), which first writes the word's old value to the undo log.
+ * fs_commit() empties the log: that one store is the instant at which a change happens. Whoever takes the lock over from a dead
+ * process copies the old values back, newest first (fs_heap_repair); doing that twice does no harm, so it may itself be cut
+ * short.
  *
  *   undo_n   meaning                          a death here leaves
  *   0        nothing under way                the state as it is
  *   n > 0    n words may have been changed    the state before the first of them
  *   > 64     damage                           FS_CORRUPT for whoever enters the heap
  *
- * Free blocks lie in segregated bins (exact up to 15 grains, then 8 per power of two) with a bitmap, merged with free neighbours
- * at once: TLSF (Masmano et al., 2004), good fit in O(1). Blocks of up to 8 grains pass through short last-in-first-out quick
- * lists, unmerged. The payload of a block being allocated is dead until the commit, except for its first two words (the
- * links), which are logged: so an object is filled before it exists.
+ * Free blocks lie in segregated bins (exact up to 15 grains, then 8 per power of two) with a bitmap, merged with free
+ * neighbours at once: TLSF (Masmano et al., 2004), good fit in O(1). Blocks of up to 8 grains pass through short
+ * last-in-first-out quick lists, unmerged. The payload of a block being allocated is dead until the commit, except for its
+ * first two words (the links), which are logged: so an object is filled before it exists.
  */
 #ifndef FASTSHM_ALLOC_H
 #define FASTSHM_ALLOC_H
@@ -400,8 +401,8 @@ static int fs_alloc_to(const fs_self *me, uint64_t bytes, uint32_t kind, uint64_
     return FS_OK;
 }
 
-/* The free block behind b, of at least `grains`, with the heap's lock held: the segment grows for it if b is the last but for that. Its
- * length to *found. FS_MISSING when what follows is in use or too short. */
+/* The free block behind b, of at least `grains`, with the heap's lock held: the segment grows for it if b is the last but for
+ * that. Its length to *found. FS_MISSING when what follows is in use or too short. */
 static int fs_free_behind(fs_heap *heap, const fs_block *b, uint64_t grains, fs_block **out, uint64_t *found) {
     uint64_t size = fs_load_relaxed(&b->size);
     int r = FS_OK;
@@ -556,11 +557,14 @@ static inline int fs_ref_into(const fs_self *me, uint64_t offset, uint64_t *slot
 static int fs_ref_to(const fs_self *me, uint64_t offset, uint64_t *slot) { return fs_ref_into(me, offset, slot, 0); }
 
 /* The same, unless the slot refers to something already: FS_EXISTS. */
-FS_UNUSED static int fs_ref_first(const fs_self *me, uint64_t offset, uint64_t *slot) { return fs_ref_into(me, offset, slot, 1); }
+FS_UNUSED static int fs_ref_first(const fs_self *me, uint64_t offset, uint64_t *slot) {
+    return fs_ref_into(me, offset, slot, 1);
+}
 
 /* Empties an owning slot. What thereby dies and owns others is put on the dying list: fs_reap() frees it. */
 static int fs_drop(const fs_self *me, uint64_t *slot) {
-    if (!fs_load_acquire(&me->heap->super->undo_n) && !fs_load_relaxed(slot)) /* in this order: a dead process's 0 may be about to be put back */
+    /* In this order: a dead process's 0 may be about to be put back. */
+    if (!fs_load_acquire(&me->heap->super->undo_n) && !fs_load_relaxed(slot))
         return FS_OK;
     int r = fs_heap_enter(me);
     if (r < 0)

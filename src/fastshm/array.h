@@ -1,8 +1,8 @@
 /* array.h: typed cells and arrays under their lock.
  *
- * A cell is one cache line: header, lock and eight bytes of value. An item of up to eight bytes is one word (item.h). Wider writes
- * (slices, structures) are staged: the new bytes go to a block of their own, `stage_state` commits, and only then are they copied;
- * whoever finds a committed stage copies it again.
+ * A cell is one cache line: header, lock and eight bytes of value. An item of up to eight bytes is one word (item.h). Wider
+ * writes (slices, structures) are staged: the new bytes go to a block of their own, `stage_state` commits, and only then are
+ * they copied; whoever finds a committed stage copies it again.
  *
  *   stage_state   stage   meaning                                    repair
  *   0             0       nothing under way
@@ -11,9 +11,9 @@
  *   COMMITTED     RAW     the bytes count; copy may be half done     copy (again), drop it
  *   REPEATED      RAW     one item counts, for each of the places    the same
  *
- * An array's items lie behind the struct, or, once it has outgrown its block, in a block of their own, `items`; the capacity is what
- * fits there. Growth makes room first, which is invisible, then writes the new items behind the last, and the store to `count` commits.
- * Moving exchanges `items` and `stage` by one transaction of the heap, with an odd version around it.
+ * An array's items lie behind the struct, or, once it has outgrown its block, in a block of their own, `items`; the capacity is
+ * what fits there. Growth makes room first, which is invisible, then writes the new items behind the last, and the store to
+ * `count` commits. Moving exchanges `items` and `stage` by one transaction of the heap, with an odd version around it.
  *
  *   invariants  items from `count` on mean nothing; whoever looks without the lock refers to the block that he looks at
  *
@@ -145,8 +145,8 @@ static inline int fs_array_commit(const fs_self *me, fs_array *a, uint64_t state
 }
 
 /* `count` items of `size` bytes from `source` (contiguous), to item `first`, `step` items apart, as one change. */
-FS_UNUSED static int fs_array_write(const fs_self *me, fs_array *a, uint64_t size, uint64_t first, uint64_t step, uint64_t count,
-                                    const void *source) {
+FS_UNUSED static int fs_array_write(const fs_self *me, fs_array *a, uint64_t size, uint64_t first, uint64_t step,
+                                    uint64_t count, const void *source) {
     fs_run run;
     char *to;
     int r = fs_run_make(me->heap, a, &run);
@@ -177,8 +177,8 @@ FS_UNUSED static int fs_array_fill(const fs_self *me, fs_array *a, uint64_t size
     return fs_array_commit(me, a, FS_REPEATED, 0, run.count, size);
 }
 
-/* Items from `first` on are changed by those in `source`, as one change: each number in them, of `unit` bytes, as fs_item_change does
- * it. */
+/* Items from `first` on are changed by those in `source`, as one change: each number in them, of `unit` bytes, as
+ * fs_item_change does it. */
 FS_UNUSED static int fs_array_change(const fs_self *me, fs_array *a, uint64_t size, int form, uint32_t unit, int what,
                                      uint64_t first, uint64_t count, const void *source) {
     fs_run run;
@@ -296,14 +296,15 @@ static int fs_array_look(const fs_self *me, fs_object *o, uint64_t which, uint32
     return r == FS_OK && entered == FS_NESTED ? FS_NESTED : r;
 }
 
-FS_UNUSED static int fs_array_wait(const fs_self *me, fs_array *a, uint64_t which, uint32_t size, uint64_t old, fs_patience *p) {
+FS_UNUSED static int fs_array_wait(const fs_self *me, fs_array *a, uint64_t which, uint32_t size, uint64_t old,
+                                   fs_patience *p) {
     return fs_item_wait(me, &a->o, &a->turn, fs_array_look, which, size, old, p);
 }
 
 /* --- views --------------------------------------------------------------------------------------------------------------- */
 
-/* A reference of its own to the block that the items are in (unless `slot` is NULL), and where they are. FS_MISSING: none was needed,
- * as they are in the object itself. The array's lock is not needed. */
+/* A reference of its own to the block that the items are in (unless `slot` is NULL), and where they are. FS_MISSING: none was
+ * needed, as they are in the object itself. The array's lock is not needed. */
 FS_UNUSED static int fs_array_pin(const fs_self *me, fs_array *a, uint64_t *slot, fs_run *run) {
     int r = fs_heap_enter(me); /* no move comes in between */
     if (r < 0)

@@ -9,13 +9,13 @@
  *   RESETTING   waits                       leave with an error  the last one has left: FILLING
  *   BROKEN      an error                    leave with an error  reset: RESETTING, or FILLING when nobody is inside
  *
- * All of it changes under the object's lock; the store of a place or of the phase is the commit. The one thing that takes two stores,
- * the last one's place and ACTION, leaves a dead one's place if it is cut short. That a phase with nobody inside is over is not
- * written down but seen by whoever comes next (fs_barrier_settle).
+ * All of it changes under the object's lock; the store of a place or of the phase is the commit. The one thing that takes two
+ * stores, the last one's place and ACTION, leaves a dead one's place if it is cut short. That a phase with nobody inside is
+ * over is not written down but seen by whoever comes next (fs_barrier_settle).
  *
- * Whoever dies in its place breaks the barrier, in whatever phase: as one who has arrived it will not take part in what follows; as
- * the one who ran the action nobody knows how far it came; as one who had not yet left it is missed the next time. Those
- * inside each look at the next place after their own when a long nap is over; who waits to arrive looks at all.
+ * Whoever dies in its place breaks the barrier, in whatever phase: as one who has arrived it will not take part in what
+ * follows; as the one who ran the action nobody knows how far it came; as one who had not yet left it is missed the next time.
+ * Those inside each look at the next place after their own when a long nap is over; who waits to arrive looks at all.
  */
 #ifndef FASTSHM_BARRIER_H
 #define FASTSHM_BARRIER_H
@@ -88,7 +88,8 @@ FS_COLD static int fs_barrier_bury(const fs_self *me, fs_barrier *b) {
 }
 
 /* FS_OK: in place, with its index and what becomes of it. FS_MISSING: no place yet. FS_CHANGED: broken. */
-FS_UNUSED static int fs_barrier_arrive(const fs_self *me, fs_barrier *b, int has_action, uint64_t *place, uint64_t *index, int *fate) {
+FS_UNUSED static int fs_barrier_arrive(const fs_self *me, fs_barrier *b, int has_action, uint64_t *place, uint64_t *index,
+                                       int *fate) {
     int entered = fs_enter(me, &b->o.lock), let_go = 0;
     if (entered < 0)
         return entered;
@@ -220,9 +221,9 @@ FS_COLD static int fs_barrier_look(const fs_self *me, fs_barrier *b, uint64_t pl
 
 #define FS_NO_PLACE UINT64_MAX
 
-/* In one's place, until it is let go: FS_OK, FS_CHANGED (broken), FS_TIMEOUT, FS_INTERRUPTED (come again). Without one, a nap until
- * it is worth trying to arrive. FS_CORRUPT: there is no such phase or no place, the place is not one's own any more, or one is alone with an
- * action that somebody else would have to run. */
+/* In one's place, until it is let go: FS_OK, FS_CHANGED (broken), FS_TIMEOUT, FS_INTERRUPTED (come again). Without one, a nap
+ * until it is worth trying to arrive. FS_CORRUPT: there is no such phase or no place, the place is not one's own any more, or
+ * one is alone with an action that somebody else would have to run. */
 FS_COLD static int fs_barrier_wait(const fs_self *me, fs_barrier *b, uint64_t place, fs_patience *p) {
     int has_place = place != FS_NO_PLACE;
     for (;;) {

@@ -4,13 +4,15 @@
  *   share    { process id, net }: what that process has acquired less what it has released
  *   free permits = bound - sum of all nets
  *
- * Acquire and release are, under the object's lock, ONE store of the caller's own share: the commit. So there is nothing to settle.
+ * Acquire and release are, under the object's lock, ONE store of the caller's own share: the commit. So there is nothing to
+ * settle.
  *
- * Any process may release what another one acquired, so a net may be below zero. When a dead process's share is folded in, what the
- * others have released beyond their own is set off against it first: only the rest comes back, so no permit is counted twice. (Who
- * both holds permits and releases those of others cannot be told from one who does neither: docs/format.md.) A dead process's net
- * below zero goes to the share of nobody, id 0. Folding and setting off change several shares as one: they write the other
- * half, and the store of `half` commits. A larger ledger is made in `spare` and put in place by one transaction of the heap.
+ * Any process may release what another one acquired, so a net may be below zero. When a dead process's share is folded in, what
+ * the others have released beyond their own is set off against it first: only the rest comes back, so no permit is counted
+ * twice. (Who both holds permits and releases those of others cannot be told from one who does neither: docs/format.md.) A dead
+ * process's net below zero goes to the share of nobody, id 0. Folding and setting off change several shares as one: they write
+ * the other half, and the store of `half` commits. A larger ledger is made in `spare` and put in place by one transaction of
+ * the heap.
  */
 #ifndef FASTSHM_BOUNDED_H
 #define FASTSHM_BOUNDED_H
@@ -109,8 +111,8 @@ static inline int64_t fs_set_off(int64_t n, int64_t *owed) {
     return n - off;
 }
 
-/* Brings back what the dead hold. With `everybody`, what the living have acquired is set off against what others have released, too,
- * so that no net can overflow. */
+/* Brings back what the dead hold. With `everybody`, what the living have acquired is set off against what others have released,
+ * too, so that no net can overflow. */
 FS_COLD static int fs_ledger_fold(const fs_self *me, fs_bounded *b, int everybody) {
     fs_heap *heap = me->heap;
     fs_ledger l;

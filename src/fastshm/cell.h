@@ -3,9 +3,9 @@
  *   fs_item_wait     sleeps while an item's bits are `old`
  *   fs_item_notify   after a change: wakes one who waits for the item, or all
  *
- * The word to sleep on is `turn` (wait.h), beside the item: whoever waits sets ASLEEP in it and then looks at the item; whoever notifies
- * looks at ASLEEP after the change. Changes themselves do not look at it, so they cost nothing more. Who waits looks again after
- * each nap, too, so a notification that nobody gave, or that a dead one got, is 16 ms lost and no more.
+ * The word to sleep on is `turn` (wait.h), beside the item: whoever waits sets ASLEEP in it and then looks at the item; whoever
+ * notifies looks at ASLEEP after the change. Changes themselves do not look at it, so they cost nothing more. Who waits looks
+ * again after each nap, too, so a notification that nobody gave, or that a dead one got, is 16 ms lost and no more.
  *
  *   lock of the item     who waits
  *   free, or another's   looks between two equal versions
@@ -32,12 +32,14 @@ FS_COLD static int fs_enter_until(const fs_self *me, fs_lock *l, int64_t deadlin
     return r == FS_BUSY ? FS_TIMEOUT : r;
 }
 
-/* An item's bits: without the lock where that is possible. FS_OK; FS_NESTED, if this thread holds the lock; or as fs_enter_until. */
+/* An item's bits: without the lock where that is possible. FS_OK; FS_NESTED, if this thread holds the lock; or as
+ * fs_enter_until. */
 typedef int (*fs_item_look)(const fs_self *me, fs_object *o, uint64_t which, uint32_t size, int64_t deadline, uint64_t *word);
 
-/* FS_OK once they are not `old`; FS_TIMEOUT; FS_INTERRUPTED (come again with the same patience); FS_NESTED; or what `look` says. */
-FS_COLD static int fs_item_wait(const fs_self *me, fs_object *o, uint32_t *turn, fs_item_look look, uint64_t which, uint32_t size,
-                                uint64_t old, fs_patience *p) {
+/* FS_OK once they are not `old`; FS_TIMEOUT; FS_INTERRUPTED (come again with the same patience); FS_NESTED; or what `look`
+ * says. */
+FS_COLD static int fs_item_wait(const fs_self *me, fs_object *o, uint32_t *turn, fs_item_look look, uint64_t which,
+                                uint32_t size, uint64_t old, fs_patience *p) {
     int spins = p->naps || p->deadline == 0 ? 0 : FS_SPINS;
     for (;;) {
         uint64_t word;

@@ -99,7 +99,8 @@ static int fs_push(uint64_t **array, uint64_t *n, uint64_t *room, uint64_t word)
 /* --- blocks and lists ---------------------------------------------------------------------------------------------------- */
 
 static int fs_can_die(uint32_t kind) {
-    return kind >= FS_BUNDLE && kind <= FS_LAST_OBJECT && kind != FS_PROCESS && kind != FS_GATE && kind != FS_ITEMS && fs_kind_size(kind);
+    return kind >= FS_BUNDLE && kind <= FS_LAST_OBJECT && kind != FS_PROCESS && kind != FS_GATE && kind != FS_ITEMS &&
+           fs_kind_size(kind);
 }
 
 static int fs_check_super(fs_walk *w) {
@@ -518,7 +519,9 @@ static int fs_same_key(const fs_walk *w, const fs_entry *x, const fs_entry *y) {
     if (y->hash != x->hash || (x->form ^ y->form) & ~FS_KEY_IN_BLOB || length != fs_load_relaxed(&y->key_length))
         return 0;
     for (int i = 0; i < 2; i++) {
-        fs_blob *b = both[i]->form & FS_KEY_IN_BLOB ? fs_at(w->heap, fs_load_relaxed(&both[i]->key.blob), sizeof(fs_blob) + length) : NULL;
+        fs_blob *b = NULL;
+        if (both[i]->form & FS_KEY_IN_BLOB)
+            b = fs_at(w->heap, fs_load_relaxed(&both[i]->key.blob), sizeof(fs_blob) + length);
         bytes[i] = b ? b->bytes : (const unsigned char *)both[i]->key.words;
         if (!b && length > FS_KEY_INLINE)
             return 0;
@@ -588,7 +591,8 @@ static int fs_check_table(fs_walk *w, const fs_table *t) {
         return FS_BROKEN(w, "T1: a table's blocks are of another kind");
     if (t->mask & (t->mask + 1) || t->mask < 7 || t->mask > UINT32_MAX || (t->mask + 1) * 8 > fs_room(w->heap, b) - FS_HEADER)
         return FS_BROKEN(w, "T2: a table's mask is wrong");
-    if (t->capacity > (t->mask + 1) * 2 / 3 || t->capacity * sizeof(fs_entry) > fs_room(w->heap, &e->block) - sizeof(fs_entries))
+    if (t->capacity > (t->mask + 1) * 2 / 3 ||
+        t->capacity * sizeof(fs_entry) > fs_room(w->heap, &e->block) - sizeof(fs_entries))
         return FS_BROKEN(w, "T2: a table's capacity is wrong");
     uint64_t n = fs_load_relaxed(&e->n);
     if (n > t->capacity || t->fill > t->capacity)
@@ -762,7 +766,8 @@ static int fs_check_array(fs_walk *w, fs_array *a) {
         r = FS_BROKEN(w, "A3: an array's stage counts but has no block");
     else if (stage && !b && (state || !fs_kind_at(w->heap, stage, FS_ITEMS, FS_ITEMS_DATA)))
         r = FS_BROKEN(w, "A3: an array's stage is a block of another kind");
-    else if (state && (!size || length > count || (state == FS_REPEATED ? 1 : length) > (fs_room(w->heap, b) - FS_HEADER) / size))
+    else if (state &&
+             (!size || length > count || (state == FS_REPEATED ? 1 : length) > (fs_room(w->heap, b) - FS_HEADER) / size))
         r = FS_BROKEN(w, "A3: an array's stage is longer than its block");
     else if (state && (at % size || step % size))
         r = FS_BROKEN(w, "A3: an array's stage is not for whole items");
@@ -1067,7 +1072,8 @@ static int fs_check_inside(fs_walk *w) {
         return FS_PRIVATE_NOMEM;
     if ((r = fs_check_chain(w)) != FS_OK || (r = fs_check_lists(w)) != FS_OK)
         return r;
-    if ((r = fs_count_if(w, w->super->root)) == FS_OK && w->super->root && !fs_kind_at(w->heap, w->super->root, FS_TABLE, sizeof(fs_table)))
+    if ((r = fs_count_if(w, w->super->root)) == FS_OK && w->super->root &&
+        !fs_kind_at(w->heap, w->super->root, FS_TABLE, sizeof(fs_table)))
         return FS_BROKEN(w, "S5: the root is no table");
     if (r == FS_OK)
         r = fs_count_if(w, w->super->processes);
@@ -1082,7 +1088,8 @@ static int fs_check_inside(fs_walk *w) {
 }
 
 /* Buries the dead, reaps, and then walks everything. FS_OK with the census; FS_CORRUPT with the first invariant that
- * does not hold; FS_BUSY, FS_INTERRUPTED, FS_PRIVATE_NOMEM. No lock of the heap or the reaper may be held; locks of objects may. */
+ * does not hold; FS_BUSY, FS_INTERRUPTED, FS_PRIVATE_NOMEM. No lock of the heap or the reaper may be held; locks of objects
+ * may. */
 FS_COLD static int fs_check(const fs_self *me, fs_census *out, const char **broken) {
     fs_heap *heap = me->heap;
     fs_walk w = {.me = me, .heap = heap, .super = heap->super, .census = out};

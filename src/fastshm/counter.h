@@ -10,12 +10,12 @@
  *   exchange        compare-exchange: the commit           base, which becomes the sum - the new value
  *   value           none
  *
- * The stripes only ever take additions: what is taken out goes on record in `base`. So each operation is one instruction, whole or not
- * done wherever its process is killed; nothing belongs to a process, and the dead leave nothing to be folded in. Each addition is in what
- * exactly one exchange returns, or in the value: the exchanges' results telescope.
+ * The stripes only ever take additions: what is taken out goes on record in `base`. So each operation is one instruction, whole
+ * or not done wherever its process is killed; nothing belongs to a process, and the dead leave nothing to be folded in. Each
+ * addition is in what exactly one exchange returns, or in the value: the exchanges' results telescope.
  *
- * A sum is no snapshot: additions made while it is being taken are in it or not, each for itself. The base is looked at before and after
- * it; when an exchange has come in between, it is taken again.
+ * A sum is no snapshot: additions made while it is being taken are in it or not, each for itself. The base is looked at before
+ * and after it; when an exchange has come in between, it is taken again.
  */
 #ifndef FASTSHM_COUNTER_H
 #define FASTSHM_COUNTER_H

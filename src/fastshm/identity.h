@@ -58,8 +58,9 @@ static void fs_thread_ends(void *list) {
  *   child            closes the parent's claims, moves every heap to a new epoch, takes up the heirs
  *   parent           closes the heirs' descriptors: from now on they are the child's alone
  *
- * Where an heir could not be made, the child shuts its heap: what its parent lets go of may be another object by the time that the
- * child looks. A fork without fs_fork_before has no heirs: that child makes its records when it first needs them (fs_heir_orphan). */
+ * Where an heir could not be made, the child shuts its heap: what its parent lets go of may be another object by the time that
+ * the child looks. A fork without fs_fork_before has no heirs: that child makes its records when it first needs them
+ * (fs_heir_orphan). */
 
 static __thread fs_heir *fs_heirs; /* of this thread's next child, by the number of the heap */
 static __thread int fs_heir_count;

@@ -1,8 +1,8 @@
 /* item.h: one typed item of up to eight bytes: how it is read, written and changed.
  *
- * An item is named by its form and its size in bytes (1, 2, 4 or 8; a double is 8, a float 4). In between it is a word: its bits in
- * the low bytes, what lies above them is without meaning. It is read and written by one aligned access, so it is never torn, and
- * a death never halves it.
+ * An item is named by its form and its size in bytes (1, 2, 4 or 8; a double is 8, a float 4). In between it is a word: its
+ * bits in the low bytes, what lies above them is without meaning. It is read and written by one aligned access, so it is never
+ * torn, and a death never halves it.
  *
  *   change            forms                    result, in terms of C
  *   PLUS, MINUS       integers                 wraps around as two's complement does

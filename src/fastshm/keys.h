@@ -22,7 +22,8 @@ static inline uint64_t fs_hash_words(const uint64_t *w, uint32_t length, uint8_t
     uint64_t about = (uint64_t)form << 32 | length;
     if (fs_likely(length <= 16))
         return fs_fold(fs_fold(w[0] ^ seed ^ FS_H0, w[1] ^ FS_H1) ^ about, seed ^ FS_H2);
-    return fs_fold(fs_fold(w[0] ^ seed ^ FS_H0, w[1] ^ FS_H1) ^ fs_fold(w[2] ^ seed ^ FS_H2, w[3] ^ FS_H0) ^ about, seed ^ FS_H2);
+    return fs_fold(fs_fold(w[0] ^ seed ^ FS_H0, w[1] ^ FS_H1) ^ fs_fold(w[2] ^ seed ^ FS_H2, w[3] ^ FS_H0) ^ about,
+                   seed ^ FS_H2);
 }
 
 static inline uint64_t fs_hash_bytes(const unsigned char *p, uint64_t length, uint8_t form, uint64_t seed) {

@@ -88,8 +88,9 @@ FS_COLD static int fs_is_on_file(const fs_heap *heap, int fd) {
     return fd != -1 && fstat(fd, &st) == 0 && st.st_dev == heap->device && st.st_ino == heap->inode;
 }
 
-/* A program may close descriptors that it has not opened (daemons close all), and the number may be another file's by now. So before
- * one of ours (heap->fd, heap->live_fd) is used it is looked at, and opened again by name where it is lost; -1 if it cannot be. */
+/* A program may close descriptors that it has not opened (daemons close all), and the number may be another file's by now. So
+ * before one of ours (heap->fd, heap->live_fd) is used it is looked at, and opened again by name where it is lost; -1 if it
+ * cannot be. */
 FS_COLD static int fs_own_fd(fs_heap *heap, int *fd) {
     if (fs_is_on_file(heap, *fd))
         return *fd;
@@ -122,9 +123,11 @@ FS_COLD static int fs_refresh_limit(fs_heap *heap) {
     struct stat st;
     if (committed <= fs_load_relaxed(&heap->limit))
         return FS_CORRUPT;
-    if (committed > heap->size || committed % FS_GRAIN || fstat(fs_own_fd(heap, &heap->fd), &st) == -1 || (uint64_t)st.st_blocks * 512 < committed)
+    if (committed > heap->size || committed % FS_GRAIN || fstat(fs_own_fd(heap, &heap->fd), &st) == -1 ||
+        (uint64_t)st.st_blocks * 512 < committed)
         return FS_CORRUPT;
-    fs_store_relaxed(&heap->limit, committed); /* threads of ours do this at once; it never shrinks, but for a moment between two */
+    /* Threads of ours do this at once; it never shrinks, but for a moment between two. */
+    fs_store_relaxed(&heap->limit, committed);
     return FS_OK;
 }
 
@@ -144,8 +147,8 @@ static inline void *fs_at(fs_heap *heap, uint64_t offset, uint64_t length) {
 
 static inline uint64_t fs_offset(const fs_heap *heap, const void *p) { return (uint64_t)((const char *)p - heap->base); }
 
-/* The block that starts at offset, whole, and not shorter than `length`. What is read of it a second time may be another: sizes,
- * counts and offsets are loaded once, checked, and used as they were checked. */
+/* The block that starts at offset, whole, and not shorter than `length`. What is read of it a second time may be another:
+ * sizes, counts and offsets are loaded once, checked, and used as they were checked. */
 static inline fs_block *fs_whole_at(fs_heap *heap, uint64_t offset, uint64_t length) {
     fs_block *b = offset % FS_GRAIN ? NULL : fs_at(heap, offset, FS_GRAIN);
     if (fs_unlikely(!b))
@@ -220,7 +223,8 @@ FS_UNUSED static uint64_t fs_kind_size(uint32_t kind) {
     }
 }
 
-/* Does a walk along links go round? Asked with each place in turn: at the latest after three rounds, yes (R. P. Brent, 1980). */
+/* Does a walk along links go round? Asked with each place in turn: at the latest after three rounds, yes (R. P. Brent,
+ * 1980). */
 typedef struct {
     uint64_t mark, steps, power;
 } fs_trail;

@@ -2,8 +2,8 @@
  *
  * The word:
  *
- *   bits 0-29   owner id, 0 for nobody. Ids come from super->next_id and are never used again, so an id names one thread (or one
- *               process) for ever; nobody can be taken for somebody else. A live id's byte is claimed (platform.h).
+ *   bits 0-29   owner id, 0 for nobody. Ids come from super->next_id and are never used again, so an id names one thread (or
+ *               one process) for ever; nobody can be taken for somebody else. A live id's byte is claimed (platform.h).
  *   bit 30  R   reserved: the next owner is one that has slept here, not one that comes along (a waiter starved)
  *   bit 31  W   somebody may be asleep: whoever releases wakes one
  *
@@ -12,7 +12,8 @@
  *   id            held                           waits          waits (sets W)         -> 0
  *   id|W          held, sleepers                 waits          waits (R after 2 naps) -> 0, wake one
  *   id|W|R        held, a sleeper starves        waits          waits                  -> W|R, wake one
- *   W|R           free for sleepers              sleeps first   -> id|W                error       (a try without waiting: -> id|W)
+ *   W|R           free for sleepers              sleeps first   -> id|W                error
+ *                 (a try without waiting:        -> id|W)
  *
  * Owner and lock are taken by ONE compare-exchange, so there is no instant at which a lock is held by nobody known. Sleeps are
  * bounded; a sleeper whose nap ran out asks whether the owner lives, and only when it does not, takes the lock over by
@@ -49,11 +50,12 @@
 #define FS_FIRST_NAP 1000000   /* ns */
 #define FS_LONGEST_NAP 4000000
 
-/* Puts back what a dead process has begun in the heap (alloc.h): 0 when it cannot be told yet, as somebody living is in the heap. */
+/* Puts back what a dead process has begun in the heap (alloc.h): 0 when it cannot be told yet, as somebody living is in the
+ * heap. */
 static int fs_heap_mend(fs_heap *heap, uint32_t id);
 
-/* Takes the lock over if its owner is dead: 1 if so. It may have died in a transaction on words that this lock guards, which are true
- * again only when that is put back: so that comes first. */
+/* Takes the lock over if its owner is dead: 1 if so. It may have died in a transaction on words that this lock guards, which
+ * are true again only when that is put back: so that comes first. */
 FS_COLD static int fs_lock_inherit(fs_heap *heap, fs_lock *l, uint32_t id) {
     uint32_t w = fs_load_relaxed(&l->word), owner = w & FS_LOCK_OWNER;
     if (!owner || fs_alive(heap, owner))
@@ -107,7 +109,8 @@ FS_COLD static int fs_lock_wait(fs_heap *heap, fs_lock *l, uint32_t id, int64_t 
         if (!(w & FS_LOCK_OWNER)) /* also after a signal: it may have ended the nap that a reserved lock asks for */
             continue;
         if ((w & FS_LOCK_OWNER) == owner) {
-            if (fs_lock_inherit(heap, l, id)) /* also after a signal: when they come faster than naps end, no other moment comes */
+            /* Also after a signal: when they come faster than naps end, no other moment comes. */
+            if (fs_lock_inherit(heap, l, id))
                 return FS_TAKEN_OVER;
             nap = nap * 2 < FS_LONGEST_NAP ? nap * 2 : FS_LONGEST_NAP;
         }
@@ -116,8 +119,8 @@ FS_COLD static int fs_lock_wait(fs_heap *heap, fs_lock *l, uint32_t id, int64_t 
     }
 }
 
-/* For a caller that will not wait, after FS_BUSY: a reservation is a courtesy between those who do, so a lock without an owner is
- * taken, and so is a dead owner's. FS_OK, FS_TAKEN_OVER, FS_BUSY. */
+/* For a caller that will not wait, after FS_BUSY: a reservation is a courtesy between those who do, so a lock without an owner
+ * is taken, and so is a dead owner's. FS_OK, FS_TAKEN_OVER, FS_BUSY. */
 FS_COLD static int fs_lock_try(fs_heap *heap, fs_lock *l, uint32_t id) {
     uint32_t w = fs_load_relaxed(&l->word);
     if (!(w & FS_LOCK_OWNER) && fs_cas_u32(&l->word, w, id | (w & FS_LOCK_WAITERS)))
@@ -147,8 +150,9 @@ static inline int fs_enter(const fs_self *me, fs_lock *l) {
     return fs_lock_wait(me->heap, l, me->id, me->wait ? -1 : 0);
 }
 
-/* By a plain store: nobody can take the lock from a living owner, so all that it may overwrite are the bits of one who is about to
- * sleep. He compares the word once more on his way, and if the owner was interrupted just here, he sleeps one nap too long. */
+/* By a plain store: nobody can take the lock from a living owner, so all that it may overwrite are the bits of one who is about
+ * to sleep. He compares the word once more on his way, and if the owner was interrupted just here, he sleeps one nap too
+ * long. */
 static inline void fs_leave(const fs_self *me, fs_lock *l) {
     if (fs_likely(fs_load_relaxed(&l->word) == me->id))
         fs_store_release(&l->word, 0);

@@ -1,7 +1,8 @@
 /* merge.h: many keys of a table as one change.
  *
- * All is written in place under an odd version. What was there before goes to an undo log first, owned by redo.batch; new keys go behind
- * redo.before[0]. A death, or an error, puts back (fs_batch_rollback in table.h); one store of COMMITTED makes it count.
+ * All is written in place under an odd version. What was there before goes to an undo log first, owned by redo.batch; new keys
+ * go behind redo.before[0]. A death, or an error, puts back (fs_batch_rollback in table.h); one store of COMMITTED makes it
+ * count.
  */
 #ifndef FASTSHM_MERGE_H
 #define FASTSHM_MERGE_H
@@ -27,7 +28,8 @@ FS_COLD static int fs_batch_log_make(const fs_self *me, fs_table *t, uint64_t ro
     return FS_OK;
 }
 
-static inline int fs_batch_log(const fs_self *me, fs_table *t, uint64_t room, const fs_entry *e, uint64_t number, fs_logging *l) {
+static inline int fs_batch_log(const fs_self *me, fs_table *t, uint64_t room, const fs_entry *e, uint64_t number,
+                               fs_logging *l) {
     int code;
     if (fs_unlikely(!l->log) && (code = fs_batch_log_make(me, t, room, l)) != FS_OK)
         return code;
@@ -208,7 +210,8 @@ FS_UNUSED static int fs_table_merge(const fs_self *me, fs_table *t, const fs_key
 
 /* --- keys out and keys in, as one change --------------------------------------------------------------------------------- */
 
-/* Entry n of `to`, which nobody can find, becomes what `from` is, with references of its own. While it is being made its words are 0. */
+/* Entry n of `to`, which nobody can find, becomes what `from` is, with references of its own. While it is being made its words
+ * are 0. */
 static int fs_entry_share(const fs_self *me, fs_entries *to, const fs_entry *from) {
     uint64_t n = to->n;
     fs_entry *e = &to->entry[n];
@@ -303,10 +306,10 @@ static int fs_exchange_make(const fs_self *me, fs_redo *r, const fs_view *old, c
     return code;
 }
 
-/* Takes `out_count` keys out and puts `count` others in, as one change; those that are not there, or are, stay as they are. It makes new
- * arrays beside the old ones: O(n). `keys_changed` is what it was when the caller looked, else FS_CHANGED. */
-FS_UNUSED static int fs_table_exchange(const fs_self *me, fs_table *t, const fs_key *out, uint64_t out_count, const fs_key *keys,
-                                       const fs_value *values, uint64_t count, uint64_t keys_changed) {
+/* Takes `out_count` keys out and puts `count` others in, as one change; those that are not there, or are, stay as they are. It
+ * makes new arrays beside the old ones: O(n). `keys_changed` is what it was when the caller looked, else FS_CHANGED. */
+FS_UNUSED static int fs_table_exchange(const fs_self *me, fs_table *t, const fs_key *out, uint64_t out_count,
+                                       const fs_key *keys, const fs_value *values, uint64_t count, uint64_t keys_changed) {
     fs_heap *heap = me->heap;
     fs_redo *r = &t->redo;
     fs_view old, v;

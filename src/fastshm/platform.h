@@ -83,8 +83,8 @@ enum {
 #define fs_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 #define fs_fence_acquire() __atomic_thread_fence(__ATOMIC_ACQUIRE)
 #define fs_fence_release() __atomic_thread_fence(__ATOMIC_RELEASE)
-/* In one order with all others of these: who says "I sleep" and then looks, and who changes and then asks "does anybody?", never miss
- * each other. */
+/* In one order with all others of these: who says "I sleep" and then looks, and who changes and then asks "does anybody?",
+ * never miss each other. */
 #define fs_fence_ordered() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #define fs_load_ordered(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
 #define fs_exchange(p, v) __atomic_exchange_n((p), (v), __ATOMIC_ACQ_REL)
@@ -116,8 +116,8 @@ static inline void fs_pause(void) {
 #endif
 }
 
-/* Bytes that another process may be writing, or looking at, meanwhile. What was copied counts only once a version says that nobody
- * was. ThreadSanitizer does not watch it. (Where the heap is damaged, from and to may overlap.) */
+/* Bytes that another process may be writing, or looking at, meanwhile. What was copied counts only once a version says that
+ * nobody was. ThreadSanitizer does not watch it. (Where the heap is damaged, from and to may overlap.) */
 #if defined(__SANITIZE_THREAD__)
 __attribute__((no_sanitize("thread"), noinline))
 #endif
@@ -175,7 +175,8 @@ FS_UNUSED static int64_t fs_now(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Sleeps at most ns nanoseconds while *word == expected. FS_INTERRUPTED when a signal came, else FS_OK, which promises nothing. */
+/* Sleeps at most ns nanoseconds while *word == expected. FS_INTERRUPTED when a signal came, else FS_OK, which promises
+ * nothing. */
 FS_COLD static int fs_wait(uint32_t *word, uint32_t expected, int64_t ns) {
     struct timespec t = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
 #if defined(FS_HAVE_FUTEX)

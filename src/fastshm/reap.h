@@ -1,10 +1,11 @@
 /* reap.h: what the dead leave: objects without references, and the records of processes that are gone.
  *
- * A block whose last reference went and that owns others is on the dying list (super->dying), newest first. Reaping works on the head:
- * it empties the block's owning slots one transaction at a time, which may push others in front, and frees the block when it is
- * the head again and empty. Each step leaves a list that the next one, of whatever process, can go on with.
+ * A block whose last reference went and that owns others is on the dying list (super->dying), newest first. Reaping works on
+ * the head: it empties the block's owning slots one transaction at a time, which may push others in front, and frees the block
+ * when it is the head again and empty. Each step leaves a list that the next one, of whatever process, can go on with.
  *
- * Everything here is done under super->reaper, which nobody waits for: whoever finds it held by the living leaves the work to them.
+ * Everything here is done under super->reaper, which nobody waits for: whoever finds it held by the living leaves the work to
+ * them.
  */
 #ifndef FASTSHM_REAP_H
 #define FASTSHM_REAP_H

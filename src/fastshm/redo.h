@@ -204,8 +204,11 @@ FS_UNUSED static fs_bundle *fs_bundle_at(fs_heap *heap, uint64_t offset, uint64_
 
 static inline int fs_needs_pin(uint32_t kind) { return kind == FS_V_OBJECT || fs_is_bundle(kind); }
 
-/* Is it read out of shared memory after the lock was left, while a handle slot refers to it? What it refers to never changes. */
-static inline int fs_is_pinned(const fs_seen *s) { return fs_owning(s->kind) && (fs_needs_pin(s->kind) || s->size >= FS_LARGE); }
+/* Is it read out of shared memory after the lock was left, while a handle slot refers to it? What it refers to never
+ * changes. */
+static inline int fs_is_pinned(const fs_seen *s) {
+    return fs_owning(s->kind) && (fs_needs_pin(s->kind) || s->size >= FS_LARGE);
+}
 
 /* A value copied out under its container's lock, or pinned under it, to be made into an object after it. */
 typedef struct {

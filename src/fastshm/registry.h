@@ -11,8 +11,8 @@
  * Fork: BEFORE the fork the parent makes the child's record, id and claiming description, with a reference for every handle the
  * child will inherit. There is no instant at which the child lives and holds nothing.
  *
- * A pickled handle is a ticket: a block that owns a reference and is owned by the bytes. The first to unpickle takes it over; whoever
- * unpickles the same bytes again finds the object by its serial, as long as somebody still holds it.
+ * A pickled handle is a ticket: a block that owns a reference and is owned by the bytes. The first to unpickle takes it over;
+ * whoever unpickles the same bytes again finds the object by its serial, as long as somebody still holds it.
  */
 #ifndef FASTSHM_REGISTRY_H
 #define FASTSHM_REGISTRY_H
@@ -147,7 +147,8 @@ FS_COLD static void fs_unpin_claims(fs_heap *heap, int mapped) {
     heap->live_pins = NULL;
 }
 
-/* The descriptor that claims our numbers. One that had to be opened anew is pinned like the first, as it may be lost like the first. */
+/* The descriptor that claims our numbers. One that had to be opened anew is pinned like the first, as it may be lost like the
+ * first. */
 FS_COLD static int fs_live_fd(fs_heap *heap) {
     if (!fs_is_on_file(heap, heap->live_fd) && fs_own_fd(heap, &heap->live_fd) != -1 && fs_pin_claims(heap) != FS_OK)
         fs_close_own(heap, &heap->live_fd);
@@ -284,8 +285,8 @@ typedef struct {
     int code, error;  /* why there is none: a return code, errno */
 } fs_heir;
 
-/* Makes a record's slots refer to what another's do, reference by reference; a death leaves a whole, shorter record. May be done
- * again, for what has changed since. */
+/* Makes a record's slots refer to what another's do, reference by reference; a death leaves a whole, shorter record. May be
+ * done again, for what has changed since. */
 static int fs_process_copy(const fs_self *me, uint64_t from, uint64_t to) {
     fs_heap *heap = me->heap;
     uint64_t source = from, target = to;

@@ -1,7 +1,7 @@
 /* segment.h: making a segment out of fresh shared memory, and opening one that others made.
  *
- * Opening trusts nothing: the file must be ours, no wider than owner-only, as long as it says, with pages for all that it claims
- * to use, and bear the stamp of this format. Only then is it mapped for use.
+ * Opening trusts nothing: the file must be ours, no wider than owner-only, as long as it says, with pages for all that it
+ * claims to use, and bear the stamp of this format. Only then is it mapped for use.
  */
 #ifndef FASTSHM_SEGMENT_H
 #define FASTSHM_SEGMENT_H

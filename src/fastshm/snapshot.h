@@ -70,9 +70,10 @@ static inline int fs_key_look(fs_heap *heap, const fs_entry *e, const unsigned c
     return r == FS_OK && s.size < e->key_length ? FS_CORRUPT : r;
 }
 
-/* An entry whose key or value lies elsewhere. The value's slot is the next of `slots`; FS_RANGE when it needs one, and there is none. */
-static int fs_record_long(const fs_self *me, const fs_entry *e, int values, const uint64_t *slots, uint64_t *pinned, uint64_t pin_room,
-                          fs_growing *g) {
+/* An entry whose key or value lies elsewhere. The value's slot is the next of `slots`; FS_RANGE when it needs one, and there is
+ * none. */
+static int fs_record_long(const fs_self *me, const fs_entry *e, int values, const uint64_t *slots, uint64_t *pinned,
+                          uint64_t pin_room, fs_growing *g) {
     const unsigned char *key;
     uint64_t total;
     fs_seen s = {e->kind, e->length, e->value, NULL, 0};
@@ -116,9 +117,9 @@ static uint64_t fs_pins_of(fs_heap *heap, const fs_view *v, uint64_t first, uint
     return pins;
 }
 
-/* Live entries from number `first` on, with the lock held; of one form of key, unless that is 0. `slots` are the offsets of `pin_room`
- * empty handle slots. When more are needed, FS_RANGE with out->pins set: the caller empties those that were used. Values are left out
- * unless `values`. */
+/* Live entries from number `first` on, with the lock held; of one form of key, unless that is 0. `slots` are the offsets of
+ * `pin_room` empty handle slots. When more are needed, FS_RANGE with out->pins set: the caller empties those that were used.
+ * Values are left out unless `values`. */
 FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first, uint64_t end,
                                        const uint64_t *slots, uint64_t pin_room, fs_snapshot *out) {
     fs_view v;
@@ -173,9 +174,9 @@ typedef struct {
     uint64_t head, value;
 } fs_sight;
 
-/* Which values of one word are others than at the last look? `sights` has all `count` live entries in order, and becomes what is there
- * now; `changed` gets the places of those that differ, *n of them. FS_CHANGED: other keys, or other values than words: then `sights` is
- * to be thrown away. */
+/* Which values of one word are others than at the last look? `sights` has all `count` live entries in order, and becomes what
+ * is there now; `changed` gets the places of those that differ, *n of them. FS_CHANGED: other keys, or other values than words:
+ * then `sights` is to be thrown away. */
 FS_UNUSED static int fs_table_delta(const fs_self *me, fs_table *t, uint64_t keys_changed, fs_sight *sights, uint64_t count,
                                     uint32_t *changed, uint64_t *n) {
     fs_view v;
@@ -220,9 +221,9 @@ typedef struct {
     uint64_t first; /* number of the first entry taken */
 } fs_extent;
 
-/* The same with the lock taken; FS_CHANGED when entry `first` is not what it was at the extent handed in, if first is not 0. With
- * first FS_OLDEST or FS_NEWEST, the first or the last live entry alone; the first is looked for from extent->first on, if nothing has moved
- * since. */
+/* The same with the lock taken; FS_CHANGED when entry `first` is not what it was at the extent handed in, if first is not 0.
+ * With first FS_OLDEST or FS_NEWEST, the first or the last live entry alone; the first is looked for from extent->first on, if
+ * nothing has moved since. */
 FS_UNUSED static int fs_table_copy(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first,
                                    const uint64_t *slots, uint64_t pin_room, fs_snapshot *out, fs_extent *extent) {
     fs_view v;

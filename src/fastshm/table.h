@@ -7,16 +7,16 @@
  * equal bytes, so nothing here needs to know Python.
  *
  * An insert fills an entry that nobody can find and publishes it with one store to the index. A value of one word is
- * replaced by one store; a wider one goes to a fresh block, and the entry's head (seq, kind, length) brackets the change. Deleting
- * leaves a mark in the index; marks and dead entries go when the arrays are rebuilt. Rebuilding happens beside the old arrays, and
- * they are swapped while the version is odd.
+ * replaced by one store; a wider one goes to a fresh block, and the entry's head (seq, kind, length) brackets the change.
+ * Deleting leaves a mark in the index; marks and dead entries go when the arrays are rebuilt. Rebuilding happens beside the old
+ * arrays, and they are swapped while the version is odd.
  *
  * Readers: version, index slot, entry head, value; then slot, head and version once more. Equal: the value was there at the
  * instant of the first look at the head. A reader that fails a few times takes the lock.
  *
  *   cost        get, set, delete O(1); insert O(1) amortised; clear O(1) + freeing; snapshot O(n)
- *   invariants  used <= fill <= capacity, n <= capacity < 2/3 (mask + 1) + 1; every live entry is named by exactly one index slot
- *               that its hash leads to without crossing an empty one; entries from n on own nothing
+ *   invariants  used <= fill <= capacity, n <= capacity < 2/3 (mask + 1) + 1; every live entry is named by exactly one index
+ *               slot that its hash leads to without crossing an empty one; entries from n on own nothing
  */
 #ifndef FASTSHM_TABLE_H
 #define FASTSHM_TABLE_H
@@ -138,7 +138,8 @@ typedef struct {
     fs_seen seen;
 } fs_peek;
 
-/* FS_OK, FS_MISSING, FS_BUSY (held by a user or being changed), FS_CORRUPT (which an optimistic look may also say of a change). */
+/* FS_OK, FS_MISSING, FS_BUSY (held by a user or being changed), FS_CORRUPT (which an optimistic look may also say of a
+ * change). */
 static inline int fs_peek_at(fs_heap *heap, fs_table *t, const fs_key *k, fs_peek *p) {
     uint64_t version = fs_read_begin(&t->o.lock);
     if (fs_unlikely(version & 1))
@@ -165,8 +166,8 @@ static inline int fs_peek_at(fs_heap *heap, fs_table *t, const fs_key *k, fs_pee
     return fs_value_look(heap, &p->seen);
 }
 
-/* The slot before the head: while the slot names the entry, what its head was is committed. The other way round, an entry could be
- * filled again, for the same key, between the two. (tests/models/table_publish.pml) */
+/* The slot before the head: while the slot names the entry, what its head was is committed. The other way round, an entry could
+ * be filled again, for the same key, between the two. (tests/models/table_publish.pml) */
 static inline int fs_peek_valid(fs_table *t, const fs_peek *p, int found) {
     fs_fence_acquire();
     if (found && (fs_load_acquire(&p->view.index[p->place.slot]) != p->place.held ||
@@ -175,8 +176,8 @@ static inline int fs_peek_valid(fs_table *t, const fs_peek *p, int found) {
     return fs_load_relaxed(&t->o.lock.version) == p->view.version;
 }
 
-/* A place that was found before, to go to without a search. Nothing is held by it: it counts while the version, and the entry's head and
- * hash, are what they were. `entry` is a place in the mapping, whatever lies there by now. */
+/* A place that was found before, to go to without a search. Nothing is held by it: it counts while the version, and the entry's
+ * head and hash, are what they were. `entry` is a place in the mapping, whatever lies there by now. */
 typedef struct {
     uint64_t version, head, hash;
     fs_entry *entry;
@@ -197,8 +198,8 @@ static inline int fs_hint_holds(const fs_table *t, const fs_hint *h) {
            fs_load_relaxed(&t->o.lock.version) == h->version;
 }
 
-/* As fs_peek_at and fs_peek_valid for a value of one word, without the lock. That the index names the entry was seen when the hint was
- * taken; it stops doing so after the head has changed, or under an odd version. */
+/* As fs_peek_at and fs_peek_valid for a value of one word, without the lock. That the index names the entry was seen when the
+ * hint was taken; it stops doing so after the head has changed, or under an odd version. */
 static inline int fs_hint_look(const fs_table *t, const fs_hint *h, uint64_t *value) {
     *value = fs_load_acquire(&h->entry->value);
     fs_fence_acquire();
@@ -309,8 +310,8 @@ static int fs_table_settle(const fs_self *me, fs_table *t) {
     return fs_redo_settle(me, &t->redo);
 }
 
-/* A change is a plain store, which may still be on its way when `turn` is looked at: who waits finds out when his nap is over. A fence
- * would cost every change more than that is worth. */
+/* A change is a plain store, which may still be on its way when `turn` is looked at: who waits finds out when his nap is over.
+ * A fence would cost every change more than that is worth. */
 static inline void fs_table_leave(const fs_self *me, fs_table *t, int entered) {
     if (entered != FS_NESTED) {
         fs_settle(&t->o.lock);
@@ -396,8 +397,8 @@ static int fs_growth_fail(const fs_self *me, fs_redo *r, int code) {
     return settled == FS_OK ? code : settled;
 }
 
-/* A new index of `size` slots, so that the entries can grow over where the old one lies, right behind them, and by as much more as makes
- * `grains`. FS_MISSING when that cannot be. */
+/* A new index of `size` slots, so that the entries can grow over where the old one lies, right behind them, and by as much more
+ * as makes `grains`. FS_MISSING when that cannot be. */
 static int fs_index_beyond(const fs_self *me, fs_table *t, const fs_view *v, uint64_t size, uint64_t grains) {
     fs_redo *r = &t->redo;
     fs_block *old = fs_block_at(me->heap, t->index);
@@ -419,7 +420,8 @@ static int fs_index_beyond(const fs_self *me, fs_table *t, const fs_view *v, uin
 }
 
 /* Growth of a large table where the entries lie. What stands in their way is mostly their own index. */
-static int fs_table_lengthen_far(const fs_self *me, fs_table *t, const fs_view *v, uint64_t more, uint64_t *size, uint64_t *capacity) {
+static int fs_table_lengthen_far(const fs_self *me, fs_table *t, const fs_view *v, uint64_t more, uint64_t *size,
+                                 uint64_t *capacity) {
     uint64_t n = t->used, step = more > n / 8 ? more : n / 8, far = more > n / 2 ? more : n / 2;
     int code = FS_MISSING, larger = *size * 2 / 3 < n + step;
     *capacity = n + step;
@@ -438,7 +440,8 @@ static int fs_table_lengthen_far(const fs_self *me, fs_table *t, const fs_view *
 #define FS_LARGE_TABLE 4096
 #endif
 
-/* Growth where the entries lie, when none of them is dead and there is room behind them: nothing is copied. FS_MISSING when not. */
+/* Growth where the entries lie, when none of them is dead and there is room behind them: nothing is copied. FS_MISSING when
+ * not. */
 static int fs_table_lengthen(const fs_self *me, fs_table *t, const fs_view *v, uint64_t more) {
     fs_redo *r = &t->redo;
     uint64_t n = t->used, capacity = n + (more > n / 8 + 8 ? more : n / 8 + 8), size = v->mask + 1;
@@ -466,8 +469,8 @@ static int fs_table_lengthen(const fs_self *me, fs_table *t, const fs_view *v, u
     return fs_table_swap(me, t, r, size, capacity);
 }
 
-/* New arrays, without the dead entries. Readers go on with the old ones. The index comes first: so the entries, which grow most often,
- * are likely to have room behind them. */
+/* New arrays, without the dead entries. Readers go on with the old ones. The index comes first: so the entries, which grow most
+ * often, are likely to have room behind them. */
 static int fs_table_move(const fs_self *me, fs_table *t, const fs_view *v, uint64_t more) {
     fs_heap *heap = me->heap;
     fs_redo *r = &t->redo;
@@ -689,8 +692,8 @@ static int fs_table_look(fs_heap *heap, fs_table *t, const fs_key *k, fs_peek *p
     return p->seen.kind ? fs_value_look(heap, &p->seen) : FS_CORRUPT;
 }
 
-/* `used` or `keys_changed` without the lock; FS_BUSY when it must be taken. An insert or a delete shows in the index before it shows in
- * them; who has seen the one must see the other, also when the writer died in between. */
+/* `used` or `keys_changed` without the lock; FS_BUSY when it must be taken. An insert or a delete shows in the index before it
+ * shows in them; who has seen the one must see the other, also when the writer died in between. */
 static inline int fs_table_word(fs_table *t, const uint64_t *word, uint64_t *out) {
     uint64_t version = fs_read_begin(&t->o.lock);
     if (version & 1 || fs_load_acquire(&t->redo.state) == FS_COMMITTED)
@@ -703,7 +706,8 @@ static inline int fs_table_count(fs_table *t, uint64_t *used) { return fs_table_
 
 enum { FS_PUT = 0, FS_PUT_IF_ABSENT = 1, FS_ADD = 2 };
 
-/* One value as an earlier look saw it. While `moved` stays, an entry's memory stays, so its seq tells one value from the next. */
+/* One value as an earlier look saw it. While `moved` stays, an entry's memory stays, so its seq tells one value from the
+ * next. */
 typedef struct {
     uint64_t moved, number, head, value;
 } fs_witness;
@@ -735,10 +739,10 @@ static int fs_table_add(const fs_self *me, fs_table *t, fs_entry *e, const fs_va
 
 /* Sets, inserts or adds. `looked` is the number of changes of keys at which the caller found none equal to this key among those
  * that only Python can compare, or UINT64_MAX when it did not look. With `seen`, only a value that is still the one seen is
- * replaced, else FS_CHANGED. For FS_ADD the new value is left in *result. `p` keeps the view from one call to the next; after FS_OK,
- * it tells where the key is, if view.version is even. */
-static int fs_table_put_by(const fs_self *me, fs_table *t, fs_peek *p, const fs_key *k, const fs_value *val, int how, uint64_t looked,
-                           const fs_witness *seen, uint64_t *result) {
+ * replaced, else FS_CHANGED. For FS_ADD the new value is left in *result. `p` keeps the view from one call to the next; after
+ * FS_OK, it tells where the key is, if view.version is even. */
+static int fs_table_put_by(const fs_self *me, fs_table *t, fs_peek *p, const fs_key *k, const fs_value *val, int how,
+                           uint64_t looked, const fs_witness *seen, uint64_t *result) {
     int entered = fs_table_enter(me, t);
     if (entered < 0)
         return entered;
@@ -767,15 +771,15 @@ static int fs_table_put_by(const fs_self *me, fs_table *t, fs_peek *p, const fs_
     return r;
 }
 
-FS_UNUSED static int fs_table_put(const fs_self *me, fs_table *t, const fs_key *k, const fs_value *val, int how, uint64_t looked,
-                                  const fs_witness *seen, uint64_t *result) {
+FS_UNUSED static int fs_table_put(const fs_self *me, fs_table *t, const fs_key *k, const fs_value *val, int how,
+                                  uint64_t looked, const fs_witness *seen, uint64_t *result) {
     fs_peek p;
     p.view.version = 1;
     return fs_table_put_by(me, t, &p, k, val, how, looked, seen, result);
 }
 
-/* One word over one of the same kind, of a key that is where the hint says, when that needs no more than the store. FS_MISSING: it needs
- * more, and nothing was done. */
+/* One word over one of the same kind, of a key that is where the hint says, when that needs no more than the store. FS_MISSING:
+ * it needs more, and nothing was done. */
 static inline int fs_hint_store(const fs_self *me, fs_table *t, const fs_hint *h, uint32_t kind, uint64_t word) {
     fs_entry e;
     e.head = h->head;
@@ -792,7 +796,8 @@ static inline int fs_hint_store(const fs_self *me, fs_table *t, const fs_hint *h
     return r;
 }
 
-/* Any value, set or added, for a key that is where the hint says. FS_MISSING: it is not, or the lock is a user's; nothing was done. */
+/* Any value, set or added, for a key that is where the hint says. FS_MISSING: it is not, or the lock is a user's; nothing was
+ * done. */
 FS_UNUSED static int fs_hint_put(const fs_self *me, fs_table *t, fs_hint *h, const fs_value *val, int how, uint64_t *result) {
     int entered = fs_table_enter(me, t);
     if (entered < 0)
@@ -806,9 +811,10 @@ FS_UNUSED static int fs_hint_put(const fs_self *me, fs_table *t, fs_hint *h, con
     return r;
 }
 
-/* Deletes a key; with `seen`, only while its value is still the one seen, and with `looked` not UINT64_MAX, while no key has been
- * inserted or deleted since, else FS_CHANGED. */
-static int fs_table_remove_by(const fs_self *me, fs_table *t, fs_view *v, const fs_key *k, const fs_witness *seen, uint64_t looked) {
+/* Deletes a key; with `seen`, only while its value is still the one seen, and with `looked` not UINT64_MAX, while no key has
+ * been inserted or deleted since, else FS_CHANGED. */
+static int fs_table_remove_by(const fs_self *me, fs_table *t, fs_view *v, const fs_key *k, const fs_witness *seen,
+                              uint64_t looked) {
     int entered = fs_table_enter(me, t);
     if (entered < 0)
         return entered;
@@ -846,8 +852,8 @@ FS_UNUSED static int fs_table_read(const fs_self *me, fs_table *t, const fs_key 
     return r;
 }
 
-/* Takes a value out as one step: `make` makes what is handed out, and when it cannot, the value stays. It runs under the lock, so it
- * only allocates and copies; what needs more (FS_TYPE) must be read, made and removed. */
+/* Takes a value out as one step: `make` makes what is handed out, and when it cannot, the value stays. It runs under the lock,
+ * so it only allocates and copies; what needs more (FS_TYPE) must be read, made and removed. */
 FS_UNUSED static int fs_table_take(const fs_self *me, fs_table *t, const fs_key *k, fs_maker make, void *out) {
     int entered = fs_table_enter(me, t);
     if (entered < 0)

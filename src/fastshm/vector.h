@@ -3,12 +3,12 @@
  *   vector --slots--> [ ....... | slot | slot | slot | ....... ]
  *                               start             start + n     capacity
  *
- * Appending fills a slot that nobody reads and publishes it by one store to n. A value of one word is replaced by one store. Every
- * other change makes the version odd, so a reader needs only the version.
+ * Appending fills a slot that nobody reads and publishes it by one store to n. A value of one word is replaced by one store.
+ * Every other change makes the version odd, so a reader needs only the version.
  *
- * Inserting and deleting in the middle move slots one at a time with a cursor (SHIFT_UP, SHIFT_DOWN), committed before the first
- * move: whoever finds the vector so goes on from the cursor, and moving a slot twice does no harm. It needs no memory, so deleting
- * works when there is none. Sorting, slices and the like build new slots beside the old ones and swap them.
+ * Inserting and deleting in the middle move slots one at a time with a cursor (SHIFT_UP, SHIFT_DOWN), committed before the
+ * first move: whoever finds the vector so goes on from the cursor, and moving a slot twice does no harm. It needs no memory, so
+ * deleting works when there is none. Sorting, slices and the like build new slots beside the old ones and swap them.
  *
  *   cost        get, set, append, pop at either end O(1) (append amortised); insert, delete O(n) moves; the rest O(n)
  *   invariants  start + n <= capacity; slots outside [start, start + n) own nothing, but for the first before[0] behind the end
@@ -85,7 +85,8 @@ static inline int fs_vector_peek_valid(const fs_vector *v, int64_t i, const fs_g
     return fs_load_relaxed(&v->o.lock.version) == g->version;
 }
 
-/* Before anything of a change is seen. A change of one word leaves the version alone, so who reads several items looks here, too. */
+/* Before anything of a change is seen. A change of one word leaves the version alone, so who reads several items looks here,
+ * too. */
 static inline void fs_vector_stamp(fs_vector *v) { fs_store_relaxed(&v->stamp, v->stamp + 1); }
 
 /* --- settling ------------------------------------------------------------------------------------------------------------ */
@@ -463,7 +464,8 @@ static int fs_vector_snapshot(const fs_self *me, const fs_span *s, int64_t first
             if ((r = fs_slot_look(heap, slot, &seen)) != FS_OK)
                 goto fail;
             int pin = fs_is_pinned(&seen);
-            uint64_t bytes = fs_owning(seen.kind) && !pin ? seen.size : 0, whole = sizeof(fs_item) + ((bytes + 7) & ~(uint64_t)7);
+            uint64_t bytes = fs_owning(seen.kind) && !pin ? seen.size : 0;
+            uint64_t whole = sizeof(fs_item) + ((bytes + 7) & ~(uint64_t)7);
             if (pass == 0) {
                 size += whole;
                 out->pins += (uint64_t)pin;
@@ -508,8 +510,8 @@ fail:
 
 enum { FS_SET_ITEM, FS_INSERT_ITEM, FS_DELETE_ITEM, FS_EXTEND, FS_EXTEND_WORDS };
 
-/* One change of item i, counted from the end when negative; FS_CHANGED when the stamp is another than the caller has seen. `given` are
- * fs_values, or the slots of FS_EXTEND_WORDS. */
+/* One change of item i, counted from the end when negative; FS_CHANGED when the stamp is another than the caller has seen.
+ * `given` are fs_values, or the slots of FS_EXTEND_WORDS. */
 FS_UNUSED static int fs_vector_change(const fs_self *me, fs_vector *v, int what, int64_t i, const void *given, uint64_t count,
                                       uint64_t stamp) {
     const fs_value *vals = given;
@@ -587,8 +589,8 @@ FS_UNUSED static int fs_vector_take(const fs_self *me, fs_vector *v, int64_t i, 
     return r;
 }
 
-/* How many items a slice has of n: *start becomes the first of them. As Python's slices: counted from the end when negative, cut
- * off at the ends. */
+/* How many items a slice has of n: *start becomes the first of them. As Python's slices: counted from the end when negative,
+ * cut off at the ends. */
 static inline uint64_t fs_slice(int64_t *start, int64_t stop, int64_t step, int64_t n) {
     int64_t low = step < 0 ? -1 : 0, high = step < 0 ? n - 1 : n, first = *start;
     if (first < 0)
@@ -619,7 +621,8 @@ FS_UNUSED static int fs_vector_copy(const fs_self *me, fs_vector *v, int64_t sta
     return r;
 }
 
-/* The slots of a slice, all of one instant, for free(); without the lock. FS_TYPE: the first is no word; FS_BUSY: look by the longer way. */
+/* The slots of a slice, all of one instant, for free(); without the lock. FS_TYPE: the first is no word; FS_BUSY: look by the
+ * longer way. */
 FS_UNUSED static int fs_vector_slots_peek(fs_heap *heap, fs_vector *v, int64_t start, int64_t stop, int64_t step, fs_slot **out,
                                           uint64_t *count, uint64_t *stamp) {
     fs_span s;
@@ -669,7 +672,8 @@ static inline int fs_same_number(uint32_t a_kind, uint64_t a, uint32_t b_kind, u
 /* Is the item equal to a number, a text, bytes or None, as Python sees it? 1, 0, or -1: it takes Python to tell. */
 static int fs_slot_equals(fs_heap *heap, const fs_slot *slot, const fs_value *wanted) {
     fs_seen seen;
-    if (fs_slot_look(heap, slot, &seen) != FS_OK || seen.kind > FS_V_BYTES_BLOB || (seen.kind > FS_V_BYTES && seen.kind < FS_V_OWNING))
+    if (fs_slot_look(heap, slot, &seen) != FS_OK || seen.kind > FS_V_BYTES_BLOB ||
+        (seen.kind > FS_V_BYTES && seen.kind < FS_V_OWNING))
         return -1;
     if (fs_is_number(wanted->kind))
         return fs_is_number(seen.kind) && fs_same_number(seen.kind, seen.value, wanted->kind, wanted->value);
@@ -751,7 +755,8 @@ static inline fs_slot *fs_known_slots(const fs_vector *v, const fs_known *k, uin
     return fs_likely(start <= k->capacity && *n <= k->capacity - start) ? k->slot + start : NULL;
 }
 
-/* Item i, counted from the end when negative, if it is a word and nothing is in the way: 1. Else 0, and fs_vector_peek tells. */
+/* Item i, counted from the end when negative, if it is a word and nothing is in the way: 1. Else 0, and fs_vector_peek
+ * tells. */
 static inline int fs_vector_word_peek(const fs_vector *v, const fs_known *k, int64_t i, uint64_t *about, uint64_t *value) {
     uint64_t version = fs_read_begin(&v->o.lock), n = 0, place = (uint64_t)i;
     const fs_slot *slot = fs_known_slots(v, k, &n);
@@ -765,7 +770,8 @@ static inline int fs_vector_word_peek(const fs_vector *v, const fs_known *k, int
 }
 
 /* With the lock just taken, which is left: one word that replaces another of its kind, that comes behind the others, or that is
- * taken from there. 0: nothing was done, as it takes more than that; then the lock is left as it was found, for whoever settles. */
+ * taken from there. 0: nothing was done, as it takes more than that; then the lock is left as it was found, for whoever
+ * settles. */
 static inline int fs_word_done(const fs_self *me, fs_vector *v, int done) {
     if (fs_likely(done))
         fs_settle(&v->o.lock);
@@ -773,7 +779,8 @@ static inline int fs_word_done(const fs_self *me, fs_vector *v, int done) {
     return done;
 }
 
-static inline int fs_vector_set_word(const fs_self *me, fs_vector *v, const fs_known *k, int64_t i, uint64_t about, uint64_t word) {
+static inline int fs_vector_set_word(const fs_self *me, fs_vector *v, const fs_known *k, int64_t i, uint64_t about,
+                                     uint64_t word) {
     uint64_t n = 0, place = (uint64_t)i;
     fs_slot *slot = v->redo.state == FS_IDLE ? fs_known_slots(v, k, &n) : NULL;
     if (i < 0)

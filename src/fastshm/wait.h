@@ -6,12 +6,13 @@
  *   who waits      fs_turn_watch: sets ASLEEP; looks at what it waits for; fs_turn_sleep, while the turn is what it saw
  *   who changes    makes the change; fs_turn_pass: if ASLEEP is set, counts on and wakes
  *
- * Both sides use sequentially consistent accesses, so either the one who waits sees the change or the one who changes sees ASLEEP; in
- * between the count has moved and the kernel refuses to sleep. Without sleepers a change costs one load more, and no system call.
+ * Both sides use sequentially consistent accesses, so either the one who waits sees the change or the one who changes sees
+ * ASLEEP; in between the count has moved and the kernel refuses to sleep. Without sleepers a change costs one load more, and no
+ * system call.
  *
- * A change is made by the store that belongs to the thing itself, never by the wake-up: whoever is killed between the two leaves
- * sleepers that find out for themselves when their nap is over (1, 2, 4, 8, then 16 ms). ASLEEP of a sleeper that was killed or gave
- * up costs the next change two system calls, which clear it.
+ * A change is made by the store that belongs to the thing itself, never by the wake-up: whoever is killed between the two
+ * leaves sleepers that find out for themselves when their nap is over (1, 2, 4, 8, then 16 ms). ASLEEP of a sleeper that was
+ * killed or gave up costs the next change two system calls, which clear it.
  *
  * STARVES: after two naps a sleeper asks those who come now to take a nap first. Whoever has slept and then gets what he wants,
  * clears it; a newcomer asks once and no more, so it binds nobody for longer than that.

@@ -1,18 +1,20 @@
 /* waiters.h: who waits at a condition, in the order of coming.
  *
  *   seat       { state, thread id }, one word; and its number, the order of coming
- *   released   every seat with a lower number is notified: notify(n) finds the n first that live and stores ONE word, the commit
+ *   released   every seat with a lower number is notified: notify(n) finds the n first that live and stores ONE word, the
+ *              commit
  *   everybody  those with a lower number were notified together with all others that there were
  *
  *   a seat             means                        leaves it                                    when its thread dies
  *   0                  unused
  *   WAITING, number    asleep on `state`            its thread gives up -> 0; `released` moves   is passed over, and freed
  *     >= released
- *   number < released  notified; AWAKE once it has  its thread has the lock again -> 0           the notification goes to the next,
- *                      been woken                                                                if it was not for all; is freed
+ *   number < released  notified; AWAKE once it has  its thread has the lock again -> 0           the notification goes to the
+ *                      been woken                                                                next, if it was not for all;
+ *                                                                                                is freed
  *
- * Seats are in chunks that never move, because their threads sleep on them. They are taken, given up and notified under the object's
- * lock. The user's lock plays no part: a condition is whole, whatever becomes of that.
+ * Seats are in chunks that never move, because their threads sleep on them. They are taken, given up and notified under the
+ * object's lock. The user's lock plays no part: a condition is whole, whatever becomes of that.
  *
  * A notification counts once its receiver holds the user's lock again. Until then its seat says who it is, and if it is killed,
  * another waiter sees that: after each long nap, each looks at the next seat after its own. Nobody looks at more than one, so
