@@ -25,7 +25,10 @@ pickled, wrong, end = [bytes.fromhex(x) for x in sys.argv[1:]], [], time.monoton
 def loads(k):
     while time.monotonic() < end:
         k = (k + 1) % len(pickled)
-        found = pickle.loads(pickled[k])["a"]
+        try:
+            found = pickle.loads(pickled[k])["a"]
+        except Exception as error:
+            found = repr(error)
         if found != k:
             wrong.append((k, found))
 
@@ -35,6 +38,74 @@ for thread in threads:
 for thread in threads:
     thread.join()
 print(wrong)
+"""
+
+STORE = """
+import fastshm, sys, threading, time
+sys.setswitchinterval(1e-6)
+mine = fastshm.dict()
+wrong, end = [], time.monotonic() + 3
+
+def opens(address):
+    while time.monotonic() < end:
+        try:
+            with fastshm.Manager(address) as m:
+                found = m.root.setdefault("x", 1)
+        except Exception as error:
+            found = repr(error)
+        if found != 1:
+            wrong.append((address, found))
+
+threads = [threading.Thread(target=opens, args=(address,)) for address in sys.argv[1:] * 2]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(wrong)
+"""
+
+FORKS = """
+import collections, contextlib, fastshm, os, pickle, signal, sys, threading, time
+sys.setswitchinterval(1e-5)
+mine = fastshm.dict()
+pickled, end, ended = bytes.fromhex(sys.argv[1]), time.monotonic() + 4, collections.Counter()
+
+def loads():
+    assert pickle.loads(pickled)["a"] == 0
+
+def opens():
+    with fastshm.Manager(f"shm://leaving-{os.getpid()}") as m:
+        m.root["x"] = 1
+
+def go_on(what):
+    while time.monotonic() < end:
+        what()
+
+def child():
+    signal.alarm(20)
+    opened = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # that by which they are listed
+            opened.append(os.readlink(f"/proc/self/fd/{fd}"))
+    known = fastshm.heap._heaps
+    assert not any(segment.is_left for segment in known.values())
+    assert sum(path.startswith("/dev/shm/fastshm-") for path in opened) == 2 * len(known), (opened, list(known))
+    for _ in range(3):
+        loads()
+        opens()
+
+for what in loads, opens:
+    threading.Thread(target=go_on, args=(what,)).start()
+while time.monotonic() < end:
+    if not (pid := os.fork()):
+        try:
+            child()
+        except BaseException as error:
+            os.write(2, repr(error).encode()[:500])
+            os._exit(1)
+        os._exit(0)
+    ended[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])] += 1
+print(list(ended))
 """
 
 LEFT = """
@@ -47,6 +118,16 @@ for ask in (lambda: segment.root(fastshm.managers.DictProxy), lambda: segment.is
         ask()
     except ReferenceError:
         print("refused")
+again = fastshm.heap.attach(sys.argv[1])
+print(segment.is_left, again.is_left, again is segment)
+"""
+
+LONG = """
+import fastshm, os, sys
+mine = fastshm.dict()
+with fastshm.Manager(sys.argv[1]) as m:
+    print(len(os.listdir("/dev/shm")))
+print(len(os.listdir("/dev/shm")))
 """
 
 CACHED = """
@@ -93,7 +174,29 @@ def test_threads_that_join_and_leave_the_segments_of_others(makers):
 def test_a_segment_that_was_left_is_no_crash(makers):
     pickled, name = makers[0]
     done = run("-c", LEFT, name, pickled)
-    assert (done.returncode, done.stdout.split()) == (0, ["refused"] * 3), done.stderr[-2000:]
+    assert (done.returncode, done.stdout.split()) == (0, ["refused"] * 3 + ["True", "False", "False"]), done.stderr[-2000:]
+
+
+def test_threads_that_open_and_shut_stores(tmp_path):
+    """One that another program has open, and one that goes with each of its last users."""
+    names = [f"shm://{tmp_path.name}-{kind}" for kind in ("kept-open", "own")]
+    with fastshm.Manager(names[0]) as m:
+        m.root["x"] = 1
+        done = run("-c", STORE, *names)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr[-2000:]
+
+
+def test_forks_while_threads_join_and_leave(makers):
+    """Each child can do the same, and has nothing open but the segments that it knows."""
+    done = run("-c", FORKS, makers[0][0])
+    assert (done.returncode, done.stdout.strip()) == (0, "[0]"), done.stderr[-2000:]
+
+
+def test_a_store_with_a_long_name_goes_with_its_last_user(tmp_path):
+    done = run("-c", LONG, f"shm://{tmp_path.name:x<200.200}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    while_open, afterwards = map(int, done.stdout.split())
+    assert afterwards == while_open - 1
 
 
 def test_a_cache_in_a_child_that_has_a_segment_of_its_own(tmp_path):

@@ -86,9 +86,9 @@ cdef class Packed:
         cdef fs_block *b
         cdef char *to
         cdef bint buried = False
-        whoami(&heap.h, heap, &me)
+        whoami(heap.h, heap, &me)
         cdef uint64_t slot = reserve_slot(heap)
-        cdef uint64_t *place = fs_slot_word(&heap.h, slot)
+        cdef uint64_t *place = fs_slot_word(heap.h, slot)
         cdef int r = fs_value_begin(&me, v, place, &b, &to)
         try:
             while True:
@@ -104,7 +104,7 @@ cdef class Packed:
             if r != FS_OK:
                 fail(r, heap)
         except BaseException:
-            fs_slot_unuse(&heap.h, slot)
+            fs_slot_unuse(heap.h, slot)
             raise
         pin.slot = slot
         pin.heap = heap
@@ -115,7 +115,7 @@ cdef class Packed:
                 r = fs_value_finish(&me, v, b)
         if r != FS_OK:
             fail(r, heap)
-        v.made = fs_offset(&heap.h, b)
+        v.made = fs_offset(heap.h, b)
         self.pin = pin
         return 0
 

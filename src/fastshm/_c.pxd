@@ -102,7 +102,6 @@ cdef extern from "segment.h" nogil:
     int fs_cas_u32(uint32_t *p, uint32_t expected, uint32_t desired)
 
     int fs_lock_try(fs_heap *heap, fs_lock *l, uint32_t id)
-    void fs_unmap(fs_heap *heap)
     void fs_segment_named(fs_heap *heap, const char *path)
     int fs_lock_wait(fs_heap *heap, fs_lock *l, uint32_t id, int64_t deadline)
     int fs_enter(const fs_self *me, fs_lock *l)
@@ -137,20 +136,12 @@ cdef extern from "segment.h" nogil:
     int fs_ticket_new(const fs_self *me, uint64_t obj, uint64_t *offset, uint64_t *serial)
     int fs_ticket_use(const fs_self *me, uint64_t offset, uint64_t serial, uint64_t obj, uint64_t *slot)
 
-    ctypedef struct fs_file:
-        pass
-    int fs_file_make(const char *path, uint64_t size, fs_file *file)
     int fs_segment_is_kept(int fd)
-    int fs_file_open(const char *path)
-    void fs_file_unmake(const char *path, const fs_file *file)
-    int fs_segment_create(fs_heap *heap, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode)
-    int fs_segment_open(fs_heap *heap, int fd, int *why)
     int fs_segment_inspect(int fd, uint64_t *size)
 
 cdef extern from "identity.h" nogil:
     int fs_identity_start()
     void fs_fork_before()
-    int fs_heap_register(fs_heap *heap)
     int fs_identify(fs_heap *heap, uint32_t *id)
     int fs_me(fs_heap *heap, fs_self *me)
     bint fs_enter_free(fs_heap *heap, fs_lock *l, fs_self *me)
@@ -158,7 +149,6 @@ cdef extern from "identity.h" nogil:
 cdef extern from "reap.h" nogil:
     int fs_reap(const fs_self *me)
     int fs_bury(const fs_self *me)
-    int fs_part(const fs_self *me)
     int fs_object_settle(const fs_self *me, fs_object *o)
 
 cdef extern from "check.h" nogil:

@@ -543,6 +543,6 @@ cdef object as_stored(object value, const fs_value *v, object held, Heap heap):
     if v.kind < FS_V_BYTEARRAY_BLOB or v.kind == FS_V_OBJECT:
         return value
     seen.kind, seen.value, seen.data, seen.size = v.kind, v.made, <const unsigned char *>v.data, v.size
-    if v.made and fs_value_look(&heap.h, &seen) != FS_OK:
+    if v.made and fs_value_look(heap.h, &seen) != FS_OK:
         damaged()
     return decode_value(v.kind, 0, 0, seen.data, seen.size, (<Packed>held).refs if type(held) is Packed else None, heap)

@@ -5,14 +5,17 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from fastshm._c cimport fs_heap, fs_lock, fs_object, fs_self, fs_switch
 
 cdef class Heap:
-    cdef fs_heap h
+    cdef fs_heap *h  # what this process knows of the segment; nobody's before it is joined and after it was left
     cdef readonly str name
     cdef readonly bint allow_pickle  # known to this process alone: what is written in the segment has no say
     cdef bint undecided  # whether pickles are refused may not be known yet
     cdef list pending  # slots of handles that died while the heap's lock was held
-    cdef int users     # threads that are about to make a handle in it
+    cdef int users     # calls that keep this process from leaving it, although it may have no handle in it
+    cdef bint is_to_be_left  # by the last of them
     cdef object __weakref__
+    cdef fs_heap *opened(self, const char *place, uint64_t size, dict into) except NULL
     cdef int check_joined(self) except -1
+    cdef object checked(self)
     cdef int drain(self, bint wait) except -1
     cpdef bint takes_pickles(self) except -1
 

@@ -16,7 +16,6 @@ from cpython.object cimport PyObject
 from libc.errno cimport errno as c_errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport strerror
-from posix.unistd cimport close
 
 from fastshm._c cimport *
 
@@ -42,11 +41,30 @@ cdef extern from *:
     static uint64_t fs_nothing[64]; /* stands for the object of a handle that nobody has made */
     static __thread PyObject *fs_collecting = NULL; /* borrowed: the list that takes the handles being pickled */
     static __thread PyObject *fs_collecting_heap = NULL;
+    typedef struct fs_use {
+        void *heap;
+        struct fs_use *before;
+    } fs_use;
+    static __thread fs_use *fs_using = NULL; /* segments in which this thread is about to make a handle, or looks around */
     """
     const uint64_t fs_always_closed
     uint64_t fs_nothing[64]
     PyObject *fs_collecting
     PyObject *fs_collecting_heap
+    ctypedef struct Use "fs_use":
+        void *heap
+        Use *before
+    Use *fs_using
+
+cdef extern from "membership.h" nogil:
+    fs_heap fs_nobody
+    int fs_member_new(const char *path, uint64_t size, fs_heap **out)
+    int fs_member_create(fs_heap *heap, const char *path, uint64_t size, uint64_t device, uint64_t inode)
+    int fs_member_open(fs_heap *heap, const char *path, int *why)
+    void fs_member_refuse(fs_heap *heap, const char *path)
+    bint fs_member_part(fs_heap *heap)
+    bint fs_member_leave(fs_heap *heap, uint64_t device, uint64_t inode, bint is_maker)
+    fs_heap *fs_member_next(int *at)
 
 
 class CorruptedError(RuntimeError):
@@ -139,10 +157,8 @@ cdef int identify(fs_heap *heap, uint32_t *out) noexcept nogil:
 
 # --- heaps --------------------------------------------------------------------------------------------------------------------
 
-cdef list heaps = []  # never forgotten: threads may remember their numbers in them; one that was left is used again
-cdef list left_heaps = []
 cdef Heap current_heap = None
-cdef dict known_heaps = {}
+cdef dict known_heaps = {}  # heap.py's: segments by name; one that refers to nothing is about to be joined
 cdef object make_default = None
 cdef object find_heap = None
 cdef object forget_heap = None
@@ -164,60 +180,40 @@ cdef class Heap:
     """One mapped segment. Not to be made directly: see fastshm.heap."""
 
     def __cinit__(self):
-        self.h.fd = self.h.live_fd = -1
+        self.h = &fs_nobody
         self.pending = []
 
     @staticmethod
     def create(str name, bytes path, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode, dict into):
         """Makes the file, exclusively, and joins it. Then it is in `into`, whatever interrupts the caller; else the file is
         gone."""
-        cdef Heap heap = fresh_heap(name, into)
         cdef const char *place = PyBytes_AS_STRING(path)
-        cdef fs_file file
-        cdef int r = FS_SYSTEM
-        cdef int fd = fs_file_make(place, size, &file)
-        if fd != -1:
-            try:
-                PySys_Audit("fastshm.map", "O", <PyObject *>name)
-            except BaseException:
-                fs_file_unmake(place, &file)
-                close(fd)
-                give_up(heap, into)
-                raise
-            with nogil:
-                r = fs_segment_create(&heap.h, fd, size, tracker_device, tracker_inode)
-            if r == FS_OK:
-                fs_segment_named(&heap.h, place)
-            else:
-                fs_file_unmake(place, &file)
-        if r != FS_OK:
-            give_up(heap, into)
-            fail(r, heap)
-        return heap
+        cdef Heap heap = named_heap(name, into)  # first, so that no sweep of this process takes the file for a dead one's
+        cdef fs_heap *part = heap.opened(place, size, into)
+        cdef int r, e
+        with nogil:
+            r = fs_member_create(part, place, size, tracker_device, tracker_inode)
+        if r == FS_OK:
+            heap.h = part
+            return heap
+        e = c_errno
+        into.pop(name, None)
+        fail_with(r, heap, e)
 
     @staticmethod
     def attach(str name, bytes path, dict into):
         """Opens an existing segment, checks it and joins it. Into `into`, as with create()."""
-        cdef Heap heap = fresh_heap(name, into)
         cdef const char *place = PyBytes_AS_STRING(path)
-        cdef int why = 0, r = FS_SYSTEM, e
-        cdef int fd = fs_file_open(place)
-        if fd != -1:
-            try:
-                PySys_Audit("fastshm.map", "O", <PyObject *>name)
-            except BaseException:
-                close(fd)
-                give_up(heap, into)
-                raise
-            with nogil:
-                r = fs_segment_open(&heap.h, fd, &why)
+        cdef Heap heap = named_heap(name, into)  # first, as nothing may fail once it is joined
+        cdef fs_heap *part = heap.opened(place, 0, into)
+        cdef int why = 0, r, e
+        with nogil:
+            r = fs_member_open(part, place, &why)
         if r == FS_OK:
-            fs_segment_named(&heap.h, place)
+            heap.h = part
             return heap
         e = c_errno
-        give_up(heap, into)
-        if fd == -1 and e == errno.ENOENT:
-            raise FileNotFoundError(e, f"shared memory segment {name} is gone: the processes that used it have all ended")
+        into.pop(name, None)
         if why in (FS_WHY_OWNER, FS_WHY_MODE):
             raise PermissionError(errno.EACCES, f"shared memory segment {name} is refused: {WHY[why]}")
         if why:
@@ -228,6 +224,37 @@ cdef class Heap:
             raise FileNotFoundError(errno.ENOENT, f"shared memory segment {name} has just been removed by its last user")
         fail_with(r, heap, e)
 
+    cdef fs_heap *opened(self, const char *place, uint64_t size, dict into) except NULL:
+        """Its file, open or, with a size, made, but not looked at yet."""
+        cdef fs_heap *part = NULL
+        cdef int r = FS_SYSTEM, e
+        if fs_identity_start() == FS_OK:
+            with nogil:
+                r = fs_member_new(place, size, &part)
+        e = c_errno
+        try:
+            if r == FS_OK:
+                PySys_Audit("fastshm.map", "O", <PyObject *>self.name)
+                return part
+            if r == FS_OVERFLOW:
+                raise OSError(errno.EMFILE, "too many shared memory segments in one process")
+            if r == FS_SYSTEM and e == errno.ENOENT and not size:
+                raise FileNotFoundError(
+                    e, f"shared memory segment {self.name} is gone: the processes that used it have all ended"
+                )
+            fail_with(r, self, e)
+        except BaseException:
+            if r == FS_OK:
+                with nogil:
+                    fs_member_refuse(part, place)
+            into.pop(self.name, None)
+            raise
+
+    @property
+    def is_left(self):
+        """Has this process let go of it while it goes on? Then this object serves no more, and attach() gives another."""
+        return self.h == &fs_nobody
+
     @property
     def is_joined(self):
         """Until part(), unless that found nobody else."""
@@ -236,6 +263,8 @@ cdef class Heap:
     @property
     def tracker(self):
         """Device and inode of the resource tracker's pipe that knows this segment's name."""
+        if self.h == &fs_nobody:
+            return 0, 0
         return self.h.super.tracker_device, self.h.super.tracker_inode
 
     @property
@@ -245,29 +274,43 @@ cdef class Heap:
 
     def disown(self):
         """True for the one process that is to tell the tracker to forget the name."""
-        return fs_exchange(&self.h.super.tracker_inode, 0) != 0
+        return self.h != &fs_nobody and fs_exchange(&self.h.super.tracker_inode, 0) != 0
 
     def bury(self):
         """Gives back what dead processes held."""
         cdef fs_self me
         cdef int r
-        if self.h.process:
-            whoami(&self.h, self, &me)
+        cdef Use use
+        if not self.h.process:
+            return
+        use_begin(self, &use)
+        try:
+            whoami(self.h, self, &me)
             me.wait = 1
             with nogil:
                 r = fs_bury(&me)
             if r == FS_CORRUPT:
                 fail(r, self)
+        finally:
+            use_end(self, &use)
 
     def check(self):
         """Walks every invariant of the segment, also while others work in it. Returns a census; damage is CorruptedError."""
+        cdef Use use
+        self.check_joined()
+        use_begin(self, &use)
+        try:
+            return self.checked()
+        finally:
+            use_end(self, &use)
+
+    cdef object checked(self):
         cdef fs_self me
         cdef fs_census census
         cdef const char *broken = NULL
         cdef int r = FS_BUSY
-        self.check_joined()
         self.drain(True)
-        whoami(&self.h, self, &me)
+        whoami(self.h, self, &me)
         while r == FS_BUSY or r == FS_INTERRUPTED:
             retry(r, &me)
             if fs_is_mine(&me, &self.h.super.reaper):
@@ -289,13 +332,14 @@ cdef class Heap:
     def begin_store(self, uint64_t serial):
         """Before anything is made in it. Serial numbers count from there, so that a handle on a store that had this name before
         does not fit."""
+        self.check_joined()
         fs_store_release(&self.h.super.serial, serial)
 
     def set_root(self, Handle table):
         """Makes it the root, unless there is one."""
         cdef fs_self me
         cdef int r = FS_INTERRUPTED
-        whoami(&self.h, self, &me)
+        whoami(self.h, self, &me)
         me.wait = 1
         while r == FS_INTERRUPTED:
             PyErr_CheckSignals()
@@ -305,15 +349,20 @@ cdef class Heap:
             fail(r, self)
 
     def root(self, type cls):
-        """A new handle on the store's table, None where there is none. ReferenceError if this process has left the segment."""
+        """A new handle on the store's table, None where there is none. ReferenceError when this process has left it."""
         cdef uint64_t offset
+        cdef Use use
         self.check_joined()
         offset = fs_load_acquire(&self.h.super.root)
         if not offset:
             return None
-        if fs_block_at(&self.h, offset) == NULL:
+        if fs_block_at(self.h, offset) == NULL:
             fail(FS_CORRUPT, self)
-        return make_handle(cls, open_ref(self, offset, (<fs_object *>(self.h.base + offset)).serial))
+        use_begin(self, &use)
+        try:
+            return make_handle(cls, open_ref(self, offset, (<fs_object *>(self.h.base + offset)).serial))
+        finally:
+            use_end(self, &use)
 
     @property
     def is_kept(self):
@@ -325,10 +374,14 @@ cdef class Heap:
         self.check_joined()
         self.h.super.kept = kept
 
-    def renamed(self, str name, bytes path):
-        """The file has another name now."""
-        self.name = name
-        fs_segment_named(&self.h, PyBytes_AS_STRING(path))
+    def rename(self, str name, bytes path):
+        """The file has another name now, and it is found by that. Nothing, when this process has left it meanwhile."""
+        cdef str former = self.name
+        if known_heaps.get(former) is self and self.h != &fs_nobody:
+            known_heaps[name] = self
+            del known_heaps[former]
+            self.name = name
+            fs_segment_named(self.h, PyBytes_AS_STRING(path))
 
     cpdef bint takes_pickles(self) except -1:
         """To be asked before each byte of it is unpickled, and before anything is pickled into it."""
@@ -341,29 +394,32 @@ cdef class Heap:
         self.allow_pickle = self.undecided = False
 
     def part(self):
-        """Lets go of everything. True when no other process uses the segment: then its name is to be removed."""
-        cdef fs_self me
-        cdef int r = FS_INTERRUPTED
-        if not self.h.process:
-            return False
-        whoami(&self.h, self, &me)
-        me.wait = 1
-        while r == FS_INTERRUPTED:
+        """At this process's end: lets go of everything, but the mapping stays. True when no other process uses the segment:
+        then its name is to be removed."""
+        cdef fs_heap *part = self.h
+        cdef bint is_last = False
+        if part.process:
+            self.users += 1
             with nogil:
-                r = fs_part(&me)
-        if r == 0:
-            self.h.process = 0
-            self.h.epoch += 1
-        return r == 1
+                is_last = fs_member_part(part)
+            self.users -= 1
+        return is_last
 
-    def unmap(self):
-        """After part(), when nothing of this process refers to the segment any more."""
-        self.h.process = 0
-        fs_unmap(&self.h)
-        left_heaps.append(self)
+    def leave(self, uint64_t tracker_device, uint64_t tracker_inode, bint is_maker):
+        """Lets go of the segment, unless something of this process is in it again; the last user removes the name. True when
+        the tracker, whose pipe this is, is to be told to forget the name."""
+        cdef fs_heap *part = self.h
+        cdef bint is_told
+        if not is_unused(self) or known_heaps.get(self.name) is not self:
+            return False
+        del known_heaps[self.name]  # from here on nobody finds it, and nobody else leaves it
+        self.h = &fs_nobody
+        with nogil:
+            is_told = fs_member_leave(part, tracker_device, tracker_inode, is_maker)
+        return is_told
 
     def is_alive(self, uint32_t identity):
-        return bool(fs_alive(&self.h, identity))
+        return bool(fs_alive(self.h, identity))
 
     cdef int drain(self, bint wait) except -1:
         """Handles whose end found the heap's lock held; without `wait`, only while it is free."""
@@ -373,9 +429,9 @@ cdef class Heap:
         cdef int r
         while self.pending and self.h.process:
             slot = self.pending.pop()
-            r = fs_me(&self.h, &me)
+            r = fs_me(self.h, &me)
             if r == FS_OK:
-                place = fs_slot_word(&self.h, slot)
+                place = fs_slot_word(self.h, slot)
                 r = fs_drop(&me, place)
             if r == FS_BUSY and wait:
                 me.wait = 1
@@ -384,58 +440,61 @@ cdef class Heap:
             if r != FS_OK:
                 self.pending.append(slot)
                 return 0
-            fs_slot_unuse(&self.h, slot)
+            fs_slot_unuse(self.h, slot)
         return 0
 
 
-cdef Heap fresh_heap(str name, dict into):
-    """For a segment about to be mapped: in `into` already, so that no memory is needed once it is there."""
-    cdef Heap heap
-    if left_heaps:
-        heap = left_heaps.pop()
-    else:
-        if fs_identity_start() != FS_OK:
-            fail(FS_SYSTEM, None)
-        heap = Heap.__new__(Heap)
-        if fs_heap_register(&heap.h) != FS_OK:
-            raise OSError(errno.EMFILE, "too many shared memory segments in one process")
-        heaps.append(heap)
+cdef Heap named_heap(str name, dict into):
+    """For a segment about to be joined. Until then it refers to nothing."""
+    cdef Heap heap = Heap.__new__(Heap)
     heap.name = name
     heap.allow_pickle = heap.undecided = True
-    try:
-        into[name] = heap
-    except BaseException:
-        left_heaps.append(heap)
-        raise
+    into[name] = heap
     return heap
 
 
-cdef int give_up(Heap heap, dict into) except -1:
-    """It is not mapped after all."""
-    del into[heap.name]
-    left_heaps.append(heap)
+cdef inline void use_begin(Heap heap, Use *use) noexcept:
+    """Until use_end() this process does not leave the segment, although it may have no handle in it."""
+    global fs_using
+    heap.users += 1
+    use.heap = <void *>heap
+    use.before = fs_using
+    fs_using = use
+
+
+cdef int use_end(Heap heap, Use *use) except -1:
+    global fs_using
+    fs_using = use.before
+    heap.users -= 1
+    if heap.is_to_be_left and not heap.users:
+        heap.is_to_be_left = False
+        leave_if_unused(heap)
     return 0
+
+
+cdef bint is_unused(Heap heap) noexcept:
+    if heap.users or heap.pending or not heap.h.process:
+        return False
+    return heap.h.free_count == FS_HANDLES_INLINE + heap.h.chunk_count * FS_HANDLES_CHUNK
 
 
 cdef int leave_if_unused(Heap heap) except -1:
     """A segment of others, in which this process holds nothing any more: its name goes with its last user, so do not be that
-    user. Whoever takes it out of known_heaps leaves it: no other thread finds it any more, or leaves it as well."""
-    if heap is current_heap or heap.users or heap.pending or not heap.h.process:
+    user."""
+    if heap is current_heap:
         return 0
-    if heap.h.free_count != FS_HANDLES_INLINE + heap.h.chunk_count * FS_HANDLES_CHUNK:
-        return 0
-    if known_heaps.get(heap.name) is not heap:
-        return 0
-    del known_heaps[heap.name]
-    forget_heap(heap)
+    if heap.users:
+        heap.is_to_be_left = True
+    elif is_unused(heap) and known_heaps.get(heap.name) is heap:
+        forget_heap(heap)
     return 0
 
 
 def refuse_all(bint refused):
     """While this process lets go of everything, and when it has, its handles raise."""
     cdef Heap heap
-    for heap in heaps:
-        if heap.h.shut != FS_SHUT_FORKED:
+    for heap in list(known_heaps.values()):
+        if heap.h != &fs_nobody and heap.h.shut != FS_SHUT_FORKED:
             heap.h.shut = FS_SHUT_LEFT if refused else 0
 
 
@@ -473,8 +532,12 @@ def set_hooks(dict known, default, find, forget, learn):
 
 
 def set_default(Heap heap):
+    """From now on this process does not leave it. False when another thread has left it already."""
     global current_heap
+    if heap.h == &fs_nobody:
+        return False
     current_heap = heap
+    return True
 
 
 cdef Heap default_heap():
@@ -488,10 +551,43 @@ cdef Heap default_heap():
 def before_fork():
     """In the thread that is about to fork: the child's part of everything is made ready; fork() does the rest (identity.h)."""
     cdef Heap heap
-    for heap in heaps:
+    for heap in list(known_heaps.values()):
         heap.drain(True)
     with nogil:
         fs_fork_before()
+
+
+def after_fork_in_child():
+    """What other threads of the parent were about to join, to use or to leave, nobody does here."""
+    cdef Heap heap
+    cdef fs_heap *part
+    cdef Use *use = fs_using
+    cdef int at = 0, users
+    cdef bint is_known
+    cdef list left = []
+    for name, heap in list(known_heaps.items()):
+        if heap.h == &fs_nobody:
+            del known_heaps[name]
+            continue
+        users = 0
+        use = fs_using
+        while use != NULL:
+            users += use.heap == <void *>heap
+            use = use.before
+        if users != heap.users:
+            heap.users = users
+            left.append(heap)
+    while True:
+        part = fs_member_next(&at)
+        if part == NULL:
+            break
+        is_known = False
+        for heap in known_heaps.values():
+            is_known |= heap.h == part
+        if not is_known:
+            fs_member_leave(part, 0, 0, False)
+    for heap in left:
+        leave_if_unused(heap)
 
 
 # --- references ---------------------------------------------------------------------------------------------------------------
@@ -508,7 +604,7 @@ cdef class Ref:
 
 cdef Ref no_ref = Ref.__new__(Ref)  # of a handle that was made without its maker, say by a damaged pickle
 no_ref.heap = Heap.__new__(Heap)
-no_ref.h = &no_ref.heap.h
+no_ref.h = no_ref.heap.h
 no_ref.o = <fs_object *>fs_nothing
 no_ref.switch.closed = &fs_always_closed
 
@@ -516,10 +612,10 @@ no_ref.switch.closed = &fs_always_closed
 cdef void release_slot(Heap heap, uint64_t slot) noexcept:
     """Empties a handle slot now, or, when the heap's lock is held, at the next chance."""
     cdef fs_self me
-    if heap.h.process == 0 or fs_me(&heap.h, &me) != FS_OK:
+    if heap.h.process == 0 or fs_me(heap.h, &me) != FS_OK:
         return
-    if fs_drop(&me, fs_slot_word(&heap.h, slot)) == FS_OK:
-        fs_slot_unuse(&heap.h, slot)
+    if fs_drop(&me, fs_slot_word(heap.h, slot)) == FS_OK:
+        fs_slot_unuse(heap.h, slot)
         if heap.pending:
             heap.drain(False)
         if heap.h.super.dying:
@@ -531,25 +627,30 @@ cdef void release_slot(Heap heap, uint64_t slot) noexcept:
 
 
 cdef uint64_t reserve_slot(Heap heap) except? 0xffffffffffffffff:
-    cdef fs_self me
-    cdef int r
     if heap.h.free_count == 0:
-        if heap.pending:
-            heap.drain(False)
-        whoami(&heap.h, heap, &me)
-        r = fs_slots_reserve(&me, 1)
-        while r == FS_BUSY or r == FS_INTERRUPTED:
-            retry(r, &me)
-            with nogil:
-                r = fs_heap_enter(&me)
-                if r >= 0:
-                    fs_heap_leave(&me)
-            me.wait = 0
-            r = fs_slots_reserve(&me, 1)
-        if r != FS_OK:
-            fail(r, heap)
+        more_slots(heap)
     heap.h.free_count -= 1
     return heap.h.free_slots[heap.h.free_count]
+
+
+cdef int more_slots(Heap heap) except -1:
+    cdef fs_self me
+    cdef int r
+    if heap.pending:
+        heap.drain(False)
+    whoami(heap.h, heap, &me)
+    r = fs_slots_reserve(&me, 1)
+    while r == FS_BUSY or r == FS_INTERRUPTED:
+        retry(r, &me)
+        with nogil:
+            r = fs_heap_enter(&me)
+            if r >= 0:
+                fs_heap_leave(&me)
+        me.wait = 0
+        r = fs_slots_reserve(&me, 1)
+    if r != FS_OK:
+        fail(r, heap)
+    return 0
 
 
 @cython.no_gc
@@ -562,7 +663,7 @@ cdef class Pin:
 
 cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot):
     """The handle on an object that the slot refers to already. When it cannot be made, the slot is given back."""
-    cdef fs_block *b = fs_block_at(&heap.h, offset)
+    cdef fs_block *b = fs_block_at(heap.h, offset)
     cdef Ref ref
     try:
         if b == NULL or not FS_CELL <= b.kind <= FS_LAST_OBJECT:
@@ -572,7 +673,7 @@ cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot):
         release_slot(heap, slot)
         raise
     ref.heap = heap
-    ref.h = &heap.h
+    ref.h = heap.h
     ref.offset = offset
     ref.slot = slot
     ref.o = <fs_object *>(heap.h.base + offset)
@@ -586,10 +687,10 @@ cdef Ref adopt_ref(Heap heap, uint64_t offset, uint64_t slot):
     cdef Ref ref = wrap_ref(heap, offset, slot)
     cdef uint64_t gate = fs_load_relaxed(&ref.o.gate)
     if gate:
-        if fs_kind_at(&heap.h, gate, FS_GATE, sizeof(fs_cell)) == NULL:
+        if fs_kind_at(heap.h, gate, FS_GATE, sizeof(fs_cell)) == NULL:
             fail(FS_CORRUPT, heap)
         ref.gate = open_ref(heap, gate, (<fs_object *>(heap.h.base + gate)).serial)
-        fs_switch_set(&heap.h, &ref.switch, &(<fs_cell *>ref.gate.o).value)
+        fs_switch_set(heap.h, &ref.switch, &(<fs_cell *>ref.gate.o).value)
     return ref
 
 
@@ -599,17 +700,17 @@ cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate):
     cdef fs_object *o
     cdef uint64_t slot, *word, *place
     cdef int r
-    whoami(&heap.h, heap, &me)
+    whoami(heap.h, heap, &me)
     if heap.pending:
         heap.drain(False)
     slot = reserve_slot(heap)
-    place = fs_slot_word(&heap.h, slot)
+    place = fs_slot_word(heap.h, slot)
     r = fs_object_new(&me, size, kind, place, &o)
     while r == FS_BUSY or r == FS_INTERRUPTED:
         try:
             retry(r, &me)
         except BaseException:
-            fs_slot_unuse(&heap.h, slot)
+            fs_slot_unuse(heap.h, slot)
             raise
         with nogil:
             r = fs_object_new(&me, size, kind, place, &o)
@@ -619,21 +720,21 @@ cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate):
             fs_bury(&me)
             r = fs_object_new(&me, size, kind, place, &o)
     if r != FS_OK:
-        fs_slot_unuse(&heap.h, slot)
+        fs_slot_unuse(heap.h, slot)
         fail(r, heap)
     if gate is None:
-        return wrap_ref(heap, fs_offset(&heap.h, o), slot)
+        return wrap_ref(heap, fs_offset(heap.h, o), slot)
     word = &o.gate
     r = fs_ref_to(&me, gate.offset, word)
     while r == FS_BUSY or r == FS_INTERRUPTED:
         me.wait = 1
         with nogil:
             r = fs_ref_to(&me, gate.offset, word)
-    cdef Ref ref = wrap_ref(heap, fs_offset(&heap.h, o), slot)
+    cdef Ref ref = wrap_ref(heap, fs_offset(heap.h, o), slot)
     if r != FS_OK:
         fail(r, heap)
     ref.gate = gate
-    fs_switch_set(&heap.h, &ref.switch, &(<fs_cell *>gate.o).value)
+    fs_switch_set(heap.h, &ref.switch, &(<fs_cell *>gate.o).value)
     return ref
 
 
@@ -642,16 +743,16 @@ cdef Ref open_ref(Heap heap, uint64_t offset, uint64_t serial):
     cdef fs_self me
     cdef uint64_t slot, *place
     cdef int r
-    whoami(&heap.h, heap, &me)
+    whoami(heap.h, heap, &me)
     slot = reserve_slot(heap)
-    place = fs_slot_word(&heap.h, slot)
+    place = fs_slot_word(heap.h, slot)
     r = fs_object_open(&me, offset, serial, place)
     while r == FS_BUSY or r == FS_INTERRUPTED:
         me.wait = 1
         with nogil:
             r = fs_object_open(&me, offset, serial, place)
     if r != FS_OK:
-        fs_slot_unuse(&heap.h, slot)
+        fs_slot_unuse(heap.h, slot)
         fail(r, heap)
     return adopt_ref(heap, offset, slot)
 
@@ -732,6 +833,7 @@ cdef tuple handle_state(object cls, Ref ref):
 
 cdef Ref ref_from_state(object name, uint64_t offset, uint64_t serial, uint64_t ticket, uint64_t ticket_serial):
     cdef Heap heap
+    cdef Use use
     if name is None:
         if fs_collecting == NULL:
             raise pickle.UnpicklingError("a handle inside a container's value can only be unpickled by that container")
@@ -739,23 +841,23 @@ cdef Ref ref_from_state(object name, uint64_t offset, uint64_t serial, uint64_t 
             raise pickle.UnpicklingError("a handle inside a container's value has a number that the value does not own")
         return (<list>fs_collecting)[offset]
     heap = find_heap(name)
-    while known_heaps.get(name) is not heap:  # another thread has left it since; it may serve another segment by now
+    while heap.h == &fs_nobody:  # another thread has left it since
         heap = find_heap(name)
-    heap.users += 1
+    use_begin(heap, &use)
+    heap.is_to_be_left = heap is not current_heap  # unless a handle is made
     try:
         return ref_from_ticket(heap, offset, serial, ticket, ticket_serial)
     finally:
-        heap.users -= 1
-        leave_if_unused(heap)
+        use_end(heap, &use)
 
 
 cdef Ref ref_from_ticket(Heap heap, uint64_t offset, uint64_t serial, uint64_t ticket, uint64_t ticket_serial):
     cdef fs_self me
     cdef uint64_t slot, *place
     cdef int r
-    whoami(&heap.h, heap, &me)
+    whoami(heap.h, heap, &me)
     slot = reserve_slot(heap)
-    place = fs_slot_word(&heap.h, slot)
+    place = fs_slot_word(heap.h, slot)
     r = fs_ticket_use(&me, ticket, ticket_serial, offset, place)
     while r == FS_BUSY or r == FS_INTERRUPTED:
         me.wait = 1
@@ -763,7 +865,7 @@ cdef Ref ref_from_ticket(Heap heap, uint64_t offset, uint64_t serial, uint64_t t
             r = fs_ticket_use(&me, ticket, ticket_serial, offset, place)
     if r == FS_OK:
         return adopt_ref(heap, offset, slot)
-    fs_slot_unuse(&heap.h, slot)
+    fs_slot_unuse(heap.h, slot)
     if r != FS_GONE:
         fail(r, heap)
     return open_ref(heap, offset, serial)

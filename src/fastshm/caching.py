@@ -177,15 +177,25 @@ def _first_of(keys: Any) -> Any:
 
 def _of_family(name: str, maxsize: int | None, ttl: float | None) -> Any:
     """The cache of that name of this process and its relatives, whatever the start method."""
-    segment = heap.family()
-    root = segment.root(DictProxy)
-    if root is None:
-        made = _dict.Dict.make(DictProxy, segment)  # which keeps this process from leaving a segment of others in between
-        segment.set_root(made)
-        root = segment.root(DictProxy)
-    assert root is not None
+    root = None
+    while root is None:
+        segment = heap.family()
+        try:
+            root = segment.root(DictProxy)
+            if root is None:
+                root = _new_root(segment)
+        except ReferenceError:
+            if not segment.is_left:  # by another thread, which had the last handle
+                raise
     found = root.get(name, MISSING)
     return root.setdefault(name, Cache(maxsize, ttl, beside=root)) if found is MISSING else found
+
+
+def _new_root(segment: _core.Heap) -> Any:
+    """This one or another thread's."""
+    made = _dict.Dict.make(DictProxy, segment)
+    segment.set_root(made)
+    return segment.root(DictProxy)
 
 
 def _name_of(function: Any) -> str | None:

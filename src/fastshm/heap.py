@@ -8,7 +8,6 @@ name goes with the last process that uses the segment. docs/format.md tells how 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import mmap
 import os
@@ -41,9 +40,8 @@ _opening = threading.RLock()  # two threads must not open one segment twice
 def default() -> Heap:
     """This process's segment: its family's, else one made at the first call."""
     with _opening:
-        if _default is None:
+        while _default is None:
             _become_default(_of_family() or _first_of_family())
-        assert _default is not None
         return _default
 
 
@@ -98,9 +96,8 @@ def create_store(name: str, new_root: Callable[[Heap], Handle]) -> Handle | None
         except FileExistsError:
             return None
         os.unlink(names.path(first))
-        _heaps[name] = heap
-        heap.renamed(name, os.fsencode(names.path(name)))
-        del _heaps[first]
+        _known(name)  # one of that name that was unlinked
+        heap.rename(name, os.fsencode(names.path(name)))
         _makers.pop(first, None)
         return root
 
@@ -181,17 +178,9 @@ def _known(name: str) -> Heap | None:
     handles go on, but do not pickle for others."""
     heap = _heaps.get(name)
     if heap is not None and name.startswith(names.STORE) and not names.leads_to(name, heap.file):
-        if _heaps.get(name) is not heap:  # another thread has left it meanwhile
-            return None
-        heap.renamed(f"{name}, unlinked {secrets.token_hex(8)}", b"")
-        _heaps[heap.name] = _heaps.pop(name)
+        heap.rename(f"{name}, unlinked {secrets.token_hex(8)}", b"")
         return None
     return heap
-
-
-def is_known(heap: Heap) -> bool:
-    """Has this process not left it?"""
-    return _heaps.get(heap.name) is heap
 
 
 def _attach(name: str) -> Heap:
@@ -201,8 +190,7 @@ def _attach(name: str) -> Heap:
     heap = _core.Heap.attach(name, os.fsencode(names.path(name)), _heaps)
     if _default is None and not name.startswith(names.STORE):
         _become_default(heap)
-    with contextlib.suppress(ReferenceError):  # another thread has left it by now: who asked for it asks again
-        heap.bury()
+    heap.bury()
     return heap
 
 
@@ -216,7 +204,7 @@ def _inherit_refusals() -> bool:
     """False while a process that multiprocessing starts may not have been told yet: its arguments come first."""
     _refused.update(_configuration().get(REFUSED, ()))
     _configuration()[REFUSED] = _refused
-    for heap in _heaps.values():
+    for heap in list(_heaps.values()):
         if heap.name in _refused:
             heap.refuse_pickles()
     return not hasattr(process.current_process(), "_inheriting")
@@ -272,14 +260,16 @@ def _tracker() -> tuple[int, int]:
 
 def _become_default(heap: Heap) -> None:
     global _default
-    _configuration()[FAMILY] = heap.name
-    _core.set_default(heap)
-    _default = heap  # last: until then it is done again
+    if _core.set_default(heap):
+        _configuration()[FAMILY] = heap.name
+        _default = heap  # last: until then it is done again
 
 
 def _part(heap: Heap) -> bool:
-    """Gives up this process's place in a segment. The last one takes the name away: then True."""
+    """Gives up this process's place in a segment at its end. The last one takes the name away: then True."""
     name = heap.name
+    if heap.is_left:  # or about to be joined
+        return False
     is_last = heap.part()
     is_maker = _makers.get(name) == os.getpid()
     if is_last:
@@ -290,18 +280,12 @@ def _part(heap: Heap) -> bool:
 
 
 def _forget(heap: Heap) -> None:
-    """A segment of others in which this process has no handle left, and which is none of _heaps any more."""
+    """Leaves a segment of others in which this process has no handle left."""
     name = heap.name
-    try:
-        _part(heap)
-    except BaseException:
-        if heap.is_joined:
-            _heaps.setdefault(name, heap)  # tried again at the end
-        else:
-            heap.unmap()
-        raise
-    _makers.pop(name, None)
-    heap.unmap()
+    if heap.leave(*_tracker(), _makers.get(name) == os.getpid()):
+        resource_tracker.unregister(f"/{name}", "shared_memory")
+    if heap.is_left:
+        _makers.pop(name, None)
 
 
 def _leave() -> None:
@@ -325,6 +309,7 @@ def _after_fork_in_child() -> None:
     _opening = threading.RLock()  # another thread of the parent may have held it
     _leaving = None
     _makers.clear()  # a maker's pid may be given out again, or be given out in another namespace, too
+    _core.after_fork_in_child()
     if _heaps:
         _leave_at_exit()
 

@@ -36,27 +36,34 @@ static struct {
     fs_heap *heap[FS_MOST_HEAPS];
     uint64_t parent[FS_MOST_HEAPS]; /* in a forked child without an heir: the parent's record, and its id */
     uint32_t parent_id[FS_MOST_HEAPS];
+    char spare[FS_MOST_HEAPS]; /* left: free for the next segment (membership.h) */
     int count;
     pthread_key_t key;
     int ready;
-} fs_all;
+    pthread_mutex_t changing; /* held by who joins or leaves a segment, and by who forks. Outermost: who holds it may wait for shared
+                                 locks, and never waits for the interpreter lock, so that it may be waited for with that one held */
+} fs_all = {.changing = PTHREAD_MUTEX_INITIALIZER};
 
 static void fs_thread_ends(void *list) {
     fs_cached.heap = NULL;
+    pthread_mutex_lock(&fs_all.changing); /* else the descriptor might be another segment's by the time that it is used */
     for (fs_identity *i = list, *next; i; i = next) {
         next = i->next;
         if (i->epoch == i->heap->epoch && fs_is_on_file(i->heap, i->heap->live_fd))
             fs_unclaim(i->heap->live_fd, i->id);
         free(i);
     }
+    pthread_mutex_unlock(&fs_all.changing);
 }
 
 /* --- fork ----------------------------------------------------------------------------------------------------------------
  *
  *   fs_fork_before   in the thread that is about to fork, when it can still wait: an heir for each heap
- *   prepare          in fork() itself: what other threads have changed since
+ *   prepare          in fork() itself: what other threads have changed since, and heirs for the segments that they have joined since
  *   child            closes the parent's claims, moves every heap to a new epoch, takes up the heirs
  *   parent           closes the heirs' descriptors: from now on they are the child's alone
+ *
+ * No other thread joins or leaves a segment during the first, nor from prepare to the end of the fork.
  *
  * Where an heir could not be made, the child shuts its heap: what its parent lets go of may be another object by the time that
  * the child looks. A fork without fs_fork_before has no heirs: that child makes its records when it first needs them
@@ -75,48 +82,66 @@ static void fs_heirs_discard(void) {
     fs_heir_count = fs_fork_is_prepared = 0;
 }
 
+/* An heir for each heap that there is now. Those that are new are blank. */
+static void fs_heirs_grow(void) {
+    fs_heir *more = fs_heir_count < fs_all.count ? realloc(fs_heirs, (size_t)fs_all.count * sizeof(fs_heir)) : NULL;
+    if (!more)
+        return;
+    for (fs_heirs = more; fs_heir_count < fs_all.count; fs_heir_count++)
+        fs_heirs[fs_heir_count] = (fs_heir){.live_fd = -1, .code = FS_OK};
+}
+
+static void fs_heir_begin(fs_heap *heap, fs_heir *heir, int bury) {
+    fs_self me;
+    *heir = (fs_heir){.live_fd = -1, .epoch = heap->epoch, .code = FS_OK};
+    if (!heap->process)
+        return;
+    if ((heir->code = fs_me(heap, &me)) == FS_OK) {
+        me.wait = 1;
+        if (bury)
+            fs_bury(&me);
+        while ((heir->code = fs_heir_make(&me, heir)) == FS_INTERRUPTED)
+            ;
+    }
+    heir->error = errno;
+}
+
 FS_UNUSED static void fs_fork_before(void) {
-    int count = fs_all.count;
     fs_heirs_discard();
     fs_fork_is_prepared = 1;
-    if (!count || !(fs_heirs = malloc((size_t)count * sizeof(fs_heir))))
-        return;
-    for (; fs_heir_count < count; fs_heir_count++) {
-        fs_heap *heap = fs_all.heap[fs_heir_count];
-        fs_heir *heir = &fs_heirs[fs_heir_count];
-        fs_self me;
-        heir->live_fd = -1;
-        heir->process = 0;
-        if (!heap->process)
-            continue;
-        if ((heir->code = fs_me(heap, &me)) == FS_OK) {
-            me.wait = 1;
-            fs_bury(&me);
-            while ((heir->code = fs_heir_make(&me, heir)) == FS_INTERRUPTED)
-                ;
-        }
-        heir->error = errno;
-    }
+    pthread_mutex_lock(&fs_all.changing);
+    fs_heirs_grow();
+    for (int i = 0; i < fs_heir_count; i++)
+        fs_heir_begin(fs_all.heap[i], &fs_heirs[i], 1);
+    pthread_mutex_unlock(&fs_all.changing);
 }
 
 static void fs_fork_prepare(void) {
+    pthread_mutex_lock(&fs_all.changing);
+    if (!fs_fork_is_prepared)
+        return;
+    fs_heirs_grow();
     for (int i = 0; i < fs_heir_count; i++) {
         fs_heap *heap = fs_all.heap[i];
         fs_heir *heir = &fs_heirs[i];
         fs_self me;
-        int r = FS_GONE;
-        if (!heir->process)
-            continue;
-        if (heap->process && heap->epoch == heir->epoch && fs_me(heap, &me) == FS_OK) {
-            me.wait = 1;
-            do
-                r = fs_process_copy(&me, heap->process, heir->process);
-            while (r == FS_INTERRUPTED);
-        }
-        if (r != FS_OK) {
-            heir->process = 0;
-            heir->code = r;
-            heir->error = errno;
+        int r;
+        if (heap->epoch != heir->epoch || (heap->process && !heir->process && heir->code == FS_OK)) {
+            if (heir->live_fd != -1) /* of a segment that was left since */
+                close(heir->live_fd);
+            fs_heir_begin(heap, heir, 0);
+        } else if (heir->process) {
+            if ((r = fs_me(heap, &me)) == FS_OK) {
+                me.wait = 1;
+                do
+                    r = fs_process_copy(&me, heap->process, heir->process);
+                while (r == FS_INTERRUPTED);
+            }
+            if (r != FS_OK) {
+                heir->process = 0;
+                heir->code = r;
+                heir->error = errno;
+            }
         }
     }
 }
@@ -138,6 +163,11 @@ static void fs_fork_take_up(fs_heap *heap, int i) {
     fs_shut(heap, FS_SHUT_FORKED);
 }
 
+static void fs_fork_in_parent(void) {
+    fs_heirs_discard();
+    pthread_mutex_unlock(&fs_all.changing);
+}
+
 static void fs_fork_in_child(void) {
     for (int i = 0; i < fs_all.count; i++) {
         fs_heap *heap = fs_all.heap[i];
@@ -153,12 +183,13 @@ static void fs_fork_in_child(void) {
             fs_fork_take_up(heap, i);
     }
     fs_heirs_discard();
+    pthread_mutex_unlock(&fs_all.changing);
 }
 
 FS_UNUSED static int fs_identity_start(void) {
     if (!fs_all.ready) {
         if (pthread_key_create(&fs_all.key, fs_thread_ends) ||
-            pthread_atfork(fs_fork_prepare, fs_heirs_discard, fs_fork_in_child))
+            pthread_atfork(fs_fork_prepare, fs_fork_in_parent, fs_fork_in_child))
             return FS_SYSTEM;
         fs_all.ready = 1;
     }
@@ -169,6 +200,7 @@ FS_UNUSED static int fs_heap_register(fs_heap *heap) {
     if (fs_all.count == FS_MOST_HEAPS)
         return FS_NOMEM;
     fs_all.parent[fs_all.count] = 0;
+    fs_all.spare[fs_all.count] = 0;
     fs_all.heap[fs_all.count++] = heap;
     return FS_OK;
 }

@@ -65,14 +65,16 @@ class Store(managers.SyncManager):
         while True:
             try:
                 segment = heap.attach(self._file, allow_pickle=allow_pickle)
-                root = segment.root(managers.DictProxy)
-                if segment.name == self._file:  # from here on, root keeps it
-                    break
             except FileNotFoundError:
                 return None
-            except ReferenceError:  # another thread has let go of the last handle in between, and left the segment
-                if heap.is_known(segment):
+            try:
+                root = segment.root(managers.DictProxy)  # from here on, it keeps the segment
+            except ReferenceError:
+                if not segment.is_left:  # by another thread, which had the last handle
                     raise
+            else:
+                if segment.name == self._file:
+                    break
         if root is None:
             raise _core.CorruptedError(f"{self._name!r} is a segment without a root: it is no store")
         return root
