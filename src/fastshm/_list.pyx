@@ -560,8 +560,8 @@ cdef class List(Handle):
         cdef fs_slot last
         cdef fs_self me
         cdef int64_t at = ssize_of(i)
-        if at == -1 and not self.ref.switch.closed[0] and fs_vector_word_peek(self.v, &self.known, -1, &last.about, &last.value):
-            if is_plain_word(last.about):
+        if at == -1 and not self.ref.switch.closed[0]:
+            if fs_vector_word_peek(self.v, &self.known, -1, &last.about, &last.value) and is_plain_word(last.about):
                 out = word_object(last.about, last.value)
                 if fs_enter_free(self.ref.h, &self.v.o.lock, &me):
                     if fs_vector_pop_word(&me, self.v, &self.known, last.about, last.value):
