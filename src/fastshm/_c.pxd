@@ -144,6 +144,9 @@ cdef extern from "segment.h" nogil:
     int fs_file_open(const char *path)
     void fs_file_unmake(const char *path, const fs_file *file)
     int fs_segment_create(fs_heap *heap, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode)
+    int fs_file_make_nameless(const char *folder, uint64_t size)
+    int fs_segment_begin(fs_heap *heap, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode, int nameless)
+    int fs_segment_appear(fs_heap *heap, const char *path)
     int fs_segment_open(fs_heap *heap, int fd, int *why)
     int fs_segment_inspect(int fd, uint64_t *size)
 

@@ -142,6 +142,7 @@ cdef int identify(fs_heap *heap, uint32_t *out) noexcept nogil:
 cdef list heaps = []  # never forgotten: threads may remember their numbers in them; one that was left is used again
 cdef list left_heaps = []
 cdef Heap current_heap = None
+cdef bint current_is_early = False
 cdef dict known_heaps = {}
 cdef object make_default = None
 cdef object find_heap = None
@@ -194,6 +195,38 @@ cdef class Heap:
             give_up(heap, into)
             fail(r, heap)
         return heap
+
+    @staticmethod
+    def create_nameless(str name, bytes folder, uint64_t size, dict into):
+        """One whose file gets its name by appear(): until then it goes with its users, however they end. It is not left before
+        this process ends."""
+        cdef Heap heap = fresh_heap(name, into)
+        cdef int r = FS_SYSTEM
+        cdef int fd = fs_file_make_nameless(PyBytes_AS_STRING(folder), size)
+        if fd != -1:
+            try:
+                PySys_Audit("fastshm.map", "O", <PyObject *>name)
+            except BaseException:
+                close(fd)
+                give_up(heap, into)
+                raise
+            with nogil:
+                r = fs_segment_begin(&heap.h, fd, size, 0, 0, 1)
+        if r != FS_OK:
+            give_up(heap, into)
+            fail(r, heap)
+        heap.users = 1
+        return heap
+
+    def appear(self, bytes path):
+        """Its name leads to it from now on; FileExistsError when it leads elsewhere."""
+        if fs_segment_appear(&self.h, PyBytes_AS_STRING(path)) != FS_OK:
+            fail(FS_SYSTEM, self)
+
+    def track(self, uint64_t device, uint64_t inode):
+        """The resource tracker behind that pipe knows the name."""
+        fs_store_release(&self.h.super.tracker_device, device)
+        fs_store_release(&self.h.super.tracker_inode, inode)
 
     @staticmethod
     def attach(str name, bytes path, dict into):
@@ -472,13 +505,15 @@ def set_hooks(dict known, default, find, forget, learn):
     learn_refusals = learn
 
 
-def set_default(Heap heap):
-    global current_heap
+def set_default(Heap heap, bint early=False):
+    """Where new objects are made. While it is an early one, the function that makes the default heap is asked each time."""
+    global current_heap, current_is_early
     current_heap = heap
+    current_is_early = early
 
 
 cdef Heap default_heap():
-    if current_heap is None:
+    if current_heap is None or current_is_early:
         make_default()
     return current_heap
 
@@ -715,7 +750,8 @@ cdef tuple handle_state(object cls, Ref ref):
     cdef int r
     cdef list into
     check_open(ref)
-    if fs_collecting != NULL and <PyObject *>ref.heap == fs_collecting_heap:
+    if fs_collecting != NULL:
+        check_may_stay(cls, ref)
         into = <list>fs_collecting
         into.append(ref)
         return cls, None, len(into) - 1, 0, 0, 0
@@ -728,6 +764,23 @@ cdef tuple handle_state(object cls, Ref ref):
     if r != FS_OK:
         fail(r, ref.heap)
     return cls, ref.heap.name, ref.offset, ref.serial, ticket, serial
+
+
+cdef int check_may_stay(object cls, Ref ref) except -1:
+    """A container owns objects of its own segment alone: what others have in theirs ends with them. Nor does a key own any."""
+    cdef Heap heap = <Heap>fs_collecting_heap
+    kind = getattr(cls, "__name__", cls)
+    if <object>fs_collecting is None:
+        raise TypeError(
+            f"an object of type {kind!r} cannot be a key, or in one: it equals itself alone, and keys keep no shared objects"
+        )
+    if ref.heap is not heap:
+        raise ValueError(
+            f"an object of type {kind!r} in {ref.heap.name} cannot be kept by a container in {heap.name}: it would be gone "
+            "with the last process of its own segment; make it where the container is, by the same manager (m.list(...), "
+            "m.Value(...)), or store a plain copy"
+        )
+    return 0
 
 
 cdef Ref ref_from_state(object name, uint64_t offset, uint64_t serial, uint64_t ticket, uint64_t ticket_serial):
@@ -778,8 +831,8 @@ def reopen(cls, name, uint64_t offset, uint64_t serial, uint64_t ticket, uint64_
 
 
 cdef Collecting start_collecting(list into, Heap heap) noexcept:
-    """Until stop_collecting: handles pickled or unpickled by this thread are those of a container's value. What the value's
-    own reducers do with other containers nests."""
+    """Until stop_collecting: handles pickled or unpickled by this thread are those of a container's value, or, where `into` is
+    None, of a key, which takes none. What the value's own reducers do with other containers nests."""
     global fs_collecting, fs_collecting_heap
     cdef Collecting before = Collecting(fs_collecting, fs_collecting_heap)
     fs_collecting = <PyObject *>into
@@ -791,6 +844,13 @@ cdef void stop_collecting(Collecting before) noexcept:
     global fs_collecting, fs_collecting_heap
     fs_collecting = <PyObject *>before.into
     fs_collecting_heap = <PyObject *>before.heap
+
+
+def pickled_into():
+    """The segment of the container whose value this thread is pickling, or unpickling; None when there is none."""
+    if fs_collecting == NULL or <object>fs_collecting is None:
+        return None
+    return <Heap>fs_collecting_heap
 
 
 cdef class Gate(Handle):
@@ -833,13 +893,15 @@ def set_rlock_class(cls):
 
 
 cdef int64_t deadline_of(object block, object timeout) except? -2:
-    """0: do not wait; -1: for ever; else the monotonic time in ns."""
+    """0: do not wait; -1: for ever; else the monotonic time in ns. OSError for a NaN."""
     cdef double seconds
     if not block:
         return 0
     if timeout is None:
         return -1
     seconds = timeout
+    if seconds != seconds:  # as the stdlib's semaphores say it
+        raise OSError(errno.EINVAL, "Invalid argument")
     if seconds <= 0:
         return 0
     if seconds > 4e9:

@@ -21,18 +21,18 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from fastshm._c cimport *
-from fastshm._calls cimport again, fs_identify_by, whoami
+from fastshm._calls cimport again, fs_identify_by, patient_number, whoami
 from fastshm._codec cimport (
     Py_EnterRecursiveCall, Py_LeaveRecursiveCall, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact,
     PyUnicode_CheckExact, PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII, PyUnicode_New, as_stored, damaged,
     decode_key, decode_value, key_of, value_of, word_value,
 )
 from fastshm._containers cimport (
-    FS_ANY, MISSING, PATIENCE, TRIES, Cache, Pins, forget, largest_kept, lively, made, make_plain, most_kept, new_pins, reap,
-    taken, wait_for_heap,
+    FS_ANY, MISSING, PATIENCE, TRIES, Cache, Decision, Pins, changed, decide, forget, largest_kept, lively, made, make_plain,
+    most_kept, new_pins, reap, taken, wait_for_heap,
 )
 from fastshm._core cimport (
-    Handle, Ref, check_open, deadline_of, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref, unhold,
+    Handle, Ref, check_open, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref, unhold,
 )
 from fastshm._pickles cimport load
 
@@ -772,11 +772,13 @@ cdef class Dict(Handle):
         cdef int r
         whoami(self.ref, &me)
         if self.hints != NULL and how == FS_PUT and self.put_there(line_of(self.hints, key), key, &v, how, &me, NULL) == FS_OK:
+            changed(self.t)
             return FS_OK
         _kept = key_in(self, key, &k)
         if k.form != FS_K_OTHER:
             r = fs_table_put_by(&me, self.t, &self.p, &k, &v, how, FS_ANY, NULL, NULL)
             if r == FS_OK:
+                changed(self.t)
                 if not self.p.view.version & 1:
                     self.remember(key, NULL)
                 if self.ref.h.super.dying:
@@ -804,21 +806,26 @@ cdef class Dict(Handle):
         """Goes on after a try that ended with `r`. With `seen`, *k is a stored key, and FS_CHANGED is for the caller."""
         cdef uint64_t looked = FS_ANY
         cdef object kept = None, fresh
+        cdef Decision own = None
         cdef bint buried = False
         cdef int tries = 0
         try:
             while True:
+                if r == FS_OK:
+                    changed(self.t)
                 if r == FS_OK or r == FS_EXISTS:
                     reap(self.ref, me)
                     return r
                 if r == FS_CHANGED:
                     if seen != NULL:
                         return r
+                    if own is None:
+                        own = decide(self.t)
                     fresh = key_in(self, key, k)
                     kept = self.resolve(key, k, &looked)
                     if kept is None:
                         kept = fresh = key_in(self, key, k)
-                    tries = self.impatient(tries)
+                    tries = self.impatient(tries, own)
                     if tries > PATIENCE:  # the key's own methods insert keys, whenever they are called
                         looked = self.t.keys_changed
                 elif r == FS_NOMEM and not buried:
@@ -834,11 +841,13 @@ cdef class Dict(Handle):
             if tries >= PATIENCE:
                 unhold(self.ref)
 
-    cdef int impatient(self, int tries) except -1:
-        """Overtaken once more: in the end the lock is held, so that only this thread's own code can do it again."""
+    cdef int impatient(self, int tries, Decision own) except -1:
+        """Overtaken once more: in the end, or when its own code did it, the lock is held, so that only that can do it again."""
+        if own.overtook_itself and tries + 1 < PATIENCE:
+            tries = PATIENCE - 1
         if tries + 1 == PATIENCE:
             hold(self.ref, -1, FS_HOLD_QUIET)
-        elif tries > 2 * PATIENCE:
+        elif tries > PATIENCE:
             raise RuntimeError("dictionary changed, again and again, by the code of the keys or values that are looked at")
         return tries + 1
 
@@ -886,6 +895,8 @@ cdef class Dict(Handle):
                 kept = key_in(self, key, k)  # deleted meanwhile: look again
         if r < 0 and r != FS_CHANGED:
             fail(r, self.ref.heap)
+        if r == FS_OK:
+            changed(self.t)
         reap(self.ref, &me)
         return r == FS_OK
 
@@ -915,6 +926,7 @@ cdef class Dict(Handle):
                 r = fs_table_take(&me, self.t, &k, make_plain, &plain)
                 tries += 1
             if r == FS_OK:
+                changed(self.t)
                 reap(self.ref, &me)
                 return taken(plain)
             forget(&plain)
@@ -939,13 +951,14 @@ cdef class Dict(Handle):
         cdef fs_witness seen
         cdef object out
         cdef list kept = [None]
+        cdef Decision own = decide(self.t)
         cdef int tries = 0
         try:
             while True:
                 out = self.look(key, &k, kept, &seen, False)
                 if out is MISSING or self.remove(key, &k, &seen, FS_ANY):
                     return out
-                tries = self.impatient(tries)
+                tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
                 unhold(self.ref)
@@ -977,6 +990,7 @@ cdef class Dict(Handle):
         cdef fs_key k
         cdef Snapshot s
         cdef fs_record *r
+        cdef Decision own = decide(self.t)
         cdef int tries = 0
         try:
             while True:
@@ -995,7 +1009,7 @@ cdef class Dict(Handle):
                     if not last:
                         self.oldest = extent
                     return item
-                tries = self.impatient(tries)
+                tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
                 unhold(self.ref)
@@ -1031,6 +1045,7 @@ cdef class Dict(Handle):
             if v.kind == FS_V_INT:
                 whoami(self.ref, &me)
                 if self.hints != NULL and self.put_there(line_of(self.hints, key), key, &v, FS_ADD, &me, &result) == FS_OK:
+                    changed(self.t)
                     return <int64_t>result
                 _kept = key_in(self, key, &k)
                 r = FS_CHANGED
@@ -1042,12 +1057,14 @@ cdef class Dict(Handle):
                         with nogil:
                             r = fs_table_put(&me, self.t, &k, &v, FS_ADD, FS_ANY, NULL, &result)
                 if r == FS_OK:
+                    changed(self.t)
                     return <int64_t>result
                 if r != FS_CHANGED and r != FS_TYPE and r != FS_OVERFLOW and r != FS_NOMEM:
                     fail(r, self.ref.heap)
         elif not isinstance(amount, Number):
             raise TypeError(f"a number to add expected, not {type(amount).__name__!r}")
         keep = [None]
+        cdef Decision own = decide(self.t)
         try:
             while True:
                 old = self.look(key, &k, keep, &seen, False)
@@ -1063,7 +1080,7 @@ cdef class Dict(Handle):
                     whoami(self.ref, &me)
                     if self.put_again(FS_BUSY, key, &k, &v, FS_PUT, &me, &seen) == FS_OK:
                         return out
-                tries = self.impatient(tries)
+                tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
                 unhold(self.ref)
@@ -1077,6 +1094,7 @@ cdef class Dict(Handle):
                 r = fs_table_empty(&me, self.t)
         if r != FS_OK:
             fail(r, self.ref.heap)
+        changed(self.t)
         reap(self.ref, &me)
 
     def update(self, *args, **kwargs):
@@ -1121,6 +1139,7 @@ cdef class Dict(Handle):
         cdef fs_self me
         cdef uint64_t looked = FS_ANY
         cdef int r, tries = 0
+        cdef Decision own = None
         cdef bint buried = False
         cdef Desk desk = take_desk(n)
         cdef fs_key *keys = desk.keys
@@ -1145,8 +1164,10 @@ cdef class Dict(Handle):
                 r = FS_CHANGED if foreign else FS_BUSY
             while True:
                 if r == FS_CHANGED:
+                    if own is None:
+                        own = decide(self.t)
                     self.resolve_all(new, keys, kept, &looked)
-                    tries = self.impatient(tries)
+                    tries = self.impatient(tries, own)
                     if tries > PATIENCE:
                         looked = self.t.keys_changed
                 elif r == FS_NOMEM and not buried:
@@ -1160,6 +1181,8 @@ cdef class Dict(Handle):
                     r = fs_table_merge(&me, self.t, keys, values, n, how, looked)
             if r != FS_OK and not (how == FS_ADD and (r == FS_TYPE or r == FS_OVERFLOW)):
                 fail(r, self.ref.heap)
+            if r == FS_OK:
+                changed(self.t)
             reap(self.ref, &me)
         finally:
             give_desk(desk)
@@ -1278,6 +1301,7 @@ cdef class Dict(Handle):
         cdef fs_witness seen
         cdef list keep = [None]
         cdef object old, _held, _kin
+        cdef Decision own = decide(self.t)
         cdef int tries = 0
         try:
             while True:
@@ -1289,7 +1313,7 @@ cdef class Dict(Handle):
                 whoami(self.ref, &me)
                 if self.put_again(FS_BUSY, key, &k, &v, FS_PUT, &me, &seen) == FS_OK:
                     return True
-                tries = self.impatient(tries)
+                tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
                 unhold(self.ref)
@@ -1299,7 +1323,7 @@ cdef class Dict(Handle):
 
         It looks again after each change of the dict, also of other keys; a value that comes and goes in between may be missed.
         """
-        cdef fs_patience p = fs_patience(deadline_of(True, timeout), 0)
+        cdef fs_patience p = fs_patience(patient_number(timeout), 0)
         cdef uint32_t turn
         cdef object out
         cdef int r = FS_OK
