@@ -478,6 +478,7 @@ cdef class List(Handle):
         cdef fs_self me
         if word_of(value, &word) and not self.ref.switch.closed[0] and fs_enter_free(self.ref.h, &self.v.o.lock, &me):
             if fs_vector_append_word(&me, self.v, &self.known, word.about, word.value):
+                changed(self.v)
                 return
         self.add(value)
 
@@ -540,6 +541,7 @@ cdef class List(Handle):
             at = index_of(i)
             if not self.ref.switch.closed[0] and fs_enter_free(self.ref.h, &self.v.o.lock, &me):
                 if fs_vector_set_word(&me, self.v, &self.known, at, word.about, word.value):
+                    changed(self.v)
                     return
         self.put(i, value)
 
@@ -567,6 +569,7 @@ cdef class List(Handle):
                 out = word_object(last.about, last.value)
                 if fs_enter_free(self.ref.h, &self.v.o.lock, &me):
                     if fs_vector_pop_word(&me, self.v, &self.known, last.about, last.value):
+                        changed(self.v)
                         return out
         return self.take(at)
 
