@@ -43,7 +43,7 @@ cdef Decision decide(void *container)
 cdef int changed_while_deciding(void *container) noexcept
 
 
-cdef inline int changed(void *container) noexcept:
+cdef inline int note_change(void *container) noexcept:
     """To be called after each change of a container by this process."""
     if first_decision != NULL:
         changed_while_deciding(container)

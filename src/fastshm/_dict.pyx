@@ -28,8 +28,8 @@ from fastshm._codec cimport (
     decode_key, decode_value, key_of, value_of, word_value,
 )
 from fastshm._containers cimport (
-    FS_ANY, MISSING, PATIENCE, TRIES, Cache, Decision, Pins, changed, decide, forget, largest_kept, lively, made, make_plain,
-    most_kept, new_pins, reap, taken, wait_for_heap,
+    FS_ANY, MISSING, PATIENCE, TRIES, Cache, Decision, Pins, decide, forget, largest_kept, lively, made, make_plain,
+    most_kept, new_pins, note_change, reap, taken, wait_for_heap,
 )
 from fastshm._core cimport (
     Handle, Ref, check_open, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref, unhold,
@@ -772,13 +772,13 @@ cdef class Dict(Handle):
         cdef int r
         whoami(self.ref, &me)
         if self.hints != NULL and how == FS_PUT and self.put_there(line_of(self.hints, key), key, &v, how, &me, NULL) == FS_OK:
-            changed(self.t)
+            note_change(self.t)
             return FS_OK
         _kept = key_in(self, key, &k)
         if k.form != FS_K_OTHER:
             r = fs_table_put_by(&me, self.t, &self.p, &k, &v, how, FS_ANY, NULL, NULL)
             if r == FS_OK:
-                changed(self.t)
+                note_change(self.t)
                 if not self.p.view.version & 1:
                     self.remember(key, NULL)
                 if self.ref.h.super.dying:
@@ -812,7 +812,7 @@ cdef class Dict(Handle):
         try:
             while True:
                 if r == FS_OK:
-                    changed(self.t)
+                    note_change(self.t)
                 if r == FS_OK or r == FS_EXISTS:
                     reap(self.ref, me)
                     return r
@@ -896,7 +896,7 @@ cdef class Dict(Handle):
         if r < 0 and r != FS_CHANGED:
             fail(r, self.ref.heap)
         if r == FS_OK:
-            changed(self.t)
+            note_change(self.t)
         reap(self.ref, &me)
         return r == FS_OK
 
@@ -926,7 +926,7 @@ cdef class Dict(Handle):
                 r = fs_table_take(&me, self.t, &k, make_plain, &plain)
                 tries += 1
             if r == FS_OK:
-                changed(self.t)
+                note_change(self.t)
                 reap(self.ref, &me)
                 return taken(plain)
             forget(&plain)
@@ -1045,7 +1045,7 @@ cdef class Dict(Handle):
             if v.kind == FS_V_INT:
                 whoami(self.ref, &me)
                 if self.hints != NULL and self.put_there(line_of(self.hints, key), key, &v, FS_ADD, &me, &result) == FS_OK:
-                    changed(self.t)
+                    note_change(self.t)
                     return <int64_t>result
                 _kept = key_in(self, key, &k)
                 r = FS_CHANGED
@@ -1057,7 +1057,7 @@ cdef class Dict(Handle):
                         with nogil:
                             r = fs_table_put(&me, self.t, &k, &v, FS_ADD, FS_ANY, NULL, &result)
                 if r == FS_OK:
-                    changed(self.t)
+                    note_change(self.t)
                     return <int64_t>result
                 if r != FS_CHANGED and r != FS_TYPE and r != FS_OVERFLOW and r != FS_NOMEM:
                     fail(r, self.ref.heap)
@@ -1094,7 +1094,7 @@ cdef class Dict(Handle):
                 r = fs_table_empty(&me, self.t)
         if r != FS_OK:
             fail(r, self.ref.heap)
-        changed(self.t)
+        note_change(self.t)
         reap(self.ref, &me)
 
     def update(self, *args, **kwargs):
@@ -1182,7 +1182,7 @@ cdef class Dict(Handle):
             if r != FS_OK and not (how == FS_ADD and (r == FS_TYPE or r == FS_OVERFLOW)):
                 fail(r, self.ref.heap)
             if r == FS_OK:
-                changed(self.t)
+                note_change(self.t)
             reap(self.ref, &me)
         finally:
             give_desk(desk)

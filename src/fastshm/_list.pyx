@@ -27,8 +27,8 @@ from fastshm._codec cimport (
     PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII, PyUnicode_New, decode_value, value_of, word_value,
 )
 from fastshm._containers cimport (
-    FS_ANY, MISSING, PATIENCE, TRIES, Cache, Decision, Pins, changed, decide, forget, largest_kept, lively, made, make_plain,
-    new_pins, reap, taken, wait_for_heap,
+    FS_ANY, MISSING, PATIENCE, TRIES, Cache, Decision, Pins, decide, forget, largest_kept, lively, made, make_plain,
+    new_pins, note_change, reap, taken, wait_for_heap,
 )
 from fastshm._core cimport (
     Handle, Heap, Ref, check_open, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref, unhold,
@@ -468,7 +468,7 @@ cdef class List(Handle):
             fs_reap(&me)
         fs_vector_learn(self.ref.h, self.v, &self.known)
         if r == FS_OK:
-            changed(self.v)
+            note_change(self.v)
         elif r != FS_CHANGED and r != FS_RANGE:
             fail(r, self.ref.heap)
         return r
@@ -478,7 +478,7 @@ cdef class List(Handle):
         cdef fs_self me
         if word_of(value, &word) and not self.ref.switch.closed[0] and fs_enter_free(self.ref.h, &self.v.o.lock, &me):
             if fs_vector_append_word(&me, self.v, &self.known, word.about, word.value):
-                changed(self.v)
+                note_change(self.v)
                 return
         self.add(value)
 
@@ -541,7 +541,7 @@ cdef class List(Handle):
             at = index_of(i)
             if not self.ref.switch.closed[0] and fs_enter_free(self.ref.h, &self.v.o.lock, &me):
                 if fs_vector_set_word(&me, self.v, &self.known, at, word.about, word.value):
-                    changed(self.v)
+                    note_change(self.v)
                     return
         self.put(i, value)
 
@@ -569,7 +569,7 @@ cdef class List(Handle):
                 out = word_object(last.about, last.value)
                 if fs_enter_free(self.ref.h, &self.v.o.lock, &me):
                     if fs_vector_pop_word(&me, self.v, &self.known, last.about, last.value):
-                        changed(self.v)
+                        note_change(self.v)
                         return out
         return self.take(at)
 
@@ -589,7 +589,7 @@ cdef class List(Handle):
             r = fs_vector_take(&me, self.v, at, make_plain, &plain)
             waits += 1
         if r == FS_OK:
-            changed(self.v)
+            note_change(self.v)
             reap(self.ref, &me)
             return taken(plain)
         forget(&plain)
@@ -743,7 +743,7 @@ cdef class List(Handle):
             PyMem_Free(p)
         reap(self.ref, &me)
         if r == FS_OK:
-            changed(self.v)
+            note_change(self.v)
         elif r != FS_CHANGED:
             fail(r, self.ref.heap)
         return r == FS_OK
