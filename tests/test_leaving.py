@@ -94,8 +94,9 @@ def child():
         loads()
         opens()
 
-for what in loads, opens:
-    threading.Thread(target=go_on, args=(what,)).start()
+threads = [threading.Thread(target=go_on, args=(what,)) for what in (loads, opens)]
+for thread in threads:
+    thread.start()
 while time.monotonic() < end:
     if not (pid := os.fork()):
         try:
@@ -105,6 +106,9 @@ while time.monotonic() < end:
             os._exit(1)
         os._exit(0)
     ended[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])] += 1
+for thread in threads:
+    thread.join()
+fastshm.heap.sweep()  # a child that ends by os._exit does not leave: it may have been the last one in a store
 print(list(ended))
 """
 

@@ -125,3 +125,9 @@ def test_processes(method):
             crew.start(add_all, s, range(i, 600, 3))
         crew.results()
     assert s.copy() == set(range(600))
+
+
+def test_nan_does_not_stay():
+    s = fastshm.set([float("nan"), (float("nan"), 1), 2, 3])
+    s &= {2, 4}
+    assert s.copy() == {2}

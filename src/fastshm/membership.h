@@ -18,7 +18,7 @@
 #include "segment.h"
 
 /* What a segment that is not joined, or was left, refers to. Nothing of it is ever changed. */
-static fs_heap fs_nobody = {.fd = -1, .live_fd = -1};
+FS_UNUSED static fs_heap fs_nobody = {.fd = -1, .live_fd = -1};
 
 static void fs_member_spare(fs_heap *heap) {
     for (int i = 0; i < fs_all.count; i++)

@@ -223,6 +223,9 @@ class SetProxy(Proxy, _set.Set):
             old = self.copy()
             new = getattr(old, name)(*map(_plain, others))
             self.items.exchange_keys(old - new, builtins.dict.fromkeys(new - old))
+            if len(self.items) != len(new):  # NaNs, which cannot be found; they cost the step its unity
+                self.items.clear()
+                self.items.update(builtins.dict.fromkeys(new))
 
     def intersection_update(self, *others: Any) -> None:
         self._become("intersection", others)

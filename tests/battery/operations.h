@@ -9,7 +9,7 @@
 #define FS_LARGE_TABLE 64 /* its growth is tried, too */
 
 #include "check.h"
-#include "identity.h"
+#include "membership.h"
 #include "segment.h"
 
 static fs_heap heap;
@@ -671,6 +671,7 @@ static void make_and_drop_waiters(void) {
     fs_reap(&me);
 }
 static void leave(void) { fs_part(&me); }
+static void leave_for_good(void) { fs_member_leave(&heap, 0, 0, 0); }
 static void join_and_leave(void) {
     int why;
     char path[sizeof heap.path];
@@ -817,6 +818,7 @@ static const operation operations[] = {
     {"more handle slots", KEEPS, fill_table, many_slots},
     {"an heir for a fork", -1, fill_table, an_heir},
     {"leave the segment", ALONE, fill_table, leave},
+    {"leave the segment, and unmap it", ALONE, fill_table, leave_for_good},
     {"join, and leave", ALONE, fill_table, join_and_leave},
     {"create a segment", ALONE, fill_and_forget_fresh, create},
 };
