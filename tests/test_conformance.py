@@ -49,6 +49,8 @@ def agrees(ran: dict[str, str]) -> bool:
 
 def test_of_multiprocessing(method):
     """Under each start method, of processes and of a manager."""
+    if method != "fork" and not os.environ.get("FASTSHM_ALL_METHODS"):
+        pytest.skip("takes minutes: set FASTSHM_ALL_METHODS=1")
     ran = outcomes(method)
     assert agrees(ran)
     assert {name.partition("_")[0] for name in ran} == {"processes", "manager"}
