@@ -468,27 +468,20 @@ def test_a_fork_of_a_reader(used):
 def test_views_of_a_stranger():
     """The last thing that this process holds in somebody else's segment may be a view."""
     run_program("""
-import os, pickle, gc
+import gc, pickle, subprocess, sys
 import fastshm
-from multiprocessing import util
-to, back = os.pipe(), os.pipe()
-pid = os.fork()
-if not pid:
-    theirs = fastshm.dict(k=b"x" * 200_000)
-    os.write(to[1], pickle.dumps(theirs))
-    os.read(back[0], 1)
-    util._exit_function()
-    os._exit(0)
+MAKER = "import fastshm, pickle, sys; d = fastshm.dict(k=b'x' * 200_000); print(pickle.dumps(d).hex(), flush=True); sys.stdin.read()"
+maker = subprocess.Popen([sys.executable, "-c", MAKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 mine = fastshm.dict()
-theirs = pickle.loads(os.read(to[0], 10_000))
+theirs = pickle.loads(bytes.fromhex(maker.stdout.readline()))
 assert theirs._heap is not mine._heap
 view = theirs.view("k")
 name = theirs._heap.name
 del theirs
 gc.collect()
 assert name in fastshm.heap._heaps
-os.write(back[1], b"x")
-assert os.waitpid(pid, 0)[1] == 0
+maker.communicate()
+assert maker.returncode == 0
 assert view == b"x" * 200_000
 del view
 gc.collect()
