@@ -470,7 +470,8 @@ def test_views_of_a_stranger():
     run_program("""
 import gc, pickle, subprocess, sys
 import fastshm
-MAKER = "import fastshm, pickle, sys; d = fastshm.dict(k=b'x' * 200_000); print(pickle.dumps(d).hex(), flush=True); sys.stdin.read()"
+MAKER = "import fastshm, pickle, sys; d = fastshm.dict(k=b'x' * 200_000)"
+MAKER += "; print(pickle.dumps(d).hex(), flush=True); sys.stdin.read()"
 maker = subprocess.Popen([sys.executable, "-c", MAKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 mine = fastshm.dict()
 theirs = pickle.loads(bytes.fromhex(maker.stdout.readline()))
