@@ -12,9 +12,6 @@ __pyx_capi__: dict[str, object]
 class Neighbour(Handle): ...
 
 @final
-class Decision: ...
-
-@final
 class Cache: ...
 
 @final
