@@ -376,28 +376,40 @@ class ArrayProxy(Proxy, _array.SynchronizedArray):
         return array.array(self.typecode, self.read_bytes())
 
 
+class _Entered:
+    """`with`, by the acquire() and release() of the class."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> bool:
+        return self.acquire()  # type: ignore[attr-defined,no-any-return]
+
+    def __exit__(self, *args: object) -> None:
+        self.release()  # type: ignore[attr-defined]
+
+
+class _ThreadingLock(_Entered):
+    """What the two locks have in common: threading's arguments."""
+
+    __slots__ = ()
+
+    def acquire(self, blocking: Any = True, timeout: Any = None) -> bool:
+        return super().acquire(blocking, _threading_timeout(blocking, timeout))  # type: ignore[misc,no-any-return]
+
+
 @_core.own_methods
-class AcquirerProxy(Proxy, _core.Mutex):
+class AcquirerProxy(Proxy, _ThreadingLock, _core.Mutex):
     """A shared lock with the manners of threading.Lock, which any process may release."""
 
     _typeid = "Lock"
     _served_as = managers.AcquirerProxy
     _more = ("locked",)
 
-    def acquire(self, blocking: Any = True, timeout: Any = None) -> bool:
-        return super().acquire(blocking, _threading_timeout(blocking, timeout))
-
     def release(self) -> None:
         try:
             super().release()
         except ValueError:
             raise RuntimeError("release unlocked lock") from None
-
-    def __enter__(self) -> bool:
-        return self.acquire()
-
-    def __exit__(self, *args: object) -> None:
-        self.release()
 
     def locked(self) -> bool:
         return self._state() is not None
@@ -407,27 +419,18 @@ class AcquirerProxy(Proxy, _core.Mutex):
 
 
 @_core.own_methods
-class RecursiveAcquirerProxy(Proxy, _core.RecursiveLock):
+class RecursiveAcquirerProxy(Proxy, _ThreadingLock, _core.RecursiveLock):
     """A shared lock with the manners of threading.RLock."""
 
     _typeid = "RLock"
     _served_as = managers.AcquirerProxy
     _more = ("locked",)
 
-    def acquire(self, blocking: Any = True, timeout: Any = None) -> bool:
-        return super().acquire(blocking, _threading_timeout(blocking, timeout))
-
     def release(self) -> None:
         try:
             super().release()
         except AssertionError:
             raise RuntimeError("cannot release un-acquired lock") from None
-
-    def __enter__(self) -> bool:
-        return self.acquire()
-
-    def __exit__(self, *args: object) -> None:
-        self.release()
 
     def locked(self) -> bool:
         return self._state()[0] is not None
@@ -437,7 +440,7 @@ class RecursiveAcquirerProxy(Proxy, _core.RecursiveLock):
         return f"<{'locked' if holder else 'unlocked'} recursive lock of fastshm, count={count}, at {id(self):#x}>"
 
 
-class _Permits:
+class _Permits(_Entered):
     """What the two semaphores have in common."""
 
     __slots__ = ()
@@ -449,12 +452,6 @@ class _Permits:
         if not blocking and timeout is not None:
             raise ValueError("can't specify timeout for non-blocking acquire")
         return super().acquire(blocking, timeout)  # type: ignore[misc,no-any-return]
-
-    def __enter__(self) -> bool:
-        return self.acquire()
-
-    def __exit__(self, *args: object) -> None:
-        self.release()  # type: ignore[attr-defined]
 
 
 @_core.own_methods
