@@ -15,7 +15,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from fastshm._c cimport *
-from fastshm._calls cimport again, fs_identify_by, patient, wait_for_item, whoami
+from fastshm._calls cimport again, fs_identify_by, patient_number, wait_for_item, whoami
 from fastshm._core cimport Guarded, Pin, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
 from fastshm._forms cimport (
     PyFloat_AS_DOUBLE, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact, box, known_form, operand, unboxed,
@@ -118,7 +118,7 @@ cdef SynchronizedArray new_array(
         count = given.count
     capacity = max(capacity, count)
     if itemsize == 0 or capacity > (<uint64_t>1 << 62) // itemsize:
-        raise MemoryError("array too large")
+        raise OverflowError("array too large")
     cdef Ref ref = new_ref(heap_of(beside), FS_ARRAY_DATA + capacity * itemsize, FS_ARRAY, gate_ref(beside))
     cdef fs_array *a = <fs_array *>ref.o
     if given is not None:
@@ -476,7 +476,7 @@ cdef class SynchronizedArray(Guarded):
         check_numbers(self)
         unboxed(self.form, old, &was)
         was = fs_item_bits(self.unit, was)
-        cdef fs_patience p = fs_patience(patient(timeout), 0)
+        cdef fs_patience p = fs_patience(patient_number(timeout), 0)
         whoami(self.ref, &me)
         count = fs_load_acquire(&self.a.count)
         if at < 0:

@@ -62,3 +62,10 @@ cdef inline int check_kind(Ref ref, uint32_t kind) except -1:
 
 cdef inline int64_t patient(object timeout) except? -2:
     return deadline_of(True, timeout)
+
+
+cdef inline int64_t patient_number(object timeout) except? -2:
+    """The same where the stdlib has no such call: its OSError for a NaN would say nothing."""
+    if timeout is not None and timeout != timeout:
+        raise ValueError("the timeout must not be NaN")
+    return deadline_of(True, timeout)

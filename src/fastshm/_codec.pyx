@@ -277,7 +277,11 @@ cdef object encode_key(object key, fs_key *k, uint64_t seed, Heap heap):
 cdef bytes pickled(object key, Heap heap):
     may_dump(heap, "key", key)
     buffer = io.BytesIO()
-    ForkingPickler(buffer, 5).dump(key)
+    cdef Collecting before = start_collecting(None, heap)
+    try:
+        ForkingPickler(buffer, 5).dump(key)
+    finally:
+        stop_collecting(before)
     return buffer.getvalue()
 
 

@@ -29,6 +29,27 @@ cdef class Pins:
     cdef list adopt(self, uint32_t kind, uint64_t i)
     cdef object value(self, uint32_t kind, uint32_t length, uint64_t i, bint in_place)
 
+cdef class Decision:
+    """From its making to its end, Python code decides what is to be done to a container. Has that code, in this thread, changed
+    it? Then it will do so again."""
+    cdef void *container
+    cdef unsigned long thread
+    cdef bint overtook_itself
+    cdef void *next
+    cdef void *previous
+
+cdef void *first_decision
+cdef Decision decide(void *container)
+cdef int changed_while_deciding(void *container) noexcept
+
+
+cdef inline int note_change(void *container) noexcept:
+    """To be called after each change of a container by this process."""
+    if first_decision != NULL:
+        changed_while_deciding(container)
+    return 0
+
+
 cdef struct Cached:
     uint64_t number, head, value
     PyObject *object

@@ -12,6 +12,9 @@ __pyx_capi__: dict[str, object]
 class Neighbour(Handle): ...
 
 @final
+class Decision: ...
+
+@final
 class Cache: ...
 
 @final

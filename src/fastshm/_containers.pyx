@@ -17,6 +17,7 @@ from fastshm._core cimport Handle, Pin, Ref, adopt_ref, fail, identify, make_han
 fs_identify_by(identify)
 
 cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident()
     int PyGC_Disable()
     int PyGC_Enable()
 
@@ -168,6 +169,44 @@ cdef object made(fs_copy *c, Pins pins, Ref ref, bint in_place):
     finally:
         free(c.data)
         c.data = NULL
+
+
+# --- decisions that code of anybody's makes -----------------------------------------------------------------------------------
+
+cdef void *first_decision = NULL  # a Decision, not counted
+
+
+@cython.final
+cdef class Decision:
+    def __dealloc__(self):
+        global first_decision
+        if self.next != NULL:
+            (<Decision>self.next).previous = self.previous
+        if self.previous != NULL:
+            (<Decision>self.previous).next = self.next
+        elif first_decision == <void *>self:
+            first_decision = self.next
+
+
+cdef Decision decide(void *container):
+    global first_decision
+    cdef Decision new = Decision.__new__(Decision)
+    new.container, new.thread = container, PyThread_get_thread_ident()
+    new.next = first_decision
+    if new.next != NULL:
+        (<Decision>new.next).previous = <void *>new
+    first_decision = <void *>new
+    return new
+
+
+cdef int changed_while_deciding(void *container) noexcept:
+    cdef unsigned long thread = PyThread_get_thread_ident()
+    cdef void *at = first_decision
+    while at != NULL:
+        if (<Decision>at).container == container and (<Decision>at).thread == thread:
+            (<Decision>at).overtook_itself = True
+        at = (<Decision>at).next
+    return 0
 
 
 # --- decoded values that are kept ---------------------------------------------------------------------------------------------

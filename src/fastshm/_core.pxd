@@ -12,8 +12,9 @@ cdef class Heap:
     cdef list pending  # slots of handles that died while the heap's lock was held
     cdef int users     # calls that keep this process from leaving it, although it may have no handle in it
     cdef bint is_to_be_left  # by the last of them
+    cdef bint stays  # until this process ends, whether it is used or not
     cdef object __weakref__
-    cdef fs_heap *opened(self, const char *place, uint64_t size, dict into) except NULL
+    cdef fs_heap *opened(self, const char *place, uint64_t size, bint is_nameless, dict into) except NULL
     cdef int check_joined(self) except -1
     cdef object checked(self)
     cdef int drain(self, bint wait) except -1

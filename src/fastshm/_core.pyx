@@ -58,8 +58,10 @@ cdef extern from *:
 
 cdef extern from "membership.h" nogil:
     fs_heap fs_nobody
-    int fs_member_new(const char *path, uint64_t size, fs_heap **out)
+    int fs_member_new(const char *path, uint64_t size, bint is_nameless, fs_heap **out)
     int fs_member_create(fs_heap *heap, const char *path, uint64_t size, uint64_t device, uint64_t inode)
+    int fs_member_create_nameless(fs_heap *heap, uint64_t size)
+    int fs_member_appear(fs_heap *heap, const char *path)
     int fs_member_open(fs_heap *heap, const char *path, int *why)
     void fs_member_refuse(fs_heap *heap, const char *path)
     bint fs_member_part(fs_heap *heap)
@@ -158,6 +160,7 @@ cdef int identify(fs_heap *heap, uint32_t *out) noexcept nogil:
 # --- heaps --------------------------------------------------------------------------------------------------------------------
 
 cdef Heap current_heap = None
+cdef bint current_is_early = False
 cdef dict known_heaps = {}  # heap.py's: segments by name; one that refers to nothing is about to be joined
 cdef object make_default = None
 cdef object find_heap = None
@@ -189,7 +192,7 @@ cdef class Heap:
         gone."""
         cdef const char *place = PyBytes_AS_STRING(path)
         cdef Heap heap = named_heap(name, into)  # first, so that no sweep of this process takes the file for a dead one's
-        cdef fs_heap *part = heap.opened(place, size, into)
+        cdef fs_heap *part = heap.opened(place, size, False, into)
         cdef int r, e
         with nogil:
             r = fs_member_create(part, place, size, tracker_device, tracker_inode)
@@ -201,11 +204,45 @@ cdef class Heap:
         fail_with(r, heap, e)
 
     @staticmethod
+    def create_nameless(str name, bytes folder, uint64_t size, dict into):
+        """One whose file gets its name by appear(): until then it goes with its users, however they end. It is not left before
+        this process ends."""
+        cdef Heap heap = named_heap(name, into)
+        cdef fs_heap *part = heap.opened(PyBytes_AS_STRING(folder), size, True, into)
+        cdef int r, e
+        with nogil:
+            r = fs_member_create_nameless(part, size)
+        if r == FS_OK:
+            heap.stays = True
+            heap.h = part
+            return heap
+        e = c_errno
+        into.pop(name, None)
+        fail_with(r, heap, e)
+
+    def appear(self, bytes path):
+        """Its name leads to it from now on; FileExistsError when it leads elsewhere."""
+        cdef const char *place = PyBytes_AS_STRING(path)
+        cdef int r, e
+        self.check_joined()
+        with nogil:
+            r = fs_member_appear(self.h, place)
+            e = c_errno
+        if r != FS_OK:
+            fail_with(r, self, e)
+
+    def track(self, uint64_t device, uint64_t inode):
+        """The resource tracker behind that pipe knows the name."""
+        self.check_joined()
+        fs_store_release(&self.h.super.tracker_device, device)
+        fs_store_release(&self.h.super.tracker_inode, inode)
+
+    @staticmethod
     def attach(str name, bytes path, dict into):
         """Opens an existing segment, checks it and joins it. Into `into`, as with create()."""
         cdef const char *place = PyBytes_AS_STRING(path)
         cdef Heap heap = named_heap(name, into)  # first, as nothing may fail once it is joined
-        cdef fs_heap *part = heap.opened(place, 0, into)
+        cdef fs_heap *part = heap.opened(place, 0, False, into)
         cdef int why = 0, r, e
         with nogil:
             r = fs_member_open(part, place, &why)
@@ -224,13 +261,13 @@ cdef class Heap:
             raise FileNotFoundError(errno.ENOENT, f"shared memory segment {name} has just been removed by its last user")
         fail_with(r, heap, e)
 
-    cdef fs_heap *opened(self, const char *place, uint64_t size, dict into) except NULL:
-        """Its file, open or, with a size, made, but not looked at yet."""
+    cdef fs_heap *opened(self, const char *place, uint64_t size, bint is_nameless, dict into) except NULL:
+        """Its file, open or, with a size, made, but not looked at yet. One without a name is made in the folder `place`."""
         cdef fs_heap *part = NULL
         cdef int r = FS_SYSTEM, e
         if fs_identity_start() == FS_OK:
             with nogil:
-                r = fs_member_new(place, size, &part)
+                r = fs_member_new(place, size, is_nameless, &part)
         e = c_errno
         try:
             if r == FS_OK:
@@ -473,7 +510,7 @@ cdef int use_end(Heap heap, Use *use) except -1:
 
 
 cdef bint is_unused(Heap heap) noexcept:
-    if heap.users or heap.pending or not heap.h.process:
+    if heap.stays or heap.users or heap.pending or not heap.h.process:
         return False
     return heap.h.free_count == FS_HANDLES_INLINE + heap.h.chunk_count * FS_HANDLES_CHUNK
 
@@ -531,17 +568,19 @@ def set_hooks(dict known, default, find, forget, learn):
     learn_refusals = learn
 
 
-def set_default(Heap heap):
-    """From now on this process does not leave it. False when another thread has left it already."""
-    global current_heap
+def set_default(Heap heap, bint early=False):
+    """Where new objects are made: from now on this process does not leave it. While it is an early one, the function that makes
+    the default heap is asked each time. False when another thread has left it already."""
+    global current_heap, current_is_early
     if heap.h == &fs_nobody:
         return False
     current_heap = heap
+    current_is_early = early
     return True
 
 
 cdef Heap default_heap():
-    if current_heap is None:
+    if current_heap is None or current_is_early:
         make_default()
     return current_heap
 
@@ -816,7 +855,8 @@ cdef tuple handle_state(object cls, Ref ref):
     cdef int r
     cdef list into
     check_open(ref)
-    if fs_collecting != NULL and <PyObject *>ref.heap == fs_collecting_heap:
+    if fs_collecting != NULL:
+        check_may_stay(cls, ref)
         into = <list>fs_collecting
         into.append(ref)
         return cls, None, len(into) - 1, 0, 0, 0
@@ -829,6 +869,23 @@ cdef tuple handle_state(object cls, Ref ref):
     if r != FS_OK:
         fail(r, ref.heap)
     return cls, ref.heap.name, ref.offset, ref.serial, ticket, serial
+
+
+cdef int check_may_stay(object cls, Ref ref) except -1:
+    """A container owns objects of its own segment alone: what others have in theirs ends with them. Nor does a key own any."""
+    cdef Heap heap = <Heap>fs_collecting_heap
+    kind = getattr(cls, "__name__", cls)
+    if <object>fs_collecting is None:
+        raise TypeError(
+            f"an object of type {kind!r} cannot be a key, or in one: it equals itself alone, and keys keep no shared objects"
+        )
+    if ref.heap is not heap:
+        raise ValueError(
+            f"an object of type {kind!r} in {ref.heap.name} cannot be kept by a container in {heap.name}: it would be gone "
+            "with the last process of its own segment; make it where the container is, by the same manager (m.list(...), "
+            "m.Value(...)), or store a plain copy"
+        )
+    return 0
 
 
 cdef Ref ref_from_state(object name, uint64_t offset, uint64_t serial, uint64_t ticket, uint64_t ticket_serial):
@@ -880,8 +937,8 @@ def reopen(cls, name, uint64_t offset, uint64_t serial, uint64_t ticket, uint64_
 
 
 cdef Collecting start_collecting(list into, Heap heap) noexcept:
-    """Until stop_collecting: handles pickled or unpickled by this thread are those of a container's value. What the value's
-    own reducers do with other containers nests."""
+    """Until stop_collecting: handles pickled or unpickled by this thread are those of a container's value, or, where `into` is
+    None, of a key, which takes none. What the value's own reducers do with other containers nests."""
     global fs_collecting, fs_collecting_heap
     cdef Collecting before = Collecting(fs_collecting, fs_collecting_heap)
     fs_collecting = <PyObject *>into
@@ -893,6 +950,13 @@ cdef void stop_collecting(Collecting before) noexcept:
     global fs_collecting, fs_collecting_heap
     fs_collecting = <PyObject *>before.into
     fs_collecting_heap = <PyObject *>before.heap
+
+
+def pickled_into():
+    """The segment of the container whose value this thread is pickling, or unpickling; None when there is none."""
+    if fs_collecting == NULL or <object>fs_collecting is None:
+        return None
+    return <Heap>fs_collecting_heap
 
 
 cdef class Gate(Handle):
@@ -935,13 +999,15 @@ def set_rlock_class(cls):
 
 
 cdef int64_t deadline_of(object block, object timeout) except? -2:
-    """0: do not wait; -1: for ever; else the monotonic time in ns."""
+    """0: do not wait; -1: for ever; else the monotonic time in ns. OSError for a NaN."""
     cdef double seconds
     if not block:
         return 0
     if timeout is None:
         return -1
     seconds = timeout
+    if seconds != seconds:  # as the stdlib's semaphores say it
+        raise OSError(errno.EINVAL, "Invalid argument")
     if seconds <= 0:
         return 0
     if seconds > 4e9:

@@ -42,6 +42,7 @@ cdef class ShardedCounter(Handle):
 
     cdef fs_counter *c
     cdef unsigned bits
+    cdef object __weakref__
 
     def __cinit__(self):
         self.c = <fs_counter *>self.ref.o

@@ -18,17 +18,17 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastshm._c cimport *
-from fastshm._calls cimport again, fs_identify_by, whoami
+from fastshm._calls cimport again, fs_identify_by, patient_number, whoami
 from fastshm._codec cimport (
     PyLong_AsLongLongAndOverflow, PyLong_CheckExact, PyUnicode_DATA, PyUnicode_New, as_stored, damaged, decode_value,
     encode_plain, key_of, value_of, word_value,
 )
 from fastshm._containers cimport (
-    FS_ANY, MISSING, PATIENCE, TRIES, Cache, Desk, Pins, forget, give_desk, largest_kept, lively, made, make_plain, most_kept,
-    new_pins, reap, take_desk, taken, wait_for_heap,
+    FS_ANY, MISSING, PATIENCE, TRIES, Cache, Decision, Desk, Pins, decide, forget, give_desk, largest_kept, lively, made,
+    make_plain, most_kept, new_pins, note_change, reap, take_desk, taken, wait_for_heap,
 )
 from fastshm._core cimport (
-    Handle, Ref, check_open, deadline_of, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref, unhold,
+    Handle, Ref, check_open, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref, unhold,
 )
 from fastshm._hints cimport Hint, Hints, hints_end, line_of, remember
 from fastshm._pickles cimport load
@@ -377,11 +377,13 @@ cdef class Dict(Handle):
         whoami(self.ref, &me)
         if self.hints.lines != NULL and how == FS_PUT:
             if self.put_there(line_of(&self.hints, key), key, &v, how, &me, NULL) == FS_OK:
+                note_change(self.t)
                 return FS_OK
         _kept = key_in(self, key, &k)
         if k.form != FS_K_OTHER:
             r = fs_table_put_by(&me, self.t, &self.p, &k, &v, how, FS_ANY, NULL, NULL)
             if r == FS_OK:
+                note_change(self.t)
                 if not self.p.view.version & 1:
                     remember(&self.hints, &self.p, key, NULL)
                 if self.ref.h.super.dying:
@@ -409,21 +411,26 @@ cdef class Dict(Handle):
         """Goes on after a try that ended with `r`. With `seen`, *k is a stored key, and FS_CHANGED is for the caller."""
         cdef uint64_t looked = FS_ANY
         cdef object kept = None, fresh
+        cdef Decision own = None
         cdef bint buried = False
         cdef int tries = 0
         try:
             while True:
+                if r == FS_OK:
+                    note_change(self.t)
                 if r == FS_OK or r == FS_EXISTS:
                     reap(self.ref, me)
                     return r
                 if r == FS_CHANGED:
                     if seen != NULL:
                         return r
+                    if own is None:
+                        own = decide(self.t)
                     fresh = key_in(self, key, k)
                     kept = self.mirrored().resolve(key, k, &looked)
                     if kept is None:
                         kept = fresh = key_in(self, key, k)
-                    tries = self.impatient(tries)
+                    tries = self.impatient(tries, own)
                     if tries > PATIENCE:  # the key's own methods insert keys, whenever they are called
                         looked = self.t.keys_changed
                 elif r == FS_NOMEM and not buried:
@@ -439,11 +446,13 @@ cdef class Dict(Handle):
             if tries >= PATIENCE:
                 unhold(self.ref)
 
-    cdef int impatient(self, int tries) except -1:
-        """Overtaken once more: in the end the lock is held, so that only this thread's own code can do it again."""
+    cdef int impatient(self, int tries, Decision own) except -1:
+        """Overtaken once more: in the end, or when its own code did it, the lock is held, so that only that can do it again."""
+        if own.overtook_itself and tries + 1 < PATIENCE:
+            tries = PATIENCE - 1
         if tries + 1 == PATIENCE:
             hold(self.ref, -1, FS_HOLD_QUIET)
-        elif tries > 2 * PATIENCE:
+        elif tries > PATIENCE:
             raise RuntimeError("dictionary changed, again and again, by the code of the keys or values that are looked at")
         return tries + 1
 
@@ -491,6 +500,8 @@ cdef class Dict(Handle):
                 kept = key_in(self, key, k)  # deleted meanwhile: look again
         if r < 0 and r != FS_CHANGED:
             fail(r, self.ref.heap)
+        if r == FS_OK:
+            note_change(self.t)
         reap(self.ref, &me)
         return r == FS_OK
 
@@ -520,6 +531,7 @@ cdef class Dict(Handle):
                 r = fs_table_take(&me, self.t, &k, make_plain, &plain)
                 tries += 1
             if r == FS_OK:
+                note_change(self.t)
                 reap(self.ref, &me)
                 return taken(plain)
             forget(&plain)
@@ -544,13 +556,14 @@ cdef class Dict(Handle):
         cdef fs_witness seen
         cdef object out
         cdef list kept = [None]
+        cdef Decision own = decide(self.t)
         cdef int tries = 0
         try:
             while True:
                 out = self.look(key, &k, kept, &seen, False)
                 if out is MISSING or self.remove(key, &k, &seen, FS_ANY):
                     return out
-                tries = self.impatient(tries)
+                tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
                 unhold(self.ref)
@@ -582,6 +595,7 @@ cdef class Dict(Handle):
         cdef fs_key k
         cdef Snapshot s
         cdef fs_record *r
+        cdef Decision own = decide(self.t)
         cdef int tries = 0
         try:
             while True:
@@ -600,7 +614,7 @@ cdef class Dict(Handle):
                     if not last:
                         self.oldest = extent
                     return item
-                tries = self.impatient(tries)
+                tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
                 unhold(self.ref)
@@ -637,6 +651,7 @@ cdef class Dict(Handle):
                 whoami(self.ref, &me)
                 if self.hints.lines != NULL:
                     if self.put_there(line_of(&self.hints, key), key, &v, FS_ADD, &me, &result) == FS_OK:
+                        note_change(self.t)
                         return <int64_t>result
                 _kept = key_in(self, key, &k)
                 r = FS_CHANGED
@@ -648,12 +663,14 @@ cdef class Dict(Handle):
                         with nogil:
                             r = fs_table_put(&me, self.t, &k, &v, FS_ADD, FS_ANY, NULL, &result)
                 if r == FS_OK:
+                    note_change(self.t)
                     return <int64_t>result
                 if r != FS_CHANGED and r != FS_TYPE and r != FS_OVERFLOW and r != FS_NOMEM:
                     fail(r, self.ref.heap)
         elif not isinstance(amount, Number):
             raise TypeError(f"a number to add expected, not {type(amount).__name__!r}")
         keep = [None]
+        cdef Decision own = decide(self.t)
         try:
             while True:
                 old = self.look(key, &k, keep, &seen, False)
@@ -669,7 +686,7 @@ cdef class Dict(Handle):
                     whoami(self.ref, &me)
                     if self.put_again(FS_BUSY, key, &k, &v, FS_PUT, &me, &seen) == FS_OK:
                         return out
-                tries = self.impatient(tries)
+                tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
                 unhold(self.ref)
@@ -683,6 +700,7 @@ cdef class Dict(Handle):
                 r = fs_table_empty(&me, self.t)
         if r != FS_OK:
             fail(r, self.ref.heap)
+        note_change(self.t)
         reap(self.ref, &me)
 
     def update(self, *args, **kwargs):
@@ -727,6 +745,7 @@ cdef class Dict(Handle):
         cdef fs_self me
         cdef uint64_t looked = FS_ANY
         cdef int r, tries = 0
+        cdef Decision own = None
         cdef bint buried = False
         cdef Desk desk = take_desk(n)
         cdef fs_key *keys = desk.keys
@@ -751,8 +770,10 @@ cdef class Dict(Handle):
                 r = FS_CHANGED if foreign else FS_BUSY
             while True:
                 if r == FS_CHANGED:
+                    if own is None:
+                        own = decide(self.t)
                     self.mirrored().resolve_all(new, keys, kept, &looked)
-                    tries = self.impatient(tries)
+                    tries = self.impatient(tries, own)
                     if tries > PATIENCE:
                         looked = self.t.keys_changed
                 elif r == FS_NOMEM and not buried:
@@ -766,6 +787,8 @@ cdef class Dict(Handle):
                     r = fs_table_merge(&me, self.t, keys, values, n, how, looked)
             if r != FS_OK and not (how == FS_ADD and (r == FS_TYPE or r == FS_OVERFLOW)):
                 fail(r, self.ref.heap)
+            if r == FS_OK:
+                note_change(self.t)
             reap(self.ref, &me)
         finally:
             give_desk(desk)
@@ -823,6 +846,7 @@ cdef class Dict(Handle):
                 again(r, &me)
             if r != FS_OK:
                 fail(r, self.ref.heap)
+            note_change(self.t)
             reap(self.ref, &me)
         finally:
             PyMem_Free(keys)
@@ -855,6 +879,7 @@ cdef class Dict(Handle):
         cdef fs_witness seen
         cdef list keep = [None]
         cdef object old, _held, _kin
+        cdef Decision own = decide(self.t)
         cdef int tries = 0
         try:
             while True:
@@ -866,7 +891,7 @@ cdef class Dict(Handle):
                 whoami(self.ref, &me)
                 if self.put_again(FS_BUSY, key, &k, &v, FS_PUT, &me, &seen) == FS_OK:
                     return True
-                tries = self.impatient(tries)
+                tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
                 unhold(self.ref)
@@ -876,7 +901,7 @@ cdef class Dict(Handle):
 
         It looks again after each change of the dict, also of other keys; a value that comes and goes in between may be missed.
         """
-        cdef fs_patience p = fs_patience(deadline_of(True, timeout), 0)
+        cdef fs_patience p = fs_patience(patient_number(timeout), 0)
         cdef uint32_t turn
         cdef object out
         cdef int r = FS_OK

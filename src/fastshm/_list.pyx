@@ -15,7 +15,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from cpython.slice cimport PySlice_Unpack
-from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 
@@ -27,8 +27,8 @@ from fastshm._codec cimport (
     PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII, PyUnicode_New, decode_value, value_of, word_value,
 )
 from fastshm._containers cimport (
-    FS_ANY, MISSING, PATIENCE, TRIES, Cache, Pins, forget, largest_kept, lively, made, make_plain, new_pins, reap, taken,
-    wait_for_heap,
+    FS_ANY, MISSING, PATIENCE, TRIES, Cache, Decision, Pins, decide, forget, largest_kept, lively, made, make_plain,
+    new_pins, note_change, reap, taken, wait_for_heap,
 )
 from fastshm._core cimport (
     Handle, Heap, Ref, check_open, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref, unhold,
@@ -467,7 +467,9 @@ cdef class List(Handle):
         if self.ref.h.super.dying:
             fs_reap(&me)
         fs_vector_learn(self.ref.h, self.v, &self.known)
-        if r != FS_OK and r != FS_CHANGED and r != FS_RANGE:
+        if r == FS_OK:
+            note_change(self.v)
+        elif r != FS_CHANGED and r != FS_RANGE:
             fail(r, self.ref.heap)
         return r
 
@@ -476,6 +478,7 @@ cdef class List(Handle):
         cdef fs_self me
         if word_of(value, &word) and not self.ref.switch.closed[0] and fs_enter_free(self.ref.h, &self.v.o.lock, &me):
             if fs_vector_append_word(&me, self.v, &self.known, word.about, word.value):
+                note_change(self.v)
                 return
         self.add(value)
 
@@ -514,7 +517,7 @@ cdef class List(Handle):
                     fail(FS_NOMEM, self.ref.heap)
                 if self.rearrange(list(range(len(self))) * times, None, s.stamp):
                     return self
-                tries = self.impatient(tries)
+                tries = self.impatient(tries, None)
         finally:
             if tries >= PATIENCE:
                 unhold(self.ref)
@@ -538,6 +541,7 @@ cdef class List(Handle):
             at = index_of(i)
             if not self.ref.switch.closed[0] and fs_enter_free(self.ref.h, &self.v.o.lock, &me):
                 if fs_vector_set_word(&me, self.v, &self.known, at, word.about, word.value):
+                    note_change(self.v)
                     return
         self.put(i, value)
 
@@ -565,6 +569,7 @@ cdef class List(Handle):
                 out = word_object(last.about, last.value)
                 if fs_enter_free(self.ref.h, &self.v.o.lock, &me):
                     if fs_vector_pop_word(&me, self.v, &self.known, last.about, last.value):
+                        note_change(self.v)
                         return out
         return self.take(at)
 
@@ -574,6 +579,7 @@ cdef class List(Handle):
         cdef PyObject *plain = NULL
         cdef uint64_t stamp
         cdef int r, tries = 0, waits = 0
+        cdef Decision own
         whoami(self.ref, &me)
         r = fs_vector_take(&me, self.v, at, make_plain, &plain)
         while waits < PATIENCE and (r == FS_BUSY or r == FS_INTERRUPTED):
@@ -583,11 +589,13 @@ cdef class List(Handle):
             r = fs_vector_take(&me, self.v, at, make_plain, &plain)
             waits += 1
         if r == FS_OK:
+            note_change(self.v)
             reap(self.ref, &me)
             return taken(plain)
         forget(&plain)
         if r < 0 and r != FS_TYPE and r != FS_RANGE and r != FS_BUSY and r != FS_INTERRUPTED:
             fail(r, self.ref.heap)
+        own = decide(self.v)
         try:
             while True:  # a value that cannot be decoded stays
                 try:
@@ -596,7 +604,7 @@ cdef class List(Handle):
                     raise IndexError("pop index out of range" if len(self) else "pop from empty list") from None
                 if self.change(FS_DELETE_ITEM, at, NULL, 0, stamp) == FS_OK:
                     return out
-                tries = self.impatient(tries)
+                tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
                 unhold(self.ref)
@@ -615,8 +623,10 @@ cdef class List(Handle):
         me.wait = 0
         return 0
 
-    cdef int impatient(self, int tries) except -1:
-        """Overtaken once more: in the end the lock is held, so that only this thread's own code can do it again."""
+    cdef int impatient(self, int tries, Decision own) except -1:
+        """Overtaken once more: in the end, or when its own code did it, the lock is held, so that only that can do it again."""
+        if own is not None and own.overtook_itself and tries + 1 < PATIENCE:
+            tries = PATIENCE - 1
         if tries + 1 == PATIENCE:
             hold(self.ref, -1, FS_HOLD_QUIET)
         elif tries > PATIENCE:
@@ -625,6 +635,7 @@ cdef class List(Handle):
 
     def remove(self, value, /):
         cdef Items s
+        cdef Decision own = decide(self.v)
         cdef uint64_t at = 0, stamp
         cdef int r, tries = 0
         try:
@@ -641,7 +652,7 @@ cdef class List(Handle):
                     raise ValueError("list.remove(x): x not in list")
                 if self.change(FS_DELETE_ITEM, <int64_t>at, NULL, 0, stamp) == FS_OK:
                     return
-                tries = self.impatient(tries)
+                tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
                 unhold(self.ref)
@@ -652,7 +663,8 @@ cdef class List(Handle):
     def sort(self, *, key=None, reverse=False):
         """As list.sort: stable; others see the order before or after. ValueError when `key` or comparing changes the list."""
         cdef Items s
-        cdef int tries = PATIENCE - 2  # a decision is dear here, and comparing that appends makes the next one dearer
+        cdef Decision own = decide(self.v)
+        cdef int tries = PATIENCE - 2  # a decision is dear here
         try:
             while True:
                 s = self.snapshot(0, INT64_MAX, 1)
@@ -660,9 +672,9 @@ cdef class List(Handle):
                 keys = items if key is None else [key(item) for item in items]
                 if self.rearrange(sorted(range(len(keys)), key=keys.__getitem__, reverse=reverse), None, s.stamp):
                     return
-                if tries >= PATIENCE:  # held, so nobody else has
+                if own.overtook_itself or tries >= PATIENCE:  # held, so nobody else has
                     raise ValueError("list modified during sort")
-                tries = self.impatient(tries)
+                tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
                 unhold(self.ref)
@@ -675,7 +687,7 @@ cdef class List(Handle):
                 s = self.snapshot(0, 0, 1)
                 if self.rearrange(plan_for(len(self)), None, s.stamp):
                     return 0
-                tries = self.impatient(tries)
+                tries = self.impatient(tries, None)
         finally:
             if tries >= PATIENCE:
                 unhold(self.ref)
@@ -696,7 +708,7 @@ cdef class List(Handle):
                     plan[part] = range(-1, -1 - <int64_t>new.n, -1)
                 if self.rearrange(plan, new, s.stamp):
                     return 0
-                tries = self.impatient(tries)
+                tries = self.impatient(tries, None)
         finally:
             if tries >= PATIENCE:
                 unhold(self.ref)
@@ -730,7 +742,9 @@ cdef class List(Handle):
         finally:
             PyMem_Free(p)
         reap(self.ref, &me)
-        if r != FS_OK and r != FS_CHANGED:
+        if r == FS_OK:
+            note_change(self.v)
+        elif r != FS_CHANGED:
             fail(r, self.ref.heap)
         return r == FS_OK
 
@@ -772,9 +786,9 @@ cdef int64_t longer_index(object i) except? -0x7fffffffffffffff:
     if not hasattr(type(i), "__index__"):
         raise TypeError(f"list indices must be integers or slices, not {type(i).__name__}")
     i = as_index(i)
-    if i > INT64_MAX or i < -INT64_MAX:
+    if i > INT64_MAX or i < INT64_MIN:
         raise IndexError("cannot fit 'int' into an index-sized integer")
-    return i
+    return max(i, -INT64_MAX)  # what has no opposite is as far out of range as this
 
 
 cdef inline int64_t ssize_of(object i) except? -0x7fffffffffffffff:
@@ -783,9 +797,9 @@ cdef inline int64_t ssize_of(object i) except? -0x7fffffffffffffff:
 
 cdef int64_t longer_ssize(object i) except? -0x7fffffffffffffff:
     i = as_index(i)
-    if i > INT64_MAX or i < -INT64_MAX:
+    if i > INT64_MAX or i < INT64_MIN:
         raise OverflowError("Python int too large to convert to C ssize_t")
-    return i
+    return max(i, -INT64_MAX)
 
 
 @cython.final

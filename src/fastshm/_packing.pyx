@@ -122,7 +122,7 @@ cdef Packed packed(int form, uint32_t size, object values):
         return out
     n = len(values)
     if n > PY_SSIZE_T_MAX // size:
-        raise MemoryError("array too large")
+        raise OverflowError("array too large")
     raw = PyBytes_FromStringAndSize(NULL, n * size)
     to = PyBytes_AS_STRING(raw)
     if type(values) is list and packed_list(form, size, <list>values, to, n):

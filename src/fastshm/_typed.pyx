@@ -7,7 +7,7 @@ cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastshm._c cimport *
-from fastshm._calls cimport fs_identify_by, patient, wait_for_item, whoami
+from fastshm._calls cimport fs_identify_by, patient_number, wait_for_item, whoami
 from fastshm._core cimport (
     Guarded, Ref, check_open, enter_object, fail, gate_ref, heap_of, identify, make_handle, new_ref,
 )
@@ -199,7 +199,7 @@ cdef class Synchronized(Guarded):
         cdef uint64_t was, word = 0
         unboxed(self.form, old, &was)
         was = fs_item_bits(self.size, was)
-        cdef fs_patience p = fs_patience(patient(timeout), 0)
+        cdef fs_patience p = fs_patience(patient_number(timeout), 0)
         whoami(self.ref, &me)
         if fs_cell_look(&me, &self.c.o, 0, self.size, 0, &word) == FS_OK and word != was:
             return True

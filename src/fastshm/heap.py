@@ -4,6 +4,9 @@ A process has one default segment: that of its family, whose name goes to the ch
 or one that it makes. A segment of others is left as soon as this process has no handle in it. Segments are registered as
 multiprocessing.shared_memory does it, so that the stdlib's resource tracker is the net under them while their maker lives; the
 name goes with the last process that uses the segment. docs/format.md tells how each of these steps survives a death.
+
+What a child makes must outlast it, so a process has a segment before it has children: at its first fork one without a name,
+which whoever of them makes something in it gives it; at its first spawn the segment itself.
 """
 
 from __future__ import annotations
@@ -28,11 +31,14 @@ SMALLEST = 1 << 20
 FAMILY = "fastshm"  # in multiprocessing's configuration of a process
 REFUSED = "fastshm, no pickles of"  # there, too
 KEPT = "fastshm, decoded values"
+AT_A_FORK = 1.0  # seconds that a fork waits for another thread's opening of a segment, which makes this process's first one
 ATTEMPTS = 10  # at a segment that nobody takes for a dead one's before it is made
 
 _heaps: dict[str, Heap] = {}
 _makers: dict[str, int] = {}
 _default: Heap | None = None
+_ahead: Heap | None = None  # made before a fork, and used by nobody yet, as far as this process knows
+_is_early = False  # the default one is from before this process was told of its family, if it has one
 _refused: set[str] = set()  # names of segments whose bytes are not to be unpickled
 _opening = threading.RLock()  # two threads must not open one segment twice
 
@@ -41,7 +47,9 @@ def default() -> Heap:
     """This process's segment: its family's, else one made at the first call."""
     with _opening:
         while _default is None:
-            _become_default(_of_family() or _first_of_family())
+            _become_default(_of_family() or _made_ahead() or _first_of_family())
+        if _is_early and not _is_being_started():
+            _become_default(_of_family() or _default)
         return _default
 
 
@@ -53,8 +61,10 @@ def family() -> Heap:
 
 def _of_family() -> Heap | None:
     name = _configuration().get(FAMILY)
+    if _ahead is not None and name == _ahead.name:
+        return _made_ahead()
     try:
-        return attach(name) if name else None
+        return attach(name) if isinstance(name, str) else None
     except FileNotFoundError:  # its other members have ended meanwhile
         return None
 
@@ -62,6 +72,58 @@ def _of_family() -> Heap | None:
 def _first_of_family() -> Heap:
     sweep()
     return create()
+
+
+class _Unmade:
+    """In the place of the family's name while it has no segment: it has one as soon as a process is told of it by a pickle."""
+
+    def __reduce__(self) -> Any:
+        try:
+            return str, (default().name,)
+        except (OSError, MemoryError, ReferenceError):  # then the child has one of its own
+            return type(self), ()
+
+
+def _before_fork() -> None:
+    """The child will have a part in this process's segment, so there must be one. It costs no name and no resource tracker."""
+    global _ahead
+    if _default is not None or (_ahead is not None and _ahead.is_joined):
+        return
+    if not _opening.acquire(timeout=AT_A_FORK):  # then its holder may be waiting for what this thread holds
+        return
+    try:
+        if _default is not None:
+            return
+        try:
+            size, name = _largest(), PREFIX + secrets.token_hex(16)
+            _leave_at_exit()
+            _ahead = _core.Heap.create_nameless(name, os.fsencode(names.FOLDER), size, _heaps)
+            _makers[name] = os.getpid()
+        except (OSError, MemoryError):  # a child that makes something makes a segment of its own
+            _ahead = None
+    finally:
+        _opening.release()
+
+
+def _made_ahead() -> Heap | None:
+    """The segment of before the fork, which has its name from here on. Only its maker tells a resource tracker: that of a child
+    may end, and take the name away, while the maker goes on."""
+    if _ahead is None or not _ahead.is_joined:
+        return None
+    sweep()
+    heap, name = _ahead, f"/{_ahead.name}"
+    is_tracked = _makers.get(heap.name) == os.getpid() and (process.parent_process() is None or _tracker() != (0, 0))
+    if is_tracked:
+        resource_tracker.register(name, "shared_memory")
+    try:
+        heap.appear(os.fsencode(names.path(heap.name)))
+    except (OSError, ReferenceError):
+        if is_tracked:
+            resource_tracker.unregister(name, "shared_memory")
+        return None
+    if is_tracked:
+        heap.track(*_tracker())
+    return heap
 
 
 def _configuration() -> Any:
@@ -168,6 +230,8 @@ def attach(name: str, *, allow_pickle: bool = True) -> Heap:
     """
     with _opening:
         heap = _known(name) or _attach(name)
+        if heap is _ahead and _default is None:  # a child has made something in it
+            default()
         if not allow_pickle:
             _refuse_pickles(heap)
         return heap
@@ -188,7 +252,7 @@ def _attach(name: str) -> Heap:
         raise ValueError(f"{name!r} is not the name of a fastshm segment")
     _leave_at_exit()
     heap = _core.Heap.attach(name, os.fsencode(names.path(name)), _heaps)
-    if _default is None and not name.startswith(names.STORE):
+    if _default is None and _ahead is None and not name.startswith(names.STORE):
         _become_default(heap)
     heap.bury()
     return heap
@@ -207,7 +271,7 @@ def _inherit_refusals() -> bool:
     for heap in list(_heaps.values()):
         if heap.name in _refused:
             heap.refuse_pickles()
-    return not hasattr(process.current_process(), "_inheriting")
+    return not _is_being_started()
 
 
 def sweep() -> list[str]:
@@ -243,7 +307,7 @@ def _inherit_decode_cache() -> bool:
     """False while a process that multiprocessing starts may not have been told yet, as with refusals."""
     if KEPT in _configuration():
         _containers.set_kept(*_configuration()[KEPT])
-    return not hasattr(process.current_process(), "_inheriting")
+    return not _is_being_started()
 
 
 def _tracker() -> tuple[int, int]:
@@ -259,10 +323,17 @@ def _tracker() -> tuple[int, int]:
 
 
 def _become_default(heap: Heap) -> None:
-    global _default
-    if _core.set_default(heap):
-        _configuration()[FAMILY] = heap.name
-        _default = heap  # last: until then it is done again
+    """For good, unless this process is a child that imports its main module before it is told of its family."""
+    global _default, _is_early
+    early = _is_being_started()
+    if _core.set_default(heap, early):
+        if not early:
+            _configuration()[FAMILY] = heap.name
+        _default, _is_early = heap, early  # last: until then it is done again
+
+
+def _is_being_started() -> bool:
+    return hasattr(process.current_process(), "_inheriting")
 
 
 def _part(heap: Heap) -> bool:
@@ -305,11 +376,14 @@ def _leave_at_exit(_: object = None) -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _leaving, _opening
+    global _is_early, _leaving, _opening
     _opening = threading.RLock()  # another thread of the parent may have held it
     _leaving = None
     _makers.clear()  # a maker's pid may be given out again, or be given out in another namespace, too
     _core.after_fork_in_child()
+    if _default is not None:
+        _is_early = True  # a child of a fork server is told of another family than the server's own
+        _core.set_default(_default, True)
     if _heaps:
         _leave_at_exit()
 
@@ -324,8 +398,10 @@ def _after_multiprocessing_fork(_: object) -> None:
     _inherit_decode_cache()
 
 
+_configuration().setdefault(FAMILY, _Unmade())
 _inherit_refusals()
 _containers.set_learner(_inherit_decode_cache)
 _core.set_hooks(_heaps, default, attach, _forget, _inherit_refusals)
 os.register_at_fork(before=_core.before_fork, after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork)  # what is registered last comes first
 util.register_after_fork(_core, _after_multiprocessing_fork)

@@ -35,6 +35,7 @@ typedef struct {
     dev_t device;     /* of the file: a descriptor that is not on it is not ours any more */
     ino_t inode;
     char path[256];   /* where to open it again, if the name is still there; a store's has up to 223 characters */
+    int nameless;     /* the file has no name yet, so nobody has taken it away */
     struct fs_pin *live_pins; /* a page mapped through live_fd, and through those before it that were lost: the claims outlast a
                                  stray close(), and a fork does not inherit them */
     uint32_t process_id;

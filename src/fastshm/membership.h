@@ -7,6 +7,7 @@
  *                              |                                           |
  *                              +-- they fail, fs_member_refuse: spare      +-- fs_member_part: mapped, until the process ends
  *
+ * fs_member_create_nameless is another way to be joined; fs_member_appear changes only what a joined one is called.
  * Each step is one section of fs_all.changing, so a fork finds each of them before it or after it. A child looks for those that no
  * object of Python's has, because the thread that would have given it one, or has taken it from one, is the parent's: it leaves them.
  */
@@ -41,14 +42,16 @@ static int fs_member_take(fs_heap **out) {
     return fs_heap_register(*out);
 }
 
-/* Opens the file, or, with a size, makes it, exclusively. FS_OVERFLOW: too many segments at once. The descriptor is the taken heap's,
+/* Opens the file, or, with a size, makes it, exclusively; one without a name in the folder `path`. FS_OVERFLOW: too many segments at once. The descriptor is the taken heap's,
  * so that no child has one of which nobody there knows. */
-FS_COLD static int fs_member_new(const char *path, uint64_t size, fs_heap **out) {
+FS_COLD static int fs_member_new(const char *path, uint64_t size, int is_nameless, fs_heap **out) {
     fs_file file = {0, 0};
     pthread_mutex_lock(&fs_all.changing);
     int r = fs_member_take(out);
     if (r == FS_OK) {
-        (*out)->fd = size ? fs_file_make(path, size, &file) : fs_file_open(path);
+        (*out)->fd = is_nameless ? fs_file_make_nameless(path, size)
+                     : size      ? fs_file_make(path, size, &file)
+                                 : fs_file_open(path);
         (*out)->device = file.device;
         (*out)->inode = file.inode;
         if ((*out)->fd == -1) {
@@ -77,6 +80,20 @@ FS_COLD static int fs_member_create(fs_heap *heap, const char *path, uint64_t si
     if (r != FS_OK)
         fs_file_unmake(path, &file);
     return fs_member_begun(heap, path, r);
+}
+
+/* Of a file without a name. */
+FS_COLD static int fs_member_create_nameless(fs_heap *heap, uint64_t size) {
+    pthread_mutex_lock(&fs_all.changing);
+    return fs_member_begun(heap, "", fs_segment_begin(heap, heap->fd, size, 0, 0, 1));
+}
+
+/* Not while the process forks: a child has either the name and that it is known, or neither. */
+FS_COLD static int fs_member_appear(fs_heap *heap, const char *path) {
+    pthread_mutex_lock(&fs_all.changing);
+    int r = heap->process ? fs_segment_appear(heap, path) : FS_GONE;
+    pthread_mutex_unlock(&fs_all.changing);
+    return r;
 }
 
 FS_COLD static int fs_member_open(fs_heap *heap, const char *path, int *why) {

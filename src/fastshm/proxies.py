@@ -451,6 +451,7 @@ class _Permits(_Entered):
     def acquire(self, blocking: Any = True, timeout: Any = None) -> bool:
         if not blocking and timeout is not None:
             raise ValueError("can't specify timeout for non-blocking acquire")
+        _refuse_nan(timeout)
         return super().acquire(blocking, timeout)  # type: ignore[misc,no-any-return]
 
 
@@ -494,6 +495,9 @@ class EventProxy(Proxy, _sync.Event):
     _typeid = "Event"
     _served_as = managers.EventProxy
 
+    def wait(self, timeout: float | None = None) -> bool:
+        return super().wait(_no_nan(timeout))
+
     def _text(self) -> str:
         return f"<Event of fastshm at {id(self):#x}: {'set' if self.is_set() else 'unset'}>"
 
@@ -520,7 +524,11 @@ class ConditionProxy(Proxy, synchronize.Condition):
         return count
 
     def wait(self, timeout: float | None = None) -> bool:
-        return self._waiters.wait(self._lock, self._count_held("wait"), timeout)
+        return self._waiters.wait(self._lock, self._count_held("wait"), _no_nan(timeout))
+
+    def wait_for(self, predicate: Any, timeout: float | None = None) -> Any:
+        _refuse_nan(timeout)
+        return super().wait_for(predicate, timeout)
 
     def notify(self, n: int = 1) -> None:
         self._count_held("notify")
@@ -540,6 +548,10 @@ class BarrierProxy(Proxy, synchronize.Barrier):
         _sync.Barrier.__init__(self, parties, gate=gate)
         self._action, self._timeout = action, timeout
 
+    def wait(self, timeout: float | None = None) -> int:
+        _refuse_nan(self._timeout if timeout is None else timeout)
+        return super().wait(timeout)
+
     def _text(self) -> str:
         return synchronize.Barrier.__repr__(self)
 
@@ -549,9 +561,20 @@ def _threading_timeout(blocking: Any, timeout: Any) -> Any:
         return None
     if not blocking:
         raise ValueError("can't specify a timeout for a non-blocking call")
+    _refuse_nan(timeout)
     if timeout < 0:
         raise ValueError("timeout value must be a non-negative number")
     return timeout
+
+
+def _refuse_nan(timeout: Any) -> None:
+    if timeout is not None and timeout != timeout:
+        raise ValueError("Invalid value NaN (not a number)")
+
+
+def _no_nan(timeout: Any) -> Any:
+    """threading's events and conditions do not wait at all for what is not greater than 0."""
+    return 0 if timeout is not None and timeout != timeout else timeout
 
 
 _codec.set_proxy_classes(DictProxy, ListProxy)

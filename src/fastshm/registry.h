@@ -170,7 +170,7 @@ FS_COLD static int fs_join_without_slots(fs_heap *heap) {
     if (heap->live_fd == -1)
         return FS_SYSTEM;
     int r = fs_new_id(heap, heap->live_fd, &heap->process_id);
-    if (r == FS_OK && (fstat(heap->fd, &st) == -1 || !st.st_nlink))
+    if (r == FS_OK && (fstat(heap->fd, &st) == -1 || (!st.st_nlink && !heap->nameless)))
         r = FS_GONE;
     if (r == FS_OK)
         r = fs_pin_claims(heap);

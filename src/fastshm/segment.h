@@ -102,6 +102,26 @@ FS_COLD static int fs_file_make(const char *path, uint64_t size, fs_file *file) 
     return fd;
 }
 
+/* One without a name, which it can be given as long as somebody has it open; -1 when errno tells why not. */
+FS_COLD static int fs_file_make_nameless(const char *folder, uint64_t size) {
+    int fd, r;
+    do
+        fd = open(folder, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+    while (fd == -1 && errno == EINTR);
+    if (fd == -1)
+        return -1;
+    do
+        r = ftruncate(fd, (off_t)size);
+    while (r == -1 && errno == EINTR);
+    if (r == -1) {
+        r = errno;
+        close(fd);
+        errno = r;
+        return -1;
+    }
+    return fd;
+}
+
 FS_COLD static int fs_file_open(const char *path) {
     int fd;
     do
@@ -112,10 +132,11 @@ FS_COLD static int fs_file_open(const char *path) {
 
 /* --- segments ------------------------------------------------------------------------------------------------------------- */
 
-/* `fd` is a fresh file of `size` bytes that nobody else can have written; it is ours from here on. */
-FS_COLD static int fs_segment_create(fs_heap *heap, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode) {
+FS_COLD static int fs_segment_begin(fs_heap *heap, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode,
+                                    int nameless) {
     fs_heap_reset(heap);
     heap->fd = fd;
+    heap->nameless = nameless;
     heap->size = size;
     int r = fs_claim_pages(fd, 0, FS_FIRST);
     if (r == FS_OK)
@@ -139,6 +160,32 @@ FS_COLD static int fs_segment_create(fs_heap *heap, int fd, uint64_t size, uint6
         errno = e;
     }
     return r;
+}
+
+/* `fd` is a fresh file of `size` bytes that nobody else can have written; it is ours from here on. */
+FS_COLD static int fs_segment_create(fs_heap *heap, int fd, uint64_t size, uint64_t tracker_device, uint64_t tracker_inode) {
+    return fs_segment_begin(heap, fd, size, tracker_device, tracker_inode, 0);
+}
+
+/* Gives a nameless segment its name, which a relative may have done already. FS_SYSTEM: another has the name, or errno tells. */
+FS_COLD static int fs_segment_appear(fs_heap *heap, const char *path) {
+    char own[40];
+    struct stat st;
+    snprintf(own, sizeof own, "/proc/self/fd/%d", heap->fd);
+    if (!fs_is_on_file(heap, heap->fd)) {
+        errno = EBADF;
+        return FS_SYSTEM;
+    }
+    if (linkat(AT_FDCWD, own, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == -1) {
+        int e = errno;
+        if (lstat(path, &st) == -1 || st.st_dev != heap->device || st.st_ino != heap->inode) {
+            errno = e;
+            return FS_SYSTEM;
+        }
+    }
+    heap->nameless = 0;
+    fs_segment_named(heap, path);
+    return FS_OK;
 }
 
 /* What is wrong with the file behind `fd`, FS_WHY_NONE if nothing. */

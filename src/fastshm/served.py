@@ -91,20 +91,11 @@ def _rebuild(rebuild: Any, arguments: Any, keeper: Any) -> Any:
 
 def _keeper(proxy: Any) -> _core.Gate | None:
     """What keeps it in the server, if it is on its way into a container."""
-    for heap in _heaps_of(proxy._manager):
-        keeper = _core.Gate(heap)
-        state = keeper.__reduce__()[1]
-        if state[1] is None:
-            return keeper if _is_kept(proxy, keeper._address) else None
-        _core.reopen(*state)  # a ticket, for elsewhere: taken back
-    return None
-
-
-def _heaps_of(manager: Any) -> Any:
-    """Where a container may be, as far as can be known: where the manager's are, and where this process makes its own."""
-    if getattr(manager, "_makes_objects", False):
-        yield manager._open()._heap
-    yield None
+    heap = _core.pickled_into()
+    if heap is None:
+        return None
+    keeper = _core.Gate(heap)
+    return keeper if _is_kept(proxy, keeper._address) else None
 
 
 def _is_kept(proxy: Any, address: Any) -> bool:
