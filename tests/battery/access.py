@@ -27,7 +27,7 @@ from multiprocessing import resource_tracker, util
 from pathlib import Path
 from typing import Any
 
-from battery import SEEDS, Figure, Mutant
+from battery import SEEDS, Figure, Mutant, fork_a_stranger
 from trials import Trials, figure, quiet_tracker
 
 SHM = Path("/dev/shm")
@@ -136,7 +136,7 @@ def may_be_others() -> bool:
 def told(function: Callable[..., Any], *arguments: Any, uid: int = 0) -> Any:
     """What the function returns in a child, or "<error>: <text>"; the child's signal if it is ended by one."""
     read, write = os.pipe()
-    pid = os.fork()
+    pid = fork_a_stranger()
     if not pid:
         os.close(read)
         signal.alarm(30)
@@ -182,7 +182,7 @@ def living(uid: int = 0) -> Iterator[str]:
         return str(d.copy())
 
     read, write = os.pipe()
-    pid = os.fork()
+    pid = fork_a_stranger()
     if not pid:
         os.close(read)
         os.close(go[1])
@@ -723,7 +723,7 @@ def growing(turns: int, trials: Trials) -> None:
     looks = 0
     for _ in range(turns):
         read, write = os.pipe()
-        pid = os.fork()
+        pid = fork_a_stranger()
         if not pid:
             grow(write)
             util._exit_function()

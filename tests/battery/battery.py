@@ -74,6 +74,16 @@ def names() -> set[str]:
     return {name for name in os.listdir("/dev/shm") if name.startswith("fastshm-")}
 
 
+def fork_a_stranger() -> int:
+    """os.fork(), but the child, if its parent has made nothing, makes a segment of its own."""
+    pid = os.fork()
+    if not pid:
+        from fastshm import heap
+
+        heap._ahead = None
+    return pid
+
+
 def in_a_child(judge: Callable[[bool], Iterator[Figure]], short: bool) -> Iterator[Figure]:
     """The figures of a judge that uses fastshm itself: when they are all there, so is the end of its segment."""
     context = multiprocessing.get_context("fork")

@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from typing import Any
 
+from battery import fork_a_stranger
+
 import fastshm
 from fastshm import heap
 
@@ -428,7 +430,7 @@ def of_two_families(name: str) -> None:
     global TWO
     TWO = True
     mine, theirs = os.pipe(), os.pipe()
-    pid = os.fork()
+    pid = fork_a_stranger()
     kind = KINDS[name]()  # in a segment of its own, and only then the filling begins
     os.write((mine if pid else theirs)[1], b"!")
     os.read((theirs if pid else mine)[0], 1)
@@ -603,7 +605,7 @@ def main() -> int:
     for name in kinds(each, only):
         begin = time.monotonic()
         reading, writing = os.pipe()
-        pid = os.fork()
+        pid = fork_a_stranger()
         if not pid:
             code = 1
             try:
