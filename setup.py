@@ -24,6 +24,7 @@ if kind not in KINDS:
 portable_wait = os.environ.get("FASTSHM_PORTABLE_WAIT", "0") == "1"
 checked = kind != "release"
 build_base = "-".join(["build", kind] + ["portable"] * portable_wait)  # two kinds never share an object file
+processors = len(os.sched_getaffinity(0))
 
 
 def extension(name: str, *macros: tuple[str, str]) -> Extension:
@@ -74,6 +75,8 @@ directives = {
     "cdivision": True,
 }
 setup(
-    ext_modules=cythonize(extensions, build_dir=build_base, compiler_directives=directives, emit_linenums=checked),
-    options={"build": {"build_base": build_base}},
+    ext_modules=cythonize(
+        extensions, build_dir=build_base, compiler_directives=directives, emit_linenums=checked, nthreads=processors
+    ),
+    options={"build": {"build_base": build_base}, "build_ext": {"parallel": processors}},
 )

@@ -523,7 +523,10 @@ cdef int leave_if_unused(Heap heap) except -1:
     if heap.users:
         heap.is_to_be_left = True
     elif is_unused(heap) and known_heaps.get(heap.name) is heap:
-        forget_heap(heap)
+        try:
+            forget_heap(heap)
+        except MemoryError:  # then after the next use, or at exit
+            heap.is_to_be_left = True
     return 0
 
 

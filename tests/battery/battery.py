@@ -74,13 +74,17 @@ def names() -> set[str]:
     return {name for name in os.listdir("/dev/shm") if name.startswith("fastshm-")}
 
 
+def be_a_stranger() -> None:
+    """In a child whose parent has made nothing: it makes a segment of its own, which ends with it."""
+    from fastshm import heap
+
+    heap._ahead = None
+
+
 def fork_a_stranger() -> int:
-    """os.fork(), but the child, if its parent has made nothing, makes a segment of its own."""
     pid = os.fork()
     if not pid:
-        from fastshm import heap
-
-        heap._ahead = None
+        be_a_stranger()
     return pid
 
 
@@ -102,6 +106,7 @@ def in_a_child(judge: Callable[[bool], Iterator[Figure]], short: bool) -> Iterat
 
 
 def _send_all(sender, judge, short) -> None:
+    be_a_stranger()
     for figure in judge(short):
         sender.send(figure)
 

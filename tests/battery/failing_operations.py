@@ -10,6 +10,7 @@ name or byte is lost, nothing is printed, and it works when it is tried again. A
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import gc
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
-from battery import names
+from battery import fork_a_stranger, names
 
 import fastshm
 from fastshm import heap
@@ -474,6 +475,8 @@ def is_plausible(error: object, call: int, number: int) -> str:
     """What is wrong with the exception, if anything."""
     if call == PYTHON and isinstance(error, pickle.PicklingError) and "import of module" in str(error):
         return ""  # so pickle calls an import that has no memory
+    if call == PYTHON and isinstance(error, RuntimeError) and "can't allocate lock" in str(error):
+        return ""  # and so does threading.RLock()
     if not isinstance(error, (MemoryError, OSError)):
         return f"it raised {error!r}"
     if call == PYTHON:
@@ -596,7 +599,7 @@ def try_operation(o: Operation, ways: list[tuple[int, int, int]], short: bool, h
 def lender() -> tuple[int, int, int]:
     """A process with a segment, and the pipes to ask it for a pickled handle on its dict."""
     ask, asked = os.pipe(), os.pipe()
-    pid = os.fork()
+    pid = fork_a_stranger()
     if not pid:
         os.close(ask[1])
         d = a_dict()
@@ -627,17 +630,19 @@ def first_handle(data: bytes) -> None:
 def first_time(operate: Callable[[bytes], None], data: bytes, way: tuple[int, int, int, int]) -> int:
     """In a forked child, which prints its complaints. Bit 0 of its code: something failed; bit 1: there are complaints."""
     call, number, n, length = way
-    others = names()
+    others, inherited = names(), list(heap._heaps)
     before = open_descriptors()
     error, hits = attempt(operate, data, call, number, n, length)
+    ahead = {*inherited, heap._ahead.name} if heap._ahead else {*inherited}
     complaints = []
-    mine = names() - others
+    mine = names() - others - ahead
     if error is not None and (what := is_plausible(error, call, number)):
         complaints.append(what)
-    if mine != {h.name for h in heap._heaps.values()} - others:
+    if mine != {h.name for h in heap._heaps.values()} - others - ahead:
         complaints.append(f"names are lost: {mine}")
-    if open_descriptors() != before + 2 * len(heap._heaps):
-        complaints.append(f"{open_descriptors() - before} descriptors more for {len(heap._heaps)} segments")
+    more = len(heap._heaps) - len(inherited)
+    if open_descriptors() != before + 2 * more:
+        complaints.append(f"{open_descriptors() - before} descriptors more for {more} segments")
     if heap._opening._is_owned():  # type: ignore[attr-defined]
         complaints.append("a lock is held")
     complaints += unraisable
@@ -647,8 +652,8 @@ def first_time(operate: Callable[[bytes], None], data: bytes, way: tuple[int, in
     else:
         heap.check()
     heap._leave()
-    if names() != others:
-        complaints.append(f"names are left: {names() - others}")
+    if names() - ahead != others:
+        complaints.append(f"names are left: {names() - ahead - others}")
     for complaint in complaints:
         print(f"{operate.__name__}, {describe(call, number, n, length)}: {complaint}", flush=True)
     return (hits > 0) + 2 * bool(complaints)
@@ -661,21 +666,53 @@ def second_segment(data: bytes) -> None:
     assert own.value == 3
 
 
-FIRST = [first_dict, first_value, first_handle, second_segment]
+def first_fork(_: bytes) -> None:
+    """A segment is made ahead, or not, but there is a child."""
+    pid = os.fork()
+    if not pid:
+        end()
+        code = 1
+        with contextlib.suppress(Exception):
+            code = fastshm.dict(a=7)["a"]
+            heap._leave()
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+FIRST = [  # with a segment from before the fork, or none; also without memory for Python's objects
+    (first_dict, False, True),
+    (first_value, False, True),
+    (first_handle, False, True),
+    (second_segment, False, True),
+    (first_dict, True, True),
+    (first_handle, True, True),
+    (second_segment, True, True),
+    (first_fork, False, False),
+]
+
+
+def fork_for_the_first_time(with_one: bool) -> int:
+    """os.fork(), for a child that is a stranger to this process; its parent is another one if it inherits a segment."""
+    pid = fork_a_stranger()
+    if not pid and with_one and (pid := os.fork()):
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        heap._leave()
+        os._exit(code if code >= 0 else 128)
+    return pid
 
 
 def try_first(only: str, short: bool) -> None:
     """From a process that has no segment itself."""
     global tried, failed
     pid, ask, asked = lender()
-    for operate in FIRST:
-        for call, number, length in [*WAYS, *OF_OBJECTS] if only in operate.__name__ else []:
+    for operate, with_one, of_objects in FIRST:
+        for call, number, length in [*WAYS, *(OF_OBJECTS if of_objects else [])] if only in operate.__name__ else []:
             if call == PYTHON and short and length > 1:
                 continue
             for n in numbers(short or call == PYTHON, 1):
                 os.write(ask, b"?")
                 data = os.read(asked, int.from_bytes(os.read(asked, 4), "little"))
-                child = os.fork()
+                child = fork_for_the_first_time(with_one)
                 if not child:
                     code = 4
                     try:
