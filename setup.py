@@ -48,6 +48,7 @@ extensions = [
     *(
         extension(name, elsewhere)
         for name in (
+            "_locks",
             "_typed",
             "_array",
             "_packing",

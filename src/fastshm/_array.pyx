@@ -16,7 +16,8 @@ from libc.string cimport memcpy
 
 from fastshm._c cimport *
 from fastshm._calls cimport again, fs_identify_by, patient_number, wait_for_item, whoami
-from fastshm._core cimport Guarded, Pin, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
+from fastshm._core cimport Pin, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
+from fastshm._locks cimport Guarded
 from fastshm._forms cimport (
     PyFloat_AS_DOUBLE, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact, box, known_form, operand, unboxed,
 )

@@ -41,18 +41,13 @@ cdef class Handle:
     cdef object lock
     cdef int bind(self) except -1
 
-cdef class Guarded(Handle):
-    pass
-
-cdef class Gateway(Handle):
-    cdef object enter_, exit_  # bound methods, kept
-
 cdef struct Collecting:
     void *into
     void *heap
 
 cdef int fail(int code, Heap heap) except -1
 cdef int check_open(Ref ref) except -1
+cdef int closed_error(Ref ref) except -1
 cdef int retry(int code, fs_self *me) except -1
 cdef int whoami(fs_heap *h, Heap heap, fs_self *me) except -1
 cdef int identify(fs_heap *heap, uint32_t *out) noexcept nogil
@@ -66,9 +61,6 @@ cdef Handle make_handle(type cls, Ref ref)
 cdef Collecting start_collecting(list into, Heap heap) noexcept
 cdef void stop_collecting(Collecting before) noexcept
 cdef int64_t deadline_of(object block, object timeout) except? -2
-cdef int enter_object(Ref ref, fs_self *me) except -1
-cdef int hold(Ref ref, int64_t deadline, uint32_t flags) except -1
-cdef int unhold(Ref ref) except -1
-cdef object lock_of(Handle handle)
+cdef bint is_ours(fs_heap *h, uint32_t identity)
 cdef Ref gate_ref(object beside)
 cdef Heap heap_of(object beside)

@@ -27,9 +27,8 @@ from fastshm._containers cimport (
     FS_ANY, MISSING, PATIENCE, TRIES, Cache, Decision, Desk, Pins, decide, forget, give_desk, largest_kept, lively, made,
     make_plain, most_kept, new_pins, note_change, reap, take_desk, taken, wait_for_heap,
 )
-from fastshm._core cimport (
-    Handle, Ref, check_open, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref, unhold,
-)
+from fastshm._core cimport Handle, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
+from fastshm._locks cimport hold, lock_of, unhold
 from fastshm._hints cimport Hint, Hints, hints_end, line_of, remember
 from fastshm._pickles cimport load
 from fastshm._replicas cimport Copies, Mirror, Snapshot, has_key, new_copies, new_mirror, snapshot

@@ -30,9 +30,8 @@ from fastshm._containers cimport (
     FS_ANY, MISSING, PATIENCE, TRIES, Cache, Decision, Pins, decide, forget, largest_kept, lively, made, make_plain,
     new_pins, note_change, reap, taken, wait_for_heap,
 )
-from fastshm._core cimport (
-    Handle, Heap, Ref, check_open, fail, gate_ref, heap_of, hold, identify, lock_of, make_handle, new_ref, unhold,
-)
+from fastshm._core cimport Handle, Heap, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
+from fastshm._locks cimport hold, lock_of, unhold
 
 from fastshm._forms cimport fs_is_short, fs_short
 

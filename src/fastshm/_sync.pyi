@@ -1,7 +1,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from fastshm._core import Gateway, Handle
+from fastshm._core import Handle
+from fastshm._locks import Gateway
 
 class _Ends: ...
 

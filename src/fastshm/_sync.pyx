@@ -12,9 +12,8 @@ from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 
 from fastshm._c cimport *
 from fastshm._calls cimport again, check_gate, check_kind, fs_identify_by, patient, whoami
-from fastshm._core cimport (
-    Gateway, Handle, Ref, check_open, deadline_of, fail, gate_ref, heap_of, identify, new_ref, retry,
-)
+from fastshm._core cimport Handle, Ref, check_open, deadline_of, fail, gate_ref, heap_of, identify, new_ref, retry
+from fastshm._locks cimport Gateway
 
 fs_identify_by(identify)
 

@@ -8,9 +8,8 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from fastshm._c cimport *
 from fastshm._calls cimport fs_identify_by, patient_number, wait_for_item, whoami
-from fastshm._core cimport (
-    Guarded, Ref, check_open, enter_object, fail, gate_ref, heap_of, identify, make_handle, new_ref,
-)
+from fastshm._core cimport Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
+from fastshm._locks cimport Guarded, enter_object
 from fastshm._forms cimport box, known_form, operand, unboxed
 from fastshm._views cimport end_cell, export_cell
 

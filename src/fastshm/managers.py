@@ -17,7 +17,7 @@ from multiprocessing import ProcessError, connection, managers, process, util
 from multiprocessing.managers import BaseProxy, SharedMemoryManager, Token
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from fastshm import _array, _core, _dict, _list, _sync, proxies, served
+from fastshm import _array, _core, _dict, _list, _locks, _sync, proxies, served
 from fastshm.proxies import (
     AcquirerProxy,
     ArrayProxy,
@@ -386,7 +386,7 @@ class SyncManager(_Served):
     def Condition(self, lock: Any = None) -> ConditionProxy:
         """A condition over a lock of this or another manager of fastshm, or over a new RLock."""
         gate = self._open()
-        if lock is not None and not isinstance(lock, (_core.Mutex, _core.RecursiveLock)):
+        if lock is not None and not isinstance(lock, (_locks.Mutex, _locks.RecursiveLock)):
             raise TypeError(f"a condition needs a lock of fastshm, not {type(lock).__name__!r}")
         return ConditionProxy(RecursiveAcquirerProxy(gate=gate) if lock is None else lock, _sync.Waiters(gate=gate))
 

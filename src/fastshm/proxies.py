@@ -11,7 +11,7 @@ import types
 from multiprocessing import managers as _managers
 from typing import Any
 
-from fastshm import _array, _codec, _containers, _core, _dict, _list, _set, _sync, heap, sharedctypes, synchronize  # noqa: F401  (hooks)
+from fastshm import _array, _codec, _containers, _core, _dict, _list, _locks, _set, _sync, heap, sharedctypes, synchronize  # noqa: F401  (hooks)
 
 # --- proxies ------------------------------------------------------------------------------------------------------------------
 
@@ -398,7 +398,7 @@ class _ThreadingLock(_Entered):
 
 
 @_core.own_methods
-class AcquirerProxy(Proxy, _ThreadingLock, _core.Mutex):
+class AcquirerProxy(Proxy, _ThreadingLock, _locks.Mutex):
     """A shared lock with the manners of threading.Lock, which any process may release."""
 
     _typeid = "Lock"
@@ -419,7 +419,7 @@ class AcquirerProxy(Proxy, _ThreadingLock, _core.Mutex):
 
 
 @_core.own_methods
-class RecursiveAcquirerProxy(Proxy, _ThreadingLock, _core.RecursiveLock):
+class RecursiveAcquirerProxy(Proxy, _ThreadingLock, _locks.RecursiveLock):
     """A shared lock with the manners of threading.RLock."""
 
     _typeid = "RLock"
@@ -509,7 +509,7 @@ class ConditionProxy(Proxy, synchronize.Condition):
     _served_as = managers.ConditionProxy
     _more = ("locked",)
 
-    def __init__(self, lock: _core.Mutex | _core.RecursiveLock, waiters: _sync.Waiters) -> None:
+    def __init__(self, lock: _locks.Mutex | _locks.RecursiveLock, waiters: _sync.Waiters) -> None:
         self.__setstate__((lock, waiters))
 
     def __reduce__(self) -> Any:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from multiprocessing import process
 from typing import Any
 
-from fastshm import _core, _sync
+from fastshm import _core, _locks, _sync
 
 __all__ = ["SEM_VALUE_MAX", "Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
 
@@ -49,14 +49,14 @@ class _SemLock:
 
 
 @_core.own_methods
-class Lock(_core.Mutex):
+class Lock(_locks.Mutex):
     """A non-recursive lock that any process or thread may release. `acquire(block=True, timeout=None)` returns a bool."""
 
     def __init__(self, *, ctx: Any = None) -> None:
         super().__init__()
 
-    __enter__: Any = _core.Pass(0)
-    __exit__: Any = _core.Pass(1)
+    __enter__: Any = _locks.Pass(0)
+    __exit__: Any = _locks.Pass(1)
 
     def locked(self) -> bool:
         """Whether anybody holds it."""
@@ -73,14 +73,14 @@ class Lock(_core.Mutex):
 
 
 @_core.own_methods
-class RLock(_core.RecursiveLock):
+class RLock(_locks.RecursiveLock):
     """A recursive lock, owned by a thread of a process. `acquire(block=True, timeout=None)` returns a bool."""
 
     def __init__(self, *, ctx: Any = None) -> None:
         super().__init__()
 
-    __enter__: Any = _core.Pass(0)
-    __exit__: Any = _core.Pass(1)
+    __enter__: Any = _locks.Pass(0)
+    __exit__: Any = _locks.Pass(1)
 
     def locked(self) -> bool:
         """Whether anybody holds it."""
@@ -96,7 +96,7 @@ class RLock(_core.RecursiveLock):
         return f"<{type(self).__name__}({f'{_holder()}, {count}' if holder == 'mine' else names[holder]})>"
 
 
-_core.set_rlock_class(RLock)
+_locks.set_rlock_class(RLock)
 
 
 class _SemaphoreSemLock:
@@ -115,8 +115,8 @@ class _Permits:
 
     __slots__ = ()
 
-    __enter__: Any = _core.Pass(0)
-    __exit__: Any = _core.Pass(1)
+    __enter__: Any = _locks.Pass(0)
+    __exit__: Any = _locks.Pass(1)
 
     def locked(self) -> bool:
         """Whether there is no permit."""

@@ -441,7 +441,7 @@ def held(state: object) -> str:
     if heap._opening._is_owned():  # type: ignore[attr-defined]
         return "the one for opening segments"
     for lock in (state, getattr(state, "get_lock", lambda: None)()):
-        if isinstance(lock, fastshm._core.Gateway):
+        if isinstance(lock, fastshm._locks.Gateway):
             holder = lock._state()
             if (holder[0] if isinstance(holder, tuple) else holder) is not None:
                 return "the object's"
