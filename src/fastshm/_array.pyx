@@ -15,7 +15,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from fastshm._c cimport *
-from fastshm._calls cimport again, fs_identify_by, patient_number, wait_for_item, whoami
+from fastshm._calls cimport again, again_or_bury, fs_identify_by, patient_number, wait_for_item, whoami
 from fastshm._core cimport Pin, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
 from fastshm._locks cimport Guarded
 from fastshm._forms cimport (
@@ -880,13 +880,8 @@ cdef int carried_out(SynchronizedArray self, Order *order) except -1:
         else:
             r = carry_out(self, &me, order, now)
         fs_array_leave(&me, &self.a.o, entered)
-        if again(r, &me):
+        if again_or_bury(r, &me, &buried):
             waiting = True
-        elif r == FS_NOMEM and not buried:
-            buried = True
-            me.wait = 1
-            with nogil:
-                fs_bury(&me)
         elif r == FS_OK or r == FS_CHANGED:
             return r
         else:

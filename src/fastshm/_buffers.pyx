@@ -24,7 +24,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastshm._c cimport *
-from fastshm._calls cimport again, fs_identify_by
+from fastshm._calls cimport again, again_or_bury, fs_identify_by
 from fastshm._core cimport Collecting, Ref, fail, identify, reserve_slot, start_collecting, stop_collecting, whoami
 
 from fastshm._core import CorruptedError
@@ -92,12 +92,7 @@ cdef class Packed:
         cdef int r = fs_value_begin(&me, v, place, &b, &to)
         try:
             while True:
-                if r == FS_NOMEM and not buried:
-                    buried = True
-                    me.wait = 1
-                    with nogil:
-                        fs_bury(&me)
-                elif not again(r, &me):
+                if not again_or_bury(r, &me, &buried):
                     break
                 with nogil:
                     r = fs_value_begin(&me, v, place, &b, &to)

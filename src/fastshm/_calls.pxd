@@ -30,6 +30,17 @@ cdef inline bint again(int r, fs_self *me) except -1:
     return True
 
 
+cdef inline bint again_or_bury(int r, fs_self *me, bint *buried) except -1:
+    """again(); and once more, if there was no memory: the dead may have some."""
+    if r != FS_NOMEM or buried[0]:
+        return again(r, me)
+    buried[0] = True
+    me.wait = 1
+    with nogil:
+        fs_bury(me)
+    return True
+
+
 cdef inline int check_gate(Ref ref) except -1:
     """While waiting: is its manager still there? (When this process ends, its daemon threads end with it, silently.)"""
     if ref.gate is not None and ref.switch.closed[0] and not ref.h.shut:

@@ -18,7 +18,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastshm._c cimport *
-from fastshm._calls cimport again, fs_identify_by, patient_number, whoami
+from fastshm._calls cimport again, again_or_bury, fs_identify_by, patient_number, whoami
 from fastshm._codec cimport (
     PyLong_AsLongLongAndOverflow, PyLong_CheckExact, PyUnicode_DATA, PyUnicode_New, as_stored, damaged, decode_value,
     encode_plain, key_of, value_of, word_value,
@@ -432,12 +432,7 @@ cdef class Dict(Handle):
                     tries = self.impatient(tries, own)
                     if tries > PATIENCE:  # the key's own methods insert keys, whenever they are called
                         looked = self.t.keys_changed
-                elif r == FS_NOMEM and not buried:
-                    buried = True
-                    me.wait = 1
-                    with nogil:
-                        fs_bury(me)
-                elif not again(r, me):
+                elif not again_or_bury(r, me, &buried):
                     fail(r, self.ref.heap)
                 with nogil:
                     r = fs_table_put(me, self.t, k, v, how, looked, seen, NULL)
@@ -775,12 +770,7 @@ cdef class Dict(Handle):
                     tries = self.impatient(tries, own)
                     if tries > PATIENCE:
                         looked = self.t.keys_changed
-                elif r == FS_NOMEM and not buried:
-                    buried = True
-                    me.wait = 1
-                    with nogil:
-                        fs_bury(&me)
-                elif not again(r, &me):
+                elif not again_or_bury(r, &me, &buried):
                     break
                 with nogil:
                     r = fs_table_merge(&me, self.t, keys, values, n, how, looked)

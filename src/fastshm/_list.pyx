@@ -21,7 +21,7 @@ from libc.string cimport memcpy
 
 from fastshm._buffers cimport damaged
 from fastshm._c cimport *
-from fastshm._calls cimport again, fs_identify_by, whoami
+from fastshm._calls cimport again, again_or_bury, fs_identify_by, whoami
 from fastshm._codec cimport (
     PyFloat_AS_DOUBLE, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact, PyUnicode_CheckExact,
     PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII, PyUnicode_New, decode_value, value_of, word_value,
@@ -454,12 +454,7 @@ cdef class List(Handle):
         whoami(self.ref, &me)
         r = fs_vector_change(&me, self.v, what, i, v, count, stamp) if count < 1000 else FS_BUSY
         while r != FS_OK:
-            if r == FS_NOMEM and not buried:
-                buried = True
-                me.wait = 1
-                with nogil:
-                    fs_bury(&me)
-            elif not again(r, &me):
+            if not again_or_bury(r, &me, &buried):
                 break
             with nogil:
                 r = fs_vector_change(&me, self.v, what, i, v, count, stamp)
@@ -729,12 +724,7 @@ cdef class List(Handle):
             whoami(self.ref, &me)
             r = FS_BUSY
             while True:
-                if r == FS_NOMEM and not buried:
-                    buried = True
-                    me.wait = 1
-                    with nogil:
-                        fs_bury(&me)
-                elif not again(r, &me):
+                if not again_or_bury(r, &me, &buried):
                     break
                 with nogil:
                     r = fs_vector_rearrange(&me, self.v, p, n, v, stamp)
