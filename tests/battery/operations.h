@@ -706,6 +706,22 @@ static void create(void) {
     fs_part(&me);
     unlink(path);
 }
+static void create_without_a_name(void) {
+    char path[sizeof heap.path + 8];
+    snprintf(path, sizeof path, "%s-fresh", heap.path);
+    fs_part(&me);
+    fs_unmap(&heap);
+    int fd = fs_file_make_nameless("/dev/shm", 1 << 24);
+    if (fd == -1)
+        die("a fresh segment", "cannot be made");
+    wish(fs_segment_begin(&heap, fd, 1 << 24, 0, 0, 1));
+    wish(fs_me(&heap, &me));
+    fs_object *o;
+    wish(fs_object_new(&me, sizeof(fs_cell), FS_CELL, slot_word(CELL), &o));
+    wish(fs_segment_appear(&heap, path));
+    fs_part(&me);
+    unlink(path);
+}
 
 #define KEEPS (-2) /* memory that a living process keeps for its next handles, or that a message in flight does */
 #define ALONE (-3) /* ends the process's use of the segment: only for a child */
@@ -821,6 +837,7 @@ static const operation operations[] = {
     {"leave the segment, and unmap it", ALONE, fill_table, leave_for_good},
     {"join, and leave", ALONE, fill_table, join_and_leave},
     {"create a segment", ALONE, fill_and_forget_fresh, create},
+    {"create a segment, and name it then", ALONE, fill_and_forget_fresh, create_without_a_name},
 };
 
 /* --- what is visible of an object ---------------------------------------------------------------------------------------- */
