@@ -256,3 +256,28 @@ def test_a_cache_as_an_object():
     d = fastshm.dict(cache=cache)
     assert d["cache"].get(4) == "4"
     assert (len(cache), 3 in cache, 0 in cache) == (2, True, False)
+
+
+class Alone:
+    """Equals itself alone."""
+
+    @fastshm.cache
+    def method(self, n):
+        return n + 1
+
+
+def test_arguments_that_equal_nothing_but_themselves():
+    """Nobody else could ask for the same: computed each time, and nothing is kept."""
+
+    seen = []
+
+    @fastshm.cache
+    def once_each(*args):
+        seen.append(args)
+        return len(seen)
+
+    nan = float("nan")
+    assert [once_each(nan), once_each(nan), once_each((1, nan)), once_each(Alone())] == [1, 2, 3, 4]
+    assert (once_each.cache_info().currsize, once_each.cache_info().misses) == (0, 4)
+    assert once_each(1.5) == once_each(1.5) == 5
+    assert Alone().method(1) == Alone().method(1) == 2

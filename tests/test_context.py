@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import queue
@@ -16,6 +17,7 @@ from crew import Crew, run_program
 from ways import CALLS
 
 import fastshm
+from fastshm import modules
 
 METHODS = (None, "fork", "spawn", "forkserver")
 
@@ -364,7 +366,7 @@ def test_pool_outlives_killed_workers(context):
         for worker in list(pool._pool):
             until_its_lock_is_taken(pool._inqueue)
             os.kill(worker.pid, signal.SIGKILL)
-            assert pool.map_async(double, range(4)).get(60) == [0, 2, 4, 6]
+            assert pool.map_async(double, range(4), 1).get(60) == [0, 2, 4, 6]
     pool.join()
 
 
@@ -386,3 +388,16 @@ def test_default_process_is_the_stdlibs():
     with fastshm.Pool(1) as pool:
         assert pool.apply(double, (4,)) == 8
     pool.join()
+
+
+@pytest.mark.parametrize("name", sorted(modules.NAMES))
+def test_modules_of_the_stdlib_by_our_name(name):
+    ours = importlib.import_module(f"fastshm.{name}")
+    theirs = importlib.import_module(f"multiprocessing.{name}")
+    assert ours is theirs is getattr(fastshm, name)
+    assert theirs.__spec__.name == theirs.__name__ == f"multiprocessing.{name}"
+
+
+def test_no_other_modules():
+    with pytest.raises(ModuleNotFoundError, match=r"fastshm\.nothing"):
+        importlib.import_module("fastshm.nothing")

@@ -467,3 +467,11 @@ def test_immutable_values_survive_their_change():
     text = d.setdefault("t", "x" * 100)
     d["t"] = "y" * 100
     assert text == "x" * 100
+
+
+def test_a_time_out_is_no_predicate():
+    """At once, not when there is a value: without one this would be for ever."""
+    with pytest.raises(TypeError, match="timeout="):
+        fastshm.dict().wait_for("k", 0.05)
+    with pytest.raises(TimeoutError):
+        fastshm.dict(k=1).wait_for("k", lambda n: n > 1, 0.05)

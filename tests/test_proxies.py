@@ -305,3 +305,10 @@ def test_all_names_of_the_stdlibs_module():
     with pytest.raises(AttributeError, match="has no attribute 'none'"):
         _ = fastshm.managers.none
     assert issubclass(fastshm.managers.SyncManager, multiprocessing.managers.SyncManager)
+
+
+def test_they_show_their_own_methods():
+    assert {"increment", "wait_for", "view", "get_lock", "keys"} <= set(dir(fastshm.dict()))
+    assert "most_common" in dir(fastshm.Counter())
+    assert {"view", "append", "get_lock"} <= set(dir(fastshm.list()))
+    assert isinstance(fastshm.dict(), managers.DictProxy)

@@ -228,3 +228,23 @@ if __name__ == "__main__":
         file.write(visitor)
         file.flush()
         run_program(maker.replace('"-c", sys.argv[1]', "sys.argv[1]"), file.name)
+
+
+def test_too_late_to_refuse():
+    """Not silently another segment, beside the one where the objects are."""
+    program = """
+import fastshm
+d = fastshm.dict()
+try:
+    fastshm.heap.create(allow_pickle=False)
+except RuntimeError as error:
+    print(d._address[0] in str(error))
+d["x"] = 1, 2
+assert d["x"] == (1, 2)
+fastshm.heap.attach(d._address[0], allow_pickle=False)
+try:
+    d["x"] = 1, 2
+except Exception as error:
+    print(type(error).__name__)
+"""
+    assert run_program(program).stdout == "True\nPicklingError\n"

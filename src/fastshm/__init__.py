@@ -8,6 +8,7 @@ from importlib import import_module as _import_module
 from typing import Any as _Any
 
 from fastshm import heap
+from fastshm import modules as _modules
 from fastshm._core import CorruptedError
 from fastshm.caching import Cache, cache
 from fastshm.collections import Counter
@@ -119,22 +120,11 @@ __all__ = [
     "unlink",
 ]
 
-_STDLIB = {
-    "connection",
-    "dummy",
-    "forkserver",
-    "pool",
-    "process",
-    "reduction",
-    "resource_tracker",
-    "shared_memory",
-    "spawn",
-    "util",
-}
+_modules.be_found()
 
 
 def __getattr__(name: str) -> _Any:
     """The modules of multiprocessing that there is nothing to add to."""
-    if name in _STDLIB:
+    if name in _modules.NAMES:
         return _import_module(f"multiprocessing.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -105,6 +105,8 @@ cdef int fail_with(int code, Heap heap, int e) except -1:
         raise IndexError("invalid index")
     if code == FS_OVERFLOW:
         raise OverflowError("all process and thread numbers of this segment are used up; start a new one")
+    if code == FS_SYSTEM and heap is not None and heap.name:
+        raise OSError(e, strerror(e).decode(), f"/dev/shm/{heap.name}")
     if code == FS_SYSTEM:
         raise OSError(e, strerror(e).decode())
     raise SystemError(f"unexpected return code {code}")

@@ -886,13 +886,19 @@ cdef class Dict(Handle):
                 unhold(self.ref)
 
     def wait_for(self, key, predicate=None, timeout=None):
-        """The value of a key, as soon as it is there and `predicate(value)` is true. TimeoutError after `timeout` seconds.
+        """The value of a key, as soon as it is there and `predicate(value)` is true. The builtin TimeoutError after `timeout`
+        seconds.
 
         It looks again after each change of the dict, also of other keys; a value that comes and goes in between may be missed.
         """
-        cdef fs_patience p = fs_patience(patient_number(timeout), 0)
+        cdef fs_patience p
         cdef uint32_t turn
         cdef object out
+        if predicate is not None and not callable(predicate):
+            raise TypeError(
+                f"predicate must be a function of the value, not {type(predicate).__name__!r} (a time-out is timeout=...)"
+            )
+        p = fs_patience(patient_number(timeout), 0)
         cdef int r = FS_OK
         while True:
             turn = fs_turn_watch(&self.t.turn, &p)

@@ -103,9 +103,10 @@ cdef inline int refuse_change(int form, uint32_t code, int what) except -1:
     name = ("add", "sub", "and", "or", "xor", "max", "min")[what]
     kind = repr(chr(code)) if code else "this"
     if form <= FS_FLOAT:
-        raise TypeError(f"{name!r} takes integers, and {kind} is no integer type: "
+        raise TypeError(f"fetch_{name}() takes integers, and {kind} is no integer type: "
                         "use compare_exchange() in a loop, or get_lock()")
-    raise TypeError(f"{name!r} takes numbers, and {kind} is no number type: use exchange(), compare_exchange() or get_lock()")
+    raise TypeError(f"fetch_{name}() takes numbers, and {kind} is no number type: "
+                    "use exchange(), compare_exchange() or get_lock()")
 
 
 cdef inline int operand(int form, uint32_t code, int what, object n, uint64_t *out) except -1:

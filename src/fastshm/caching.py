@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 import threading
 import time
 import zlib
@@ -98,8 +99,11 @@ class Cache:
     def get_or_compute(self, key: Any, compute: Callable[[], Any]) -> Any:
         """The value, computed by one thread of one process while those that want the same one wait, and by the next of them if
         that one is killed or raises. Who is computing already waits only where no circle of waiting can close."""
+        value = self.get(key, MISSING)
+        if value is MISSING and not _is_found_again(key):
+            self._misses.add()
+            return compute()
         while True:
-            value = self.get(key, MISSING)
             if value is not MISSING:
                 self._hits.add()
                 return value
@@ -111,17 +115,18 @@ class Cache:
                     self._locks.pop(key, None)
                 return self._computed(key, compute)
             with lock:
-                if not self._is_current(key, lock):  # whoever held it is done, and the next one has made another
-                    continue
-                held.append(rank)
-                try:
+                if self._is_current(key, lock):
+                    held.append(rank)
+                    try:
+                        value = self.get(key, MISSING)
+                        if value is MISSING:
+                            return self._computed(key, compute)
+                    finally:
+                        held.pop()
+                        if self._is_current(key, lock):
+                            self._locks.pop(key, None)
+                else:  # whoever held it is done, and the next one has made another
                     value = self.get(key, MISSING)
-                    if value is MISSING:
-                        return self._computed(key, compute)
-                finally:
-                    held.pop()
-                    if self._is_current(key, lock):
-                        self._locks.pop(key, None)
 
     def _computed(self, key: Any, compute: Callable[[], Any]) -> Any:
         self._misses.add()
@@ -166,6 +171,11 @@ def _check(maxsize: Any, ttl: Any) -> None:
         raise ValueError(f"maxsize must be a positive integer or None, not {maxsize!r}")
     if ttl is not None and not ttl > 0:
         raise ValueError(f"ttl must be a positive number of seconds or None, not {ttl!r}")
+
+
+def _is_found_again(key: Any) -> bool:
+    """Whether another process's copy is the same key: a NaN is not, nor an object of a class without an `__eq__`."""
+    return bool(key == pickle.loads(pickle.dumps(key)))
 
 
 def _first_of(keys: Any) -> Any:
@@ -219,9 +229,11 @@ def cache(function: Any = None, /, *, maxsize: int | None = None, ttl: float | N
 
     A missing result is computed once, while others that want it wait. (A call from within another result's computation does not
     where two could wait for each other: it computes, too.) `maxsize` bounds the number of results, `ttl` their age in seconds.
-    Arguments must be hashable; arguments and results must pickle. `cache_info()`, `cache_clear()`, `cache_parameters()` and
-    `__wrapped__` are functools'. A function of a module is known by its name and its code, so children of every start method
-    share its results; one that was made inside another function shares them with forked children only.
+    Arguments must be hashable; arguments and results must pickle. What equals nothing but itself, as a NaN or an object whose
+    class has no `__eq__` (say the `self` of a method), is another argument in each process: such a call is computed each time,
+    and not kept. `cache_info()`, `cache_clear()`, `cache_parameters()` and `__wrapped__` are functools'. A function of a module
+    is known by its name and its code, so children of every start method share its results; one that was made inside another
+    function shares them with forked children only.
     """
     _check(maxsize, ttl)
     if function is None:

@@ -132,9 +132,17 @@ def _configuration() -> Any:
 
 
 def create(*, allow_pickle: bool = True) -> Heap:
-    """A new anonymous segment, the default one if this process has none: see attach for allow_pickle. MemoryError when there is
-    no room for its first page."""
+    """A new anonymous segment, the default one if this process has none. MemoryError when there is no room for its first page.
+
+    `allow_pickle=False`: see attach. RuntimeError when this process has a default segment already, for it would go on to make
+    its objects there.
+    """
     with _opening:
+        if not allow_pickle and _default is not None:
+            raise RuntimeError(
+                f"this process makes its objects in {_default.name} already: call create(allow_pickle=False) before the first "
+                "shared object, or refuse the pickles of that segment by attach(name, allow_pickle=False)"
+            )
         heap = _make()
         if not allow_pickle:
             _refuse_pickles(heap)

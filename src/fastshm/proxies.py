@@ -32,6 +32,9 @@ class Proxy:
         """The stdlib's, for isinstance(): its classes know no virtual subclasses."""
         return type(self)._served_as
 
+    def __dir__(self) -> Any:
+        return dir(type(self))
+
     def _getvalue(self) -> Any:
         """What it stands for, as a plain copy; for a lock, the proxy itself."""
         return self

@@ -38,7 +38,9 @@ def _type_of(typecode_or_type: Any) -> Any:
     try:
         ctypes.sizeof(kind)
     except TypeError:
-        raise TypeError(f"this type has no size: {typecode_or_type!r} is neither a type code nor a ctypes type") from None
+        raise TypeError(
+            f"this type has no size: {typecode_or_type!r} is neither a type code nor a ctypes type; for an Array, also numpy.float32 and the like"
+        ) from None
     return kind
 
 

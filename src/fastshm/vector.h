@@ -744,7 +744,7 @@ static inline void fs_vector_learn(fs_heap *heap, fs_vector *v, fs_known *k) {
         fs_vector_learn_anew(heap, v, k);
 }
 
-/* The first slot in use, of n; NULL when they are not the ones that are known. A new block may lie where one was before, and be
+/* The first slot in use, of n; NULL when there are none, or they are not the ones that are known. A new block may lie where one was before, and be
  * smaller. */
 static inline fs_slot *fs_known_slots(const fs_vector *v, const fs_known *k, uint64_t *n) {
     uint64_t start;
@@ -752,7 +752,7 @@ static inline fs_slot *fs_known_slots(const fs_vector *v, const fs_known *k, uin
         return NULL;
     *n = fs_load_acquire(&v->n);
     start = fs_load_relaxed(&v->start);
-    return fs_likely(start <= k->capacity && *n <= k->capacity - start) ? k->slot + start : NULL;
+    return fs_likely(start < k->capacity && *n <= k->capacity - start) ? k->slot + start : NULL;
 }
 
 /* Item i, counted from the end when negative, if it is a word and nothing is in the way: 1. Else 0, and fs_vector_peek
