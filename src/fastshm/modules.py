@@ -47,4 +47,4 @@ class _Loader:
 
 def be_found() -> None:
     if _Finder not in sys.meta_path:
-        sys.meta_path.append(_Finder)  # type: ignore[arg-type]
+        sys.meta_path.append(_Finder)

@@ -39,7 +39,8 @@ def _type_of(typecode_or_type: Any) -> Any:
         ctypes.sizeof(kind)
     except TypeError:
         raise TypeError(
-            f"this type has no size: {typecode_or_type!r} is neither a type code nor a ctypes type; for an Array, also numpy.float32 and the like"
+            f"this type has no size: {typecode_or_type!r} is neither a type code nor a ctypes type; for an Array, also "
+            "numpy.float32 and the like"
         ) from None
     return kind
 
