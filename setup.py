@@ -6,6 +6,7 @@ FASTSHM_PORTABLE_WAIT=1        wait by bounded sleeps instead of the kernel's fu
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from glob import glob
 
@@ -25,6 +26,7 @@ portable_wait = os.environ.get("FASTSHM_PORTABLE_WAIT", "0") == "1"
 checked = kind != "release"
 build_base = "-".join(["build", kind] + ["portable"] * portable_wait)  # two kinds never share an object file
 processors = len(os.sched_getaffinity(0))
+forks = multiprocessing.get_start_method() == "fork"  # else each process of Cython's would run this file again
 
 
 def extension(name: str, *macros: tuple[str, str]) -> Extension:
@@ -77,7 +79,7 @@ directives = {
 }
 setup(
     ext_modules=cythonize(
-        extensions, build_dir=build_base, compiler_directives=directives, emit_linenums=checked, nthreads=processors
+        extensions, build_dir=build_base, compiler_directives=directives, emit_linenums=checked, nthreads=forks * processors
     ),
     options={"build": {"build_base": build_base}, "build_ext": {"parallel": processors}},
 )
