@@ -281,3 +281,29 @@ def test_arguments_that_equal_nothing_but_themselves():
     assert (once_each.cache_info().currsize, once_each.cache_info().misses) == (0, 4)
     assert once_each(1.5) == once_each(1.5) == 5
     assert Alone().method(1) == Alone().method(1) == 2
+
+
+def test_entries_that_lost_their_place_in_the_order():
+    """As when whoever was to give them one is killed: they do not crowd out all others for ever."""
+    cache = fastshm.Cache(maxsize=4)
+    for n in range(4):
+        cache.put(n, n)
+        cache._order.pop(n)
+    for n in range(100, 120):
+        cache.put(n, n)
+    for n in range(200, 204):
+        cache.put(n, n)
+    assert [cache.get(n) for n in range(200, 204)] == list(range(200, 204))
+    assert len(cache) == 4
+
+
+def test_what_looks_like_the_key_of_another_call():
+    @fastshm.cache
+    def told(*args, **kwargs):
+        return args, kwargs
+
+    assert told(a=1) == ((), {"a": 1})
+    assert told("\0keywords", "a", 1) == (("\0keywords", "a", 1), {})
+    assert told("\0keywords", (), "a", 1) == (("\0keywords", (), "a", 1), {})
+    assert told("\0keywords", a=1) == (("\0keywords",), {"a": 1})
+    assert told.cache_info().currsize == 4

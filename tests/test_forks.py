@@ -416,3 +416,71 @@ def test_other_threads_run_while_one_waits(make):
     lock = make()
     with Crew() as crew, lock:
         assert crew.result(crew.run(wait_in_thread, lock)) > 1_000
+
+
+def test_what_a_handler_raises_during_a_fork_is_raised():
+    """Also within our part of the fork, where Python would print it and go on."""
+    program = """
+import fastshm, os, signal, sys, time
+
+class Alarm(Exception):
+    pass
+
+raised = caught = 0
+lost = []
+me, end = os.getpid(), time.monotonic() + 2
+sys.unraisablehook = lambda u: lost.append(u.exc_value)
+
+def handler(*_):
+    global raised
+    if os.getpid() == me and time.monotonic() < end:
+        raised += 1
+        raise Alarm
+
+signal.signal(signal.SIGALRM, handler)
+while time.monotonic() < end:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.003)
+        while time.monotonic() < end:
+            pid = os.fork()
+            if not pid:
+                os._exit(0)
+            os.waitpid(pid, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except Alarm:
+        caught += 1
+assert raised > 50, raised
+assert lost == [], lost
+assert caught == raised, (caught, raised)
+"""
+    run_program(program)
+
+
+def test_threads_that_start_the_first_children_at_once():
+    """One segment is made ahead for all of them, so that the parent's containers keep what they hand back."""
+    program = """
+import fastshm, threading
+
+def child(sender):
+    sender.send(fastshm.dict(a=1))
+
+def start():
+    receiver, sender = fastshm.Pipe(False)
+    process = fastshm.Process(target=child, args=(sender,))
+    barrier.wait()
+    process.start()
+    results.append(receiver.recv())
+    process.join()
+
+barrier, results = threading.Barrier(4), []
+threads = [threading.Thread(target=start) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+kept = fastshm.list(results)
+assert [d.copy() for d in kept] == [{"a": 1}] * 4
+assert len({d._heap.name for d in results}) == 1
+"""
+    for _ in range(5):
+        run_program(program)

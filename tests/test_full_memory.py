@@ -396,3 +396,30 @@ for width in (150, 350):
     assert after > before // 2, (width, before, after)
     del d
 """)
+
+
+def test_address_space_is_left_to_the_program():
+    """Under a limit, as batch systems set it, the segment takes a quarter of it."""
+    program = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+import fastshm
+v = fastshm.Value("q", 1)
+kept = bytearray(2 << 30)
+d = fastshm.dict({n: "x" * 100 for n in range(10_000)})
+assert len(d) == 10_000
+"""
+    run_program(program)
+
+
+@pytest.mark.parametrize("first", ["fastshm.Value('q', 7)", "os.fork() or os._exit(0)"])
+def test_no_signal_by_a_limit_of_file_size(first):
+    """SIGXFSZ ends who has not told the system to ignore it, as Python does."""
+    program = f"""
+import fastshm, os, resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
+{first}
+assert fastshm.Value("q", 7).value == 7
+"""
+    run_program(program)

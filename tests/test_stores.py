@@ -283,3 +283,16 @@ assert set(os.listdir("/dev/shm")) - before == {"fastshm-store-" + sys.argv[1][6
     if "permission" in done.stderr.lower() or "not permitted" in done.stderr:
         pytest.skip("may not mount")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)"])
+def test_a_store_whose_last_user_was_killed_is_gone(address, end):
+    program = f"import fastshm, os, sys; fastshm.Manager(sys.argv[1]).root['x'] = 1; {end}"
+    run_program(program, address, check=False)
+    with fastshm.Manager(address) as manager:
+        assert manager.root.copy() == {}
+        manager.root["x"] = 2
+        assert fastshm.Manager(address, create=False).root.copy() == {"x": 2}
+    run_program(program.replace("(sys.argv[1])", "(sys.argv[1], persist=True)"), address, check=False)
+    with fastshm.Manager(address, create=False) as manager:
+        assert manager.root.copy() == {"x": 1}

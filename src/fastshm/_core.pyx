@@ -7,6 +7,7 @@ No Python code runs while a shared lock is held, but for a user's own critical s
 import errno
 import os
 import pickle
+import threading
 from types import MethodDescriptorType
 
 cimport cython
@@ -163,6 +164,7 @@ cdef int identify(fs_heap *heap, uint32_t *out) noexcept nogil:
 
 cdef Heap current_heap = None
 cdef bint current_is_early = False
+cdef bint is_made_ahead = False
 cdef dict known_heaps = {}  # heap.py's: segments by name; one that refers to nothing is about to be joined
 cdef object make_default = None
 cdef object find_heap = None
@@ -562,15 +564,22 @@ def is_unclaimed(int fd):
     return not fs_probe_all(fd)
 
 
-def set_hooks(dict known, default, find, forget, learn):
+def set_made_ahead(bint made):
+    """Whether the segment that the children of this process inherit is there, whoever makes something in it first."""
+    global is_made_ahead
+    is_made_ahead = made
+
+
+def set_hooks(dict known, default, find, forget, learn, ahead):
     """The segments by their names, and the functions that make the default heap, that find a heap by its name, that leave one,
-    and that call refuse_pickles() as this process was told: False when it may yet be told."""
-    global known_heaps, make_default, find_heap, forget_heap, learn_refusals
+    that call refuse_pickles() as this process was told: False when it may yet be told, and that make a segment before a fork."""
+    global known_heaps, make_default, find_heap, forget_heap, learn_refusals, make_ahead
     known_heaps = known
     make_default = default
     find_heap = find
     forget_heap = forget
     learn_refusals = learn
+    make_ahead = ahead
 
 
 def set_default(Heap heap, bint early=False):
@@ -592,13 +601,44 @@ cdef Heap default_heap():
 
 # --- fork ---------------------------------------------------------------------------------------------------------------------
 
+cdef extern from "Python.h":
+    int Py_AddPendingCall(int (*function)(void *) except -1, void *argument)
+
+cdef object make_ahead = None
+cdef object raised_at_a_fork = None
+
+
+cdef int raise_it(void *nothing) except -1 with gil:
+    global raised_at_a_fork
+    error, raised_at_a_fork = raised_at_a_fork, None
+    if error is not None:
+        raise error
+    return 0
+
+
 def before_fork():
-    """In the thread that is about to fork: the child's part of everything is made ready; fork() does the rest (identity.h)."""
+    """In the thread that is about to fork: the child's part of everything is made ready; fork() does the rest (identity.h).
+
+    Nobody is told what is raised in here, so what a signal's handler has raised is kept until the fork is done."""
+    global raised_at_a_fork
     cdef Heap heap
-    for heap in list(known_heaps.values()):
-        heap.drain(True)
-    with nogil:
-        fs_fork_before()
+    try:
+        if current_heap is None and not is_made_ahead:
+            make_ahead()
+        for heap in list(known_heaps.values()):
+            heap.drain(True)
+    except BaseException as error:
+        if threading.get_ident() != threading.main_thread().ident:
+            raise
+        raised_at_a_fork = error
+    finally:
+        with nogil:
+            fs_fork_before()
+
+
+def after_fork_in_parent():
+    if raised_at_a_fork is not None:
+        Py_AddPendingCall(raise_it, NULL)
 
 
 def after_fork_in_child():
@@ -609,6 +649,8 @@ def after_fork_in_child():
     cdef int at = 0, users
     cdef bint is_known
     cdef list left = []
+    global raised_at_a_fork
+    raised_at_a_fork = None
     for name, heap in list(known_heaps.items()):
         if heap.h == &fs_nobody:
             del known_heaps[name]

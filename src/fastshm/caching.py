@@ -18,7 +18,8 @@ __all__ = ["Cache", "CacheInfo", "cache"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 MISSING: Any = object()
-KEYWORDS = "\0keywords"  # between positional and keyword arguments in a key
+KEYWORDS = "\0keywords"  # begins the keys that hold the positional arguments as one, and the names and values of others
+STRAYS = 16  # so often in a row it cannot be just somebody who is between two steps
 ABANDONED = 64  # locks of keys that are being computed, until somebody looks which of them are a dead one's
 
 
@@ -58,6 +59,7 @@ class Cache:
         self._order = order  # its keys, the least recently used first
         self._locks = locks  # of what is being computed
         self._hits, self._misses = hits, misses
+        self._strays = 0  # how often in a row there were more entries than places in the order
         self._rank = entries._address  # the name of the segment, where and when it was made
 
     def __getstate__(self) -> Any:
@@ -82,15 +84,27 @@ class Cache:
 
     def put(self, key: Any, value: Any) -> None:
         """Stores a value, and forgets what is too much then."""
+        if self.maxsize is not None:
+            self._touch(key)
         self._entries[key] = value if self.ttl is None else (value, time.monotonic() + self.ttl)
         if self.maxsize is None:
             return
-        self._touch(key)
+        self._strays = self._strays + 1 if len(self._entries) > len(self._order) else 0
+        if self._strays > STRAYS:
+            self._forget_strays()
         while len(self._entries) > self.maxsize:
             oldest = _first_of(self._order)
             if oldest is MISSING:  # one that a killed process had not put in order
                 oldest = _first_of(self._entries)
             self._entries.pop(oldest, None)
+
+    def _forget_strays(self) -> None:
+        """Entries without a place in the order, which would never be the oldest: whoever was to give them one was killed, or the
+        cache was cleared meanwhile."""
+        self._strays = 0
+        for key in self._entries.keys():  # noqa: SIM118  (a list of one instant)
+            if key not in self._order:
+                self._entries.pop(key, None)
 
     def _touch(self, key: Any) -> None:
         self._order.pop(key, None)
@@ -253,8 +267,8 @@ def cache(function: Any = None, /, *, maxsize: int | None = None, ttl: float | N
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         key = args
-        if kwargs:
-            key += (KEYWORDS, *(part for item in kwargs.items() for part in item))
+        if kwargs or (args and type(args[0]) is str and args[0] == KEYWORDS):
+            key = (KEYWORDS, args, *(part for item in kwargs.items() for part in item))
         if typed:
             key += tuple(f"{type(value).__module__}.{type(value).__qualname__}" for value in (*args, *kwargs.values()))
         return (kept[0] if kept else results()).get_or_compute(key, lambda: function(*args, **kwargs))

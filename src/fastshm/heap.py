@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import resource
 import secrets
 import threading
 from collections.abc import Callable
@@ -87,18 +88,18 @@ class _Unmade:
 def _before_fork() -> None:
     """The child will have a part in this process's segment, so there must be one. It costs no name and no resource tracker."""
     global _ahead
-    if _default is not None or (_ahead is not None and _ahead.is_joined):
-        return
     if not _opening.acquire(timeout=AT_A_FORK):  # then its holder may be waiting for what this thread holds
         return
     try:
-        if _default is not None:
+        if _default is not None or _ahead is not None:  # another thread has been here meanwhile
+            _core.set_made_ahead(True)
             return
         try:
             size, name = _largest(), PREFIX + secrets.token_hex(16)
             _leave_at_exit()
             _ahead = _core.Heap.create_nameless(name, os.fsencode(names.FOLDER), size, _heaps)
             _makers[name] = os.getpid()
+            _core.set_made_ahead(True)
         except (OSError, MemoryError):  # a child that makes something makes a segment of its own
             _ahead = None
     finally:
@@ -205,9 +206,13 @@ def _made(name: str, size: int, tracked: bool) -> Heap | None:
 
 
 def _largest() -> int:
-    """The size to reserve: as much as this process may map at once. Tried out on memory without a name, so
-    that what fails leaves nothing."""
+    """The size to reserve: as much as this process may map at once, but a quarter of what its address space is limited to. Tried
+    out on memory without a name, so that what fails leaves nothing."""
     size = RESERVED
+    for limit, share in ((resource.RLIMIT_AS, 4), (resource.RLIMIT_FSIZE, 1)):
+        soft = resource.getrlimit(limit)[0]
+        while soft != resource.RLIM_INFINITY and size > max(soft // share, SMALLEST):
+            size //= 2
     fd = os.memfd_create(PREFIX)
     try:
         while True:
@@ -409,7 +414,6 @@ def _after_multiprocessing_fork(_: object) -> None:
 _configuration().setdefault(FAMILY, _Unmade())
 _inherit_refusals()
 _containers.set_learner(_inherit_decode_cache)
-_core.set_hooks(_heaps, default, attach, _forget, _inherit_refusals)
-os.register_at_fork(before=_core.before_fork, after_in_child=_after_fork_in_child)
-os.register_at_fork(before=_before_fork)  # what is registered last comes first
+_core.set_hooks(_heaps, default, attach, _forget, _inherit_refusals, _before_fork)
+os.register_at_fork(before=_core.before_fork, after_in_parent=_core.after_fork_in_parent, after_in_child=_after_fork_in_child)
 util.register_after_fork(_core, _after_multiprocessing_fork)

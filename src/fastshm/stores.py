@@ -50,6 +50,7 @@ class Store(managers.SyncManager):
         """FileNotFoundError with create=False when there is no such store; PermissionError and CorruptedError when it is
         another user's, open to others, of another format or damaged."""
         create, persist, allow_pickle = self._how
+        heap.sweep()  # also of a store whose last user was killed: whoever opens it begins anew
         for _ in range(ATTEMPTS):
             root = self._found(allow_pickle)
             if root is None and create:

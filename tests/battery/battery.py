@@ -76,9 +76,10 @@ def names() -> set[str]:
 
 def be_a_stranger() -> None:
     """In a child whose parent has made nothing: it makes a segment of its own, which ends with it."""
-    from fastshm import heap
+    from fastshm import _core, heap
 
     heap._ahead = None
+    _core.set_made_ahead(False)
 
 
 def fork_a_stranger() -> int:
