@@ -572,7 +572,7 @@ def set_made_ahead(bint made):
 
 def set_hooks(dict known, default, find, forget, learn, ahead):
     """The segments by their names, and the functions that make the default heap, that find a heap by its name, that leave one,
-    that call refuse_pickles() as this process was told: False when it may yet be told, and that make a segment before a fork."""
+    that call refuse_pickles() as this process was told (False when it may yet be told), and that make a segment at a fork."""
     global known_heaps, make_default, find_heap, forget_heap, learn_refusals, make_ahead
     known_heaps = known
     make_default = default

@@ -99,8 +99,8 @@ class Cache:
             self._entries.pop(oldest, None)
 
     def _forget_strays(self) -> None:
-        """Entries without a place in the order, which would never be the oldest: whoever was to give them one was killed, or the
-        cache was cleared meanwhile."""
+        """Entries without a place in the order would never be the oldest: whoever was to give them one was killed, or the cache
+        was cleared meanwhile."""
         self._strays = 0
         for key in self._entries.keys():  # noqa: SIM118  (a list of one instant)
             if key not in self._order:

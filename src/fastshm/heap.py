@@ -206,8 +206,8 @@ def _made(name: str, size: int, tracked: bool) -> Heap | None:
 
 
 def _largest() -> int:
-    """The size to reserve: as much as this process may map at once, but a quarter of what its address space is limited to. Tried
-    out on memory without a name, so that what fails leaves nothing."""
+    """The size to reserve: as much as this process may map at once, but a quarter of what its address space is limited to.
+    Tried out on memory without a name, so that what fails leaves nothing."""
     size = RESERVED
     for limit, share in ((resource.RLIMIT_AS, 4), (resource.RLIMIT_FSIZE, 1)):
         soft = resource.getrlimit(limit)[0]
