@@ -62,11 +62,14 @@ def new(dtype: Any, size_or_initializer: Any, shape: Any, capacity: int) -> Sync
     if not whole or not prod(whole[1:]) or not dtype.itemsize:
         raise ValueError(f"an array of shape {whole} and dtype {dtype} has items without bytes")
     code, tail = _code_of(dtype), tuple(whole[1:])
+    size = prod(tail) * dtype.itemsize
+    if size >= 1 << 32:
+        raise OverflowError(f"behind the first axis of {whole} there are items of {size} bytes: at most 2**32 - 1")
     array = SynchronizedArray.make(
         SynchronizedNDArray,
         "\0" if tail else code,
         whole[0],
-        prod(tail) * dtype.itemsize,
+        size,
         values=values if values is None or (code != "\0" and not tail) else _octets(values),
         capacity=capacity,
     )

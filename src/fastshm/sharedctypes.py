@@ -49,7 +49,7 @@ def _type_of(typecode_or_type: Any) -> Any:
 
 
 def _new_raw(kind: Any) -> Any:
-    return _raw_over(_array.Items.make(_array.Items, "\0", 1, ctypes.sizeof(kind) or 1), kind)
+    return _raw_over(_array.Items.make(_array.Items, "\0", ctypes.sizeof(kind) or 1, 1), kind)
 
 
 def _raw_over(items: _array.Items, kind: Any) -> Any:
@@ -140,6 +140,8 @@ def Array(
     A NumPy type (`numpy.float64`, `numpy.dtype(...)`) is taken, too, and an array may then have more axes: those of an ndarray
     as initializer, or of `shape`. The handle knows `dtype` and `shape`, wherever it goes. See fastshm.ndarrays.
     """
+    if size_or_initializer is None:
+        raise TypeError("an array is made of a number of items or of a sequence of them, not of None")
     code = _code_of(typecode_or_type)
     if code is None or shape is not None:
         dtype = ndarrays.dtype_of(typecode_or_type)
