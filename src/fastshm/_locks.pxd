@@ -11,6 +11,7 @@ cdef class Guarded(Handle):
 cdef class Gateway(Handle):
     cdef object enter_, exit_  # bound methods, kept
 
+cdef int64_t deadline_asked(object block, object timeout) except? -2
 cdef int enter_object(Ref ref, fs_self *me) except -1
 cdef int hold(Ref ref, int64_t deadline, uint32_t flags) except -1
 cdef int unhold(Ref ref) except -1

@@ -5,6 +5,9 @@ process."""
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.float cimport PyFloat_AsDouble
+from cpython.number cimport PyIndex_Check, PyNumber_Index
+from cpython.version cimport PY_VERSION_HEX
 from libc.stdint cimport int64_t, uint32_t
 
 from fastshm._c cimport *
@@ -22,6 +25,20 @@ def set_rlock_class(cls):
     """The class of the locks that get_lock() hands out."""
     global rlock_class
     rlock_class = cls
+
+
+cdef int64_t deadline_asked(object block, object timeout) except? -2:
+    """deadline_of() the arguments of an acquire(), of which those are refused that the stdlib refuses: in Python 3.11 it takes
+    `block` for a C int, from 3.12 on for a truth value."""
+    if PY_VERSION_HEX < 0x030c0000 and block is not True and block is not False:
+        if not PyIndex_Check(block):
+            raise TypeError(f"block must be a bool or an int, not {type(block).__name__!r}")
+        block = PyNumber_Index(block)
+        if not -(1 << 31) <= block < 1 << 31:
+            raise OverflowError("block: Python int too large to convert to C int")
+    if not block and timeout is not None:
+        PyFloat_AsDouble(timeout)  # not needed, but it must be a number
+    return deadline_of(block, timeout)
 
 
 cdef int wait_for_lock(Ref ref, fs_lock *lock, uint32_t identity, int64_t deadline) except -2:
@@ -176,7 +193,7 @@ cdef class RecursiveLock(Gateway):
         """True once held by this thread (again), False when `timeout` seconds went by."""
         if block is True and timeout is None and hold_now(self.ref):
             return True
-        return hold(self.ref, deadline_of(block, timeout), 0) == 1
+        return hold(self.ref, deadline_asked(block, timeout), 0) == 1
 
     def release(self):
         """AssertionError when this thread does not hold it."""
@@ -230,7 +247,7 @@ cdef class Guarded(Handle):
         """True once the lock is held by this thread (again), False when `timeout` seconds went by."""
         if block is True and timeout is None and hold_now(self.ref):
             return True
-        return hold(self.ref, deadline_of(block, timeout), 0) == 1
+        return hold(self.ref, deadline_asked(block, timeout), 0) == 1
 
     def release(self):
         """AssertionError when this thread does not hold it."""
@@ -302,7 +319,7 @@ cdef class Mutex(Gateway):
 
     def acquire(self, block=True, timeout=None):
         """True once this process holds it, False when `timeout` seconds went by."""
-        return take(self.ref, -1 if block is True and timeout is None else deadline_of(block, timeout)) == 1
+        return take(self.ref, -1 if block is True and timeout is None else deadline_asked(block, timeout)) == 1
 
     def release(self):
         """Any thread of any process may release it; ValueError when nobody holds it."""

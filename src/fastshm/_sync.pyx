@@ -8,12 +8,13 @@ import errno
 from threading import BrokenBarrierError
 
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.number cimport PyIndex_Check, PyNumber_Index
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 
 from fastshm._c cimport *
 from fastshm._calls cimport again, check_gate, check_kind, fs_identify_by, patient, whoami
-from fastshm._core cimport Handle, Ref, check_open, deadline_of, fail, gate_ref, heap_of, identify, new_ref, retry
-from fastshm._locks cimport Gateway
+from fastshm._core cimport Handle, Ref, check_open, fail, gate_ref, heap_of, identify, new_ref, retry
+from fastshm._locks cimport Gateway, deadline_asked
 
 fs_identify_by(identify)
 
@@ -24,7 +25,9 @@ cdef extern from "Python.h":
 # --- semaphores ---------------------------------------------------------------------------------------------------------------
 
 cdef uint32_t permits(object value) except? 0xffffffff:
-    cdef long long n = value
+    if not PyIndex_Check(value):
+        raise TypeError(f"the number of permits must be an int, not {type(value).__name__!r}")
+    cdef long long n = PyNumber_Index(value)
     if n > FS_MOST_PERMITS:
         raise OverflowError("signed integer is greater than maximum")
     if n < 0:
@@ -103,7 +106,7 @@ cdef class Semaphore(Gateway):
 
     def acquire(self, block=True, timeout=None):
         """True with a permit, False when `timeout` seconds went by."""
-        return take(self.ref, -1 if block is True and timeout is None else deadline_of(block, timeout)) == 1
+        return take(self.ref, -1 if block is True and timeout is None else deadline_asked(block, timeout)) == 1
 
     def release(self):
         """One permit more; ValueError when there are as many as can be counted."""
@@ -175,7 +178,7 @@ cdef class BoundedSemaphore(Gateway):
 
     def acquire(self, block=True, timeout=None):
         """True with a permit, False when `timeout` seconds went by."""
-        return take_bounded(self.ref, -1 if block is True and timeout is None else deadline_of(block, timeout)) == 1
+        return take_bounded(self.ref, -1 if block is True and timeout is None else deadline_asked(block, timeout)) == 1
 
     def release(self):
         """Gives a permit back, whoever acquired it; ValueError when all of them are free."""

@@ -452,10 +452,12 @@ class _Permits(_Entered):
         return self.get_value() == 0  # type: ignore[attr-defined,no-any-return]
 
     def acquire(self, blocking: Any = True, timeout: Any = None) -> bool:
-        if not blocking and timeout is not None:
+        if blocking:
+            _refuse_nan(timeout)
+            return super().acquire(True, timeout)  # type: ignore[misc,no-any-return]
+        if timeout is not None:
             raise ValueError("can't specify timeout for non-blocking acquire")
-        _refuse_nan(timeout)
-        return super().acquire(blocking, timeout)  # type: ignore[misc,no-any-return]
+        return super().acquire(False)  # type: ignore[misc,no-any-return]
 
 
 @_core.own_methods
