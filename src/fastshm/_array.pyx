@@ -7,8 +7,10 @@ last. Values become bytes before the lock is taken, and bytes become values afte
 from weakref import ref as ref_to
 
 cimport cython
+from cpython.buffer cimport PyObject_CheckBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.number cimport PyNumber_AsSsize_t
+from cpython.sequence cimport PySequence_Check, PySequence_Size
 from cpython.slice cimport PySlice_Unpack
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -300,8 +302,12 @@ cdef class SynchronizedArray(Guarded):
     def write_slice(self, slice where, values):
         """As one change: whoever reads, or dies, meanwhile, it is wholly there or not at all."""
         cdef Order order
-        cdef Packed given = items_of(self.form if not self.shaped else FS_BYTES_ONLY, self.itemsize, values)
+        cdef Packed given
         PySlice_Unpack(where, &order.start, &order.stop, &order.step)
+        if self.shaped or self.form == FS_BYTES_ONLY:
+            given = items_of(FS_BYTES_ONLY, self.itemsize, values)
+        else:
+            given = items_for(self, where, values)
         if order.step < 0:
             given.reverse(self.itemsize)
         order.what, order.source, order.count = WRITE_SLICE, given.data, given.count
@@ -646,6 +652,31 @@ cdef int slowly_unboxed(SynchronizedArray self, Py_ssize_t i, object value, uint
         array_read(self, i, 0)
         raise
     return 0
+
+
+cdef Packed items_for(SynchronizedArray self, slice where, object values):
+    """Of values that are wrong in themselves and too few or too many, their number is what is complained about; what is
+    empty has none that could be wrong."""
+    try:
+        if not PySequence_Check(values) and not PyObject_CheckBuffer(values):
+            raise TypeError(f"{type(values).__name__!r} object does not support indexing")
+        return items_of(self.form, self.itemsize, values)
+    except Exception:
+        if fitting_number(self, where, values) != 0:
+            raise
+    return items_of(self.form, self.itemsize, ())
+
+
+cdef Py_ssize_t fitting_number(SynchronizedArray self, slice where, object values) except -1:
+    """How many they are, which is as many as the slice has."""
+    cdef Py_ssize_t n
+    try:
+        n = PySequence_Size(values)
+    except TypeError:
+        raise ValueError(f"Can only assign sequence of same size, not {type(values).__name__!r}") from None
+    if n != len(range(*where.indices(len(self)))):
+        raise ValueError("Can only assign sequence of same size")
+    return n
 
 
 cdef inline int array_enter(SynchronizedArray self, fs_self *me) except -1:

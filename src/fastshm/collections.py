@@ -60,7 +60,13 @@ class CounterProxy(managers.DictProxy):
         counts = _counted(iterable)
         for key, count in kwargs.items():
             counts[key] = counts.get(key, 0) + count
-        self.add_from(counts if sign > 0 else {key: -count for key, count in counts.items()})
+        self.add_from(self._numbers(counts) if sign > 0 else {key: -count for key, count in counts.items()})
+
+    def _numbers(self, counts: builtins.dict[Any, Any]) -> builtins.dict[Any, Any]:
+        """As collections.Counter has it: what cannot be added to 0 is no new count, unless this is the first update."""
+        if {*map(type, counts.values())} <= {int, float} or not len(self):
+            return counts
+        return {key: count if key in self else count + 0 for key, count in counts.items()}
 
     def most_common(self, n: int | None = None) -> builtins.list[tuple[Any, int]]:
         return self.copy().most_common(n)  # type: ignore[no-any-return]
