@@ -1,10 +1,14 @@
-"""Numbers that are none, or too large; and code of the items' own that changes what it is asked about."""
+"""Numbers that are none, or too large; arguments of a wrong kind; items whose own code changes what it is asked about."""
 
 from __future__ import annotations
 
+import collections
+import ctypes
 import errno
 import math
+import multiprocessing
 import signal
+import threading
 import weakref
 
 import pytest
@@ -134,6 +138,169 @@ def test_a_sharded_counter_can_be_referred_to_weakly():
     assert seen() is counter
     del counter
     assert seen() is None
+
+
+def outcome(call, *args):
+    """What it returns, or the type of what it raises."""
+    try:
+        return call(*args)
+    except Exception as error:
+        return type(error)
+
+
+class One:
+    def __index__(self):
+        return 1
+
+
+@pytest.mark.parametrize("value", [1.5, 1.0, None, "1", [], -1, 2**31, 2**63], ids=repr)
+@pytest.mark.parametrize("kind", ["Semaphore", "BoundedSemaphore", "Queue", "JoinableQueue"])
+def test_a_number_of_permits(kind, value):
+    theirs = outcome(getattr(multiprocessing, kind), value)
+    ours = [outcome(getattr(where, kind), value) for where in (fastshm, fastshm.get_context("spawn"))]
+    if isinstance(theirs, type):
+        assert ours == [theirs, theirs]
+    else:  # a queue of any length
+        assert [type(q).__name__ for q in ours] == [kind, kind]
+
+
+def test_what_is_wrong_with_a_number_of_permits():
+    with pytest.raises(TypeError, match="number of permits must be an int, not 'float'"):
+        fastshm.Semaphore(1.5)
+    assert fastshm.Semaphore(One()).get_value() == fastshm.BoundedSemaphore(True).get_value() == 1
+    with fastshm.Manager() as manager:
+        for make in (manager.Semaphore, manager.BoundedSemaphore):
+            with pytest.raises(TypeError, match="not 'float'"):
+                make(1.5)
+
+
+@pytest.mark.parametrize(
+    "block", ["", "x", [], None, 0, 1, 2, -1, 0.0, 1.5, 2**31, -(2**31), -(2**31) - 1, 2**100, One()], ids=repr
+)
+@pytest.mark.parametrize("kind", ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Value", "Array"])
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_whether_to_wait(kind, block, is_taken):
+    """What may be said depends on the version of Python: an int in 3.11, then anything."""
+
+    def acquire(module, **how):
+        make = getattr(module, kind)
+        lock = make("i", 1) if kind in ("Value", "Array") else make()
+        if is_taken:
+            lock.acquire()
+        return outcome(lambda: lock.acquire(**how)), outcome(lambda: lock.acquire(how["block"], 0.001))
+
+    how = {"block": block} if not is_taken else {"block": block, "timeout": 0.001}
+    assert acquire(fastshm, **how) == acquire(multiprocessing, **how)
+
+
+@pytest.mark.parametrize("timeout", ["x", [], 10**400, One()], ids=["str", "list", "large", "index"])
+@pytest.mark.parametrize("block", [False, True, 0, 1])
+@pytest.mark.parametrize("kind", ["Lock", "RLock", "Semaphore", "BoundedSemaphore"])
+def test_how_long_to_wait(kind, block, timeout):
+    theirs = outcome(getattr(multiprocessing, kind)().acquire, block, timeout)
+    assert outcome(getattr(fastshm, kind)().acquire, block, timeout) is theirs
+
+
+@pytest.mark.parametrize("kind", ["Lock", "RLock", "Semaphore", "BoundedSemaphore"])
+def test_whether_to_wait_for_a_manager(kind):
+    """Its locks are threading's, and so are their arguments; its semaphores take anything."""
+    with fastshm.Manager() as manager:
+        for block in ("", "x", [], None, 0, 1, 1.5, 2**31, One()):
+            lock, model = getattr(manager, kind)(), getattr(threading, kind)()
+            assert outcome(lock.acquire, block) == outcome(model.acquire, block), block
+
+
+@pytest.mark.parametrize("size", [None, 1.5, -1, "x", One(), iter([1]), {}, (), range(3), True], ids=repr)
+@pytest.mark.parametrize("kind", ["Array", "RawArray"])
+@pytest.mark.parametrize("lock", [{}, {"lock": False}])
+def test_how_long_an_array_is(kind, size, lock):
+    how = lock if kind == "Array" else {}
+    ours, theirs = (outcome(lambda m=m: len(getattr(m, kind)("q", size, **how))) for m in (fastshm, multiprocessing))
+    assert ours == theirs
+
+
+def test_an_array_of_none():
+    with pytest.raises(TypeError, match="not of None"):
+        fastshm.Array("q", None)
+    with pytest.raises(TypeError, match="not of None"):
+        fastshm.Array("q", None, shape=(2, 2))
+
+
+SLICES = [slice(None), slice(1, 1), slice(0, 2), slice(None, None, 2), slice(None, None, -1), slice(9, 0)]
+ASSIGNED = [
+    *(1, 1.5, None, object(), "ab", "abcd", "", b"ab", b"abcd", b"", bytearray(2)),
+    *([], [1], [1, 2], ["x", "y"], [1.5, "x"], [1, "x", 3, 4], [[1]], (1, 2), range(4), range(2)),
+    *({}, {1: 2, 3: 4}, set(), {1, 2}, {1, 2, 3, 4}, {}.keys(), iter([]), iter([1, 2])),
+]
+
+
+@pytest.mark.parametrize("code", ["q", "c"])
+@pytest.mark.parametrize("part", SLICES, ids=repr)
+def test_what_is_assigned_to_a_slice(code, part):
+    for value in ASSIGNED:
+        ours, theirs = (module.Array(code, [1, 2, 3, 4]) for module in (fastshm, multiprocessing))
+        result = outcome(theirs.__setitem__, part, value)
+        assert outcome(ours.__setitem__, part, value) == result, value
+        assert list(ours[:]) == (list(theirs[:]) if result is None else [1, 2, 3, 4])  # theirs may have written some
+
+
+def test_what_is_wrong_with_what_is_assigned_to_a_slice():
+    array = fastshm.Array("q", [1, 2])
+    for value, error, text in (
+        (1, ValueError, "Can only assign sequence of same size, not 'int'"),
+        ({}, ValueError, "Can only assign sequence of same size, not 'dict'"),
+        (["x"], ValueError, "Can only assign sequence of same size$"),
+        ({1, 2}, TypeError, "'set' object does not support indexing"),
+        (["x", "y"], TypeError, "int"),
+    ):
+        with pytest.raises(error, match=text):
+            array[:] = value
+    array.append(3)
+    with pytest.raises(ValueError, match=r"same size$"):
+        array[:] = ["x", "y"]
+    assert array[:] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("first", [{}, {"old": 1}, {"new": 2}], ids=["empty", "filled", "there"])
+@pytest.mark.parametrize("new", ["x", None, [], 1, True, 1.5, 2**70, 1 + 2j])
+def test_counting_what_is_no_number(first, new):
+    """As in the stdlib: an empty counter takes anything."""
+    ours, model = fastshm.Counter(first), collections.Counter(first)
+    for count in (ours.update, ours.subtract):
+        assert outcome(count, {"new": new}) == outcome(getattr(model, count.__name__), {"new": new})
+        assert dict(ours) == dict(model)
+        assert [*map(type, ours.values())] == [*map(type, model.values())]
+
+
+LARGE = ctypes.c_char * 2**45
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: fastshm.RawArray("b", 2**45),
+        lambda: fastshm.RawArray(LARGE, 2),
+        lambda: fastshm.RawValue(LARGE),
+        lambda: fastshm.Value(LARGE),
+        lambda: fastshm.Array(LARGE, 1),
+        lambda: fastshm.Array("b", 2**45),
+        lambda: fastshm.Array("b", 2**45, lock=False),
+    ],
+)
+def test_memory_is_the_only_limit(make):
+    with pytest.raises(MemoryError, match="no shared memory left"):
+        make()
+
+
+def test_the_bytes_of_a_raw_object_are_counted_by_64_bits():
+    raw = fastshm.RawArray("q", 3)
+    assert (len(raw._wrapper), raw._wrapper.itemsize) == (24, 1)
+
+
+def test_an_item_of_a_shaped_array_is_counted_by_32_bits():
+    numpy = pytest.importorskip("numpy")
+    with pytest.raises(OverflowError, match=r"items of 4294967296 bytes: at most 2\*\*32 - 1"):
+        fastshm.Array(numpy.uint8, 2**32, shape=(1, 2**32))
 
 
 class Grows:
