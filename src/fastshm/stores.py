@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from multiprocessing import ProcessError
 from typing import Any
 
@@ -50,7 +51,8 @@ class Store(managers.SyncManager):
         """FileNotFoundError with create=False when there is no such store; PermissionError and CorruptedError when it is
         another user's, open to others, of another format or damaged."""
         create, persist, allow_pickle = self._how
-        heap.sweep()  # also of a store whose last user was killed: whoever opens it begins anew
+        if threading.active_count() == 1:  # else a child that another thread forks meanwhile would have the sweep's descriptors
+            heap.sweep()  # also of a store whose last user was killed: whoever opens it begins anew
         for _ in range(ATTEMPTS):
             root = self._found(allow_pickle)
             if root is None and create:
