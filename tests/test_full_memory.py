@@ -412,7 +412,7 @@ assert len(d) == 10_000
     run_program(program)
 
 
-@pytest.mark.parametrize("first", ["fastshm.Value('q', 7)", "os.fork() or os._exit(0)"])
+@pytest.mark.parametrize("first", ["fastshm.Value('q', 7)", "os.waitpid(os.fork() or os._exit(0), 0)"])
 def test_no_signal_by_a_limit_of_file_size(first):
     """SIGXFSZ ends who has not told the system to ignore it, as Python does."""
     program = f"""

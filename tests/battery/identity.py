@@ -677,7 +677,7 @@ def room() -> None:
             def want(lock: Any = locks[which], seconds: float = seconds) -> None:
                 begin, was_late = time.monotonic(), late()
                 got = lock.acquire(timeout=seconds)
-                mark(int((time.monotonic() - begin - (late() - was_late)) * 1e6), 1)
+                mark(max(0, int((time.monotonic() - begin - (late() - was_late)) * 1e6)), 1)
                 mark(1 + got + 2 * lock.abandoned)
                 if got:
                     lock.release()

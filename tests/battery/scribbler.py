@@ -123,7 +123,7 @@ class Things:
             "d.popitem first": (lambda: d.popitem(last=False), (KeyError, RuntimeError, *gone)),
             "d.set_many": (lambda: d.set_many({f"k{m}": value for m in range(n, n + 5)}), ()),
             "d.pop_many": (lambda: d.pop_many([key, f"k{n}"]), gone),
-            "d.add_from": (lambda: d.add_from({key: 1, "sum": 2.5}), (TypeError, *gone)),
+            "d.add_from": (lambda: d.add_from({key: 1, "sum": 2.5}), (TypeError, AssertionError, *gone)),  # its lock was taken away
             "d.compare_exchange": (lambda: d.compare_exchange(key, self.value(n), value), gone),
             "d.wait_for": (lambda: d.wait_for(key, timeout=PATIENCE), (TimeoutError, *gone)),
             "d.get_many": (lambda: d.get_many([key, f"k{n}"]), gone),
@@ -261,7 +261,7 @@ class Writer:
         self.aim_at([part for victim in self.victims for part in self.parts(victim)])
 
     def word(self, at: int) -> int:
-        return int(struct.unpack_from("Q", self.m, at)[0])
+        return int(struct.unpack_from("Q", self.m, at)[0]) if at + 8 <= len(self.m) else 0
 
     def blocks(self) -> list[tuple[int, int]]:
         """Where each block's payload begins, and its bytes."""
