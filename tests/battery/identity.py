@@ -790,7 +790,10 @@ MUTANTS = (
         "        (void)other;",
     ),
     Mutant(
-        "a thread's end is its death", "identity.h", "            fs_unclaim(i->heap->live_fd, i->id);", "            continue;"
+        "a thread's end is its death",
+        "identity.h",
+        "            fs_unclaim(fs_claims_fd(i->heap), i->heap->by_process, i->id);",
+        "            continue;",
     ),
     Mutant(
         "a token outlives its thread",
