@@ -249,9 +249,8 @@ FS_UNUSED static int fs_claim_shared(int fd, int by_process, uint32_t id) {
 /* Does somebody else claim it, too? -1 when the kernel does not answer. */
 FS_UNUSED static int fs_is_shared(int fd, int by_process, uint32_t id) {
     struct flock f;
-    if (fs_byte_lock(fd, by_process ? F_GETLK : F_OFD_GETLK, F_WRLCK, id, 1, &f) == -1)
-        return -1;
-    return f.l_type != F_UNLCK;
+    int r = fs_byte_lock(fd, by_process ? F_GETLK : F_OFD_GETLK, F_WRLCK, id, 1, &f);
+    return r == -1 ? -1 : f.l_type != F_UNLCK;
 }
 
 FS_UNUSED static void fs_unclaim(int fd, int by_process, uint32_t id) {
