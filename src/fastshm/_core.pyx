@@ -127,6 +127,11 @@ cdef int shut_error(Heap heap) except -1:
     if heap.h.shut and heap.h.shut_code == FS_SYSTEM:
         raise OSError(heap.h.shut_errno, f"no part in {heap.name} could be made for this process when it was forked: "
                                          f"{strerror(heap.h.shut_errno).decode()}")
+    if heap.h.shut and heap.h.shut_code == FS_GONE:
+        raise ReferenceError(
+            f"the process that forked this one ended, or waited too long, before this one had a part in {heap.name}, and it "
+            "cannot open the segment itself, so it shares nothing there; fork again, or before privileges are dropped"
+        )
     if heap.h.shut:
         raise MemoryError(
             f"there was no memory for this process's part in {heap.name} when it was forked, so it shares nothing there; "
@@ -312,6 +317,11 @@ cdef class Heap:
     def file(self):
         """Device and inode: what a name of this segment leads to."""
         return self.h.device, self.h.inode
+
+    @property
+    def has_name(self):
+        """Is there a name that leads to it still, wherever? False, too, when its descriptor was closed."""
+        return fs_has_name(self.h)
 
     def disown(self):
         """True for the one process that is to tell the tracker to forget the name."""
@@ -551,7 +561,7 @@ def inspect(int fd):
 
 def is_abandoned(int fd):
     """True when no process uses the segment behind this fresh descriptor; from then on it keeps everybody out until closed."""
-    return fs_claim_all(fd) == 0
+    return fs_claim_all(fd, 0) == 0
 
 
 def is_kept(int fd):

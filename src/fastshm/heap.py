@@ -358,6 +358,8 @@ def _part(heap: Heap) -> bool:
     is_maker = _makers.get(name) == os.getpid()
     if is_last:
         names.remove_if_same(name, heap.file)
+    if heap.has_name and not names.may_be_removed(name, heap.file):  # privileges were dropped: the tracker has them still
+        return is_last
     if (is_last or is_maker) and heap.tracker != (0, 0) and heap.tracker == _tracker() and heap.disown():
         resource_tracker.unregister(f"/{name}", "shared_memory")
     return is_last

@@ -9,6 +9,7 @@
 
 #include "reap.h"
 
+#include <poll.h>
 #include <pthread.h>
 
 static __thread struct {
@@ -49,8 +50,8 @@ static void fs_thread_ends(void *list) {
     pthread_mutex_lock(&fs_all.changing); /* else the descriptor might be another segment's by the time that it is used */
     for (fs_identity *i = list, *next; i; i = next) {
         next = i->next;
-        if (i->epoch == i->heap->epoch && fs_is_on_file(i->heap, i->heap->live_fd))
-            fs_unclaim(i->heap->live_fd, i->id);
+        if (i->epoch == i->heap->epoch && fs_is_on_file(i->heap, fs_claims_fd(i->heap)))
+            fs_unclaim(fs_claims_fd(i->heap), i->heap->by_process, i->id);
         free(i);
     }
     pthread_mutex_unlock(&fs_all.changing);
@@ -61,7 +62,8 @@ static void fs_thread_ends(void *list) {
  *   fs_fork_before   in the thread that is about to fork, when it can still wait: an heir for each heap
  *   prepare          in fork() itself: what other threads have changed since, and heirs for the segments that they have joined since
  *   child            closes the parent's claims, moves every heap to a new epoch, takes up the heirs
- *   parent           closes the heirs' descriptors: from now on they are the child's alone
+ *   parent           waits for the child, if that has to claim numbers itself, and gives up its part of the heirs' claims: from now
+ *                    on they are the child's alone
  *
  * No other thread joins or leaves a segment during the first, nor from prepare to the end of the fork.
  *
@@ -72,11 +74,11 @@ static void fs_thread_ends(void *list) {
 static __thread fs_heir *fs_heirs; /* of this thread's next child, by the number of the heap */
 static __thread int fs_heir_count;
 static __thread int fs_fork_is_prepared;
+static __thread int fs_birth[2] = {-1, -1}; /* a pipe: the child closes it when it has claimed its numbers, or dies */
 
 static void fs_heirs_discard(void) {
     for (int i = 0; i < fs_heir_count; i++)
-        if (fs_heirs[i].live_fd != -1)
-            close(fs_heirs[i].live_fd);
+        fs_heir_release(fs_all.heap[i], &fs_heirs[i]);
     free(fs_heirs);
     fs_heirs = NULL;
     fs_heir_count = fs_fork_is_prepared = 0;
@@ -107,13 +109,53 @@ static void fs_heir_begin(fs_heap *heap, fs_heir *heir, int bury) {
 }
 
 FS_UNUSED static void fs_fork_before(void) {
+    pthread_mutex_lock(&fs_all.changing);
     fs_heirs_discard();
     fs_fork_is_prepared = 1;
-    pthread_mutex_lock(&fs_all.changing);
     fs_heirs_grow();
     for (int i = 0; i < fs_heir_count; i++)
         fs_heir_begin(fs_all.heap[i], &fs_heirs[i], 1);
     pthread_mutex_unlock(&fs_all.changing);
+}
+
+static void fs_birth_prepare(void) {
+    int error = 0;
+    for (int i = 0; i < fs_heir_count; i++) {
+        fs_heir *heir = &fs_heirs[i];
+        if (!heir->by_process || !heir->process)
+            continue;
+        if (fs_birth[0] == -1 && !error && pipe2(fs_birth, O_CLOEXEC) == -1)
+            error = errno;
+        if (error) {
+            heir->process = 0;
+            heir->code = FS_SYSTEM;
+            heir->error = error;
+        }
+    }
+}
+
+static void fs_birth_end(void) {
+    for (int i = 0; i < 2; i++) {
+        if (fs_birth[i] != -1)
+            close(fs_birth[i]);
+        fs_birth[i] = -1;
+    }
+}
+
+/* The child claims its numbers at once, so this is short. One that does not come to it for ten seconds is left to itself: it will
+ * find that they are not shared any more. In many small waits, for both may be stopped together. */
+static void fs_birth_await(void) {
+    if (fs_birth[0] == -1)
+        return;
+    close(fs_birth[1]);
+    fs_birth[1] = -1;
+    struct pollfd end = {.fd = fs_birth[0]};
+    for (int naps = 0; naps < 100; naps++) {
+        int r = poll(&end, 1, 100);
+        if (r == 1 || (r == -1 && errno != EINTR))
+            break;
+    }
+    fs_birth_end();
 }
 
 static void fs_fork_prepare(void) {
@@ -127,8 +169,7 @@ static void fs_fork_prepare(void) {
         fs_self me;
         int r;
         if (heap->epoch != heir->epoch || (heap->process && !heir->process && heir->code == FS_OK)) {
-            if (heir->live_fd != -1) /* of a segment that was left since */
-                close(heir->live_fd);
+            fs_heir_release(heap, heir); /* of a segment that was left since */
             fs_heir_begin(heap, heir, 0);
         } else if (heir->process) {
             if ((r = fs_me(heap, &me)) == FS_OK) {
@@ -144,6 +185,7 @@ static void fs_fork_prepare(void) {
             }
         }
     }
+    fs_birth_prepare();
 }
 
 /* The child's part of one heap, which its parent has joined. */
@@ -155,7 +197,7 @@ static void fs_fork_take_up(fs_heap *heap, int i) {
         heir->error = errno;
     }
     if (r == FS_OK && heir && heir->process) {
-        heir->live_fd = -1;
+        heir->live_fd = -1; /* the heap's now */
         return;
     }
     heap->shut_code = r;
@@ -164,6 +206,7 @@ static void fs_fork_take_up(fs_heap *heap, int i) {
 }
 
 static void fs_fork_in_parent(void) {
+    fs_birth_await();
     fs_heirs_discard();
     pthread_mutex_unlock(&fs_all.changing);
 }
@@ -183,6 +226,7 @@ static void fs_fork_in_child(void) {
             fs_fork_take_up(heap, i);
     }
     fs_heirs_discard();
+    fs_birth_end();
     pthread_mutex_unlock(&fs_all.changing);
 }
 
@@ -243,8 +287,7 @@ FS_COLD static int fs_identify(fs_heap *heap, uint32_t *id) {
 
 /* Is this the number of a thread of this process? */
 FS_UNUSED static int fs_is_ours(fs_heap *heap, uint32_t id) {
-    struct flock f;
-    return fs_byte_lock(heap->live_fd, F_OFD_GETLK, F_WRLCK, id, 1, &f) == 0 && f.l_type == F_UNLCK && fs_alive(heap, id);
+    return fs_is_shared(fs_claims_fd(heap), heap->by_process, id) == 0 && fs_alive(heap, id);
 }
 
 #endif

@@ -32,6 +32,7 @@ typedef struct {
     uint64_t size;    /* of the mapping */
     int fd;           /* the mapping's description: probes, page claims */
     int live_fd;      /* the description that claims our numbers */
+    int by_process;   /* no description could be opened for that: this process claims them itself, through fd; live_fd is -1 */
     dev_t device;     /* of the file: a descriptor that is not on it is not ours any more */
     ino_t inode;
     char path[256];   /* where to open it again, if the name is still there; a store's has up to 223 characters */
@@ -95,6 +96,10 @@ FS_COLD static int fs_is_on_file(const fs_heap *heap, int fd) {
 FS_COLD static int fs_own_fd(fs_heap *heap, int *fd) {
     if (fs_is_on_file(heap, *fd))
         return *fd;
+    if (heap->by_process) { /* the claims have gone with it */
+        errno = EBADF;
+        return *fd = -1;
+    }
     int again = open(heap->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (again != -1 && !fs_is_on_file(heap, again)) {
         close(again);
@@ -107,11 +112,20 @@ FS_COLD static int fs_own_fd(fs_heap *heap, int *fd) {
     return *fd = again;
 }
 
+/* Does a name lead to the file still? No, when that cannot be found out. */
+FS_UNUSED static int fs_has_name(const fs_heap *heap) {
+    struct stat st;
+    return fs_is_on_file(heap, heap->fd) && fstat(heap->fd, &st) == 0 && st.st_nlink;
+}
+
 FS_UNUSED static void fs_close_own(const fs_heap *heap, int *fd) {
     if (fs_is_on_file(heap, *fd))
         close(*fd);
     *fd = -1;
 }
+
+/* What our numbers are claimed through. */
+FS_UNUSED static int fs_claims_fd(const fs_heap *heap) { return heap->by_process ? heap->fd : heap->live_fd; }
 
 /* Is the thread or process that has this number alive? Yes, as long as that cannot be found out. */
 FS_COLD static int fs_alive(fs_heap *heap, uint32_t id) {

@@ -146,8 +146,8 @@ FS_COLD static int fs_member_leave(fs_heap *heap, uint64_t device, uint64_t inod
         int is_last = fs_member_give_up(heap) == 1;
         if (is_last)
             fs_file_unmake(heap->path, &file);
-        is_told = (is_last || is_maker) && (device || inode) && s->tracker_device == device && s->tracker_inode == inode &&
-                  fs_exchange(&s->tracker_inode, 0) != 0;
+        is_told = (is_last ? !fs_has_name(heap) : is_maker) && (device || inode) &&
+                  s->tracker_device == device && s->tracker_inode == inode && fs_exchange(&s->tracker_inode, 0) != 0;
     }
     heap->process = 0;
     fs_unmap(heap);

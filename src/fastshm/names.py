@@ -119,7 +119,19 @@ def remove_if_same(name: str, file: tuple[int, int]) -> bool:
             return True
     except FileNotFoundError:
         return False
+    except PermissionError:
+        if may_be_removed(name, file):
+            raise
     return False
+
+
+def may_be_removed(name: str, file: tuple[int, int]) -> bool:
+    """Does the name lead to that file (device, inode), and is the file this process's to remove?"""
+    try:
+        info = os.lstat(path(name))
+    except OSError:
+        return False
+    return (info.st_dev, info.st_ino) == file and os.geteuid() in (0, info.st_uid)
 
 
 def _removed(fd: int, name: str, size: int, why: str) -> Verdict | None:

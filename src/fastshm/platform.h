@@ -229,12 +229,38 @@ static inline int fs_byte_lock(int fd, int command, short type, int64_t start, i
     return r;
 }
 
-FS_UNUSED static int fs_claim(int fd, uint32_t id) { return fs_byte_lock(fd, F_OFD_SETLK, F_WRLCK, id, 1, NULL); }
+/* Could it not be opened for want of permission or of a way to it, and not of memory or descriptors? */
+FS_UNUSED static int fs_is_denied(int e) {
+    return e == EACCES || e == EPERM || e == ENOENT || e == ELOOP || e == ENOTDIR || e == EROFS || e == ENXIO || e == ENODEV;
+}
 
-FS_UNUSED static void fs_unclaim(int fd, uint32_t id) { fs_byte_lock(fd, F_OFD_SETLK, F_UNLCK, id, 1, NULL); }
+/* Whose a claim is: the description's, or this process's, through whatever descriptor of the file. */
+static inline int fs_setting(int by_process) { return by_process ? F_SETLK : F_OFD_SETLK; }
+
+FS_UNUSED static int fs_claim(int fd, int by_process, uint32_t id) {
+    return fs_byte_lock(fd, fs_setting(by_process), F_WRLCK, id, 1, NULL);
+}
+
+/* Of a number that is claimed, or that another shares. */
+FS_UNUSED static int fs_claim_shared(int fd, int by_process, uint32_t id) {
+    return fs_byte_lock(fd, fs_setting(by_process), F_RDLCK, id, 1, NULL);
+}
+
+/* Does somebody else claim it, too? -1 when the kernel does not answer. */
+FS_UNUSED static int fs_is_shared(int fd, int by_process, uint32_t id) {
+    struct flock f;
+    int r = fs_byte_lock(fd, by_process ? F_GETLK : F_OFD_GETLK, F_WRLCK, id, 1, &f);
+    return r == -1 ? -1 : f.l_type != F_UNLCK;
+}
+
+FS_UNUSED static void fs_unclaim(int fd, int by_process, uint32_t id) {
+    fs_byte_lock(fd, fs_setting(by_process), F_UNLCK, id, 1, NULL);
+}
 
 /* Claims every number at once: succeeds only for the last user of the file. */
-FS_UNUSED static int fs_claim_all(int fd) { return fs_byte_lock(fd, F_OFD_SETLK, F_WRLCK, 0, 0, NULL); }
+FS_UNUSED static int fs_claim_all(int fd, int by_process) {
+    return fs_byte_lock(fd, fs_setting(by_process), F_WRLCK, 0, 0, NULL);
+}
 
 /* Is any number claimed, through another description? Yes, when the kernel does not answer. Keeps nobody out. */
 FS_UNUSED static int fs_probe_all(int fd) {
@@ -242,7 +268,9 @@ FS_UNUSED static int fs_probe_all(int fd) {
     return fs_byte_lock(fd, F_OFD_GETLK, F_WRLCK, 0, 0, &f) == -1 || f.l_type != F_UNLCK;
 }
 
-FS_UNUSED static void fs_unclaim_all(int fd) { fs_byte_lock(fd, F_OFD_SETLK, F_UNLCK, 0, 0, NULL); }
+FS_UNUSED static void fs_unclaim_all(int fd, int by_process) {
+    fs_byte_lock(fd, fs_setting(by_process), F_UNLCK, 0, 0, NULL);
+}
 
 /* 1 alive, 0 dead. When the kernel does not answer, alive: robbing the living is worse than waiting for the dead. */
 FS_COLD static int fs_probe(int probe_fd, uint32_t id) {

@@ -275,8 +275,8 @@ FS_COLD static int fs_bury(const fs_self *me) {
 FS_COLD static int fs_part(const fs_self *me) {
     fs_heap *heap = me->heap;
     int kept = fs_load_relaxed(&heap->super->kept) != 0; /* then others may come at any time, and nobody is the last */
-    fs_own_fd(heap, &heap->live_fd);
-    if (kept || fs_claim_all(heap->live_fd) == -1) {
+    int fd = fs_own_fd(heap, heap->by_process ? &heap->fd : &heap->live_fd);
+    if (kept || fs_claim_all(fd, heap->by_process) == -1) {
         int r = fs_reaper_enter(me, 1);
         if (r >= 0) {
             r = fs_process_remove(me, heap->process);
@@ -285,8 +285,8 @@ FS_COLD static int fs_part(const fs_self *me) {
             fs_leave(me, &heap->super->reaper);
         }
         fs_unpin_claims(heap, 1); /* where the descriptor had to be opened anew, the claims of the lost one would keep us out */
-        fs_unclaim_all(heap->live_fd);
-        if (kept || fs_claim_all(heap->live_fd) == -1)
+        fs_unclaim_all(fd, heap->by_process);
+        if (kept || fs_claim_all(fd, heap->by_process) == -1)
             return 0;
     }
     return 1;

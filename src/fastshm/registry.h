@@ -9,7 +9,8 @@
  * A thread has an id of its own, taken at its first change and given up when it ends.
  *
  * Fork: BEFORE the fork the parent makes the child's record, id and claiming description, with a reference for every handle the
- * child will inherit. There is no instant at which the child lives and holds nothing.
+ * child will inherit. There is no instant at which the child lives and holds nothing. Where no description can be opened, the
+ * child claims its id as a process, while the parent shares it.
  *
  * A pickled handle is a ticket: a block that owns a reference and is owned by the bytes. The first to unpickle takes it over;
  * whoever unpickles the same bytes again finds the object by its serial, as long as somebody still holds it.
@@ -27,7 +28,7 @@ static int fs_new_id(fs_heap *heap, int live_fd, uint32_t *out) {
         id = fs_fetch_add(&heap->super->next_id, 1);
         if (id >= FS_LAST_ID)
             return FS_OVERFLOW;
-        if (fs_claim(live_fd, id) == 0) {
+        if (fs_claim(live_fd, heap->by_process, id) == 0) {
             *out = id;
             return FS_OK;
         }
@@ -121,7 +122,28 @@ static int fs_process_new(const fs_self *me, uint32_t id, uint32_t pid, uint64_t
 
 /* --- joining ------------------------------------------------------------------------------------------------------------- */
 
+/* One more description of the file; -1 when errno tells why there is none. */
+FS_COLD static int fs_redescribe(fs_heap *heap) {
+    int fd = fs_own_fd(heap, &heap->fd);
+    if (fd == -1)
+        return -1;
+    for (int by_name = 0; by_name < 2; by_name++) {
+        int again = by_name ? open(heap->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW) : fs_reopen(fd);
+        if (fs_is_on_file(heap, again))
+            return again;
+        if (again != -1) {
+            close(again);
+            errno = ENOENT;
+        }
+        if (!fs_is_denied(errno))
+            return -1;
+    }
+    return -1;
+}
+
 FS_COLD static int fs_pin_claims(fs_heap *heap) {
+    if (heap->by_process)
+        return FS_OK;
     struct fs_pin *pin = malloc(sizeof *pin);
     if (!pin)
         return FS_PRIVATE_NOMEM;
@@ -150,6 +172,8 @@ FS_COLD static void fs_unpin_claims(fs_heap *heap, int mapped) {
 /* The descriptor that claims our numbers. One that had to be opened anew is pinned like the first, as it may be lost like the
  * first. */
 FS_COLD static int fs_live_fd(fs_heap *heap) {
+    if (heap->by_process)
+        return fs_own_fd(heap, &heap->fd);
     if (!fs_is_on_file(heap, heap->live_fd) && fs_own_fd(heap, &heap->live_fd) != -1 && fs_pin_claims(heap) != FS_OK)
         fs_close_own(heap, &heap->live_fd);
     return heap->live_fd;
@@ -158,18 +182,22 @@ FS_COLD static int fs_live_fd(fs_heap *heap) {
 /* The claim goes, and with it the record, as soon as somebody buries the dead. */
 FS_COLD static void fs_join_undo(fs_heap *heap) {
     fs_unpin_claims(heap, 1);
+    if (heap->by_process)
+        fs_unclaim_all(fs_own_fd(heap, &heap->fd), 1);
     fs_close_own(heap, &heap->live_fd);
     heap->process = 0;
     heap->epoch++;
 }
 
 /* Takes a number and makes a record. The mapping is in place. */
-FS_COLD static int fs_join_without_slots(fs_heap *heap) {
+FS_COLD static int fs_join_without_slots(fs_heap *heap, int is_child) {
     struct stat st;
-    heap->live_fd = fs_reopen(fs_own_fd(heap, &heap->fd));
-    if (heap->live_fd == -1)
-        return FS_SYSTEM;
-    int r = fs_new_id(heap, heap->live_fd, &heap->process_id);
+    if (!heap->by_process && (heap->live_fd = fs_redescribe(heap)) == -1) {
+        if (!is_child || !fs_is_denied(errno))
+            return FS_SYSTEM;
+        heap->by_process = 1;
+    }
+    int r = fs_new_id(heap, fs_live_fd(heap), &heap->process_id);
     if (r == FS_OK && (fstat(heap->fd, &st) == -1 || (!st.st_nlink && !heap->nameless)))
         r = FS_GONE;
     if (r == FS_OK)
@@ -188,7 +216,7 @@ FS_COLD static int fs_join_without_slots(fs_heap *heap) {
 FS_COLD static int fs_join(fs_heap *heap) {
     int r = fs_slots_room(heap, FS_HANDLES_INLINE);
     if (r == FS_OK)
-        r = fs_join_without_slots(heap);
+        r = fs_join_without_slots(heap, 0);
     if (r != FS_OK)
         return r;
     heap->free_count = heap->chunk_count = 0;
@@ -278,7 +306,8 @@ static int fs_ticket_use(const fs_self *me, uint64_t offset, uint64_t serial, ui
 /* --- fork ---------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    int live_fd;
+    int live_fd;    /* what claims its id, -1 */
+    int by_process; /* there can be none: the parent claims the id until the child does so itself */
     uint32_t id;
     uint64_t process; /* 0: none */
     uint64_t epoch;   /* of the heap it was made for */
@@ -322,25 +351,37 @@ static int fs_process_copy(const fs_self *me, uint64_t from, uint64_t to) {
     return FS_OK;
 }
 
+/* The parent's part of the heir's claim ends. In the child, which is in another epoch, that of what it has not taken up. */
+FS_COLD static void fs_heir_release(fs_heap *heap, fs_heir *heir) {
+    int e = errno, fd = fs_claims_fd(heap);
+    if (heir->live_fd != -1)
+        close(heir->live_fd);
+    if (heir->by_process && heir->id && heir->epoch == heap->epoch && fs_is_on_file(heap, fd))
+        fs_unclaim(fd, heap->by_process, heir->id);
+    heir->live_fd = -1;
+    heir->process = heir->id = 0;
+    errno = e;
+}
+
 /* In the parent, before the fork. On failure the heir is empty, and what was made of it dies with its claim. */
 FS_COLD static int fs_heir_make(const fs_self *me, fs_heir *heir) {
     fs_heap *heap = me->heap;
-    heir->process = 0;
-    heir->epoch = heap->epoch;
+    *heir = (fs_heir){.live_fd = -1, .by_process = heap->by_process, .epoch = heap->epoch};
     fs_live_fd(heap); /* so that the heir's descriptor does not get the number of a lost one */
-    heir->live_fd = fs_reopen(fs_own_fd(heap, &heap->fd));
-    if (heir->live_fd == -1)
-        return FS_SYSTEM;
-    int r = fs_new_id(heap, heir->live_fd, &heir->id);
+    if (!heir->by_process && (heir->live_fd = fs_redescribe(heap)) == -1) {
+        if (!fs_is_denied(errno))
+            return FS_SYSTEM;
+        heir->by_process = 1;
+    }
+    int fd = heir->by_process ? fs_live_fd(heap) : heir->live_fd, r = fs_new_id(heap, fd, &heir->id);
+    if (r == FS_OK && heir->by_process && fs_claim_shared(fd, heap->by_process, heir->id) == -1)
+        r = FS_SYSTEM;
     if (r == FS_OK)
         r = fs_process_new(me, heir->id, 0, &heir->process);
     if (r == FS_OK)
         r = fs_process_copy(me, heap->process, heir->process);
-    if (r != FS_OK) {
-        close(heir->live_fd);
-        heir->live_fd = -1;
-        heir->process = 0;
-    }
+    if (r != FS_OK)
+        fs_heir_release(heap, heir);
     return r;
 }
 
@@ -357,16 +398,34 @@ FS_COLD static int fs_chunks_find(fs_heap *heap) {
     return FS_OK;
 }
 
+/* In the child, when it has closed its parent's claims: any descriptor of the file that it closes ends its own. The record is ours
+ * if the parent claims the number still, for then it has been claimed all the time. FS_GONE: else others may have buried it. */
+FS_COLD static int fs_heir_claim(fs_heap *heap, uint32_t id) {
+    int fd = fs_own_fd(heap, &heap->fd), r;
+    if (fd == -1)
+        return FS_SYSTEM;
+    if (fs_claim_shared(fd, 1, id) == -1)
+        return errno == EAGAIN || errno == EACCES ? FS_GONE : FS_SYSTEM;
+    if ((r = fs_is_shared(fd, 1, id)) == 1)
+        return FS_OK;
+    fs_unclaim(fd, 1, id);
+    return r ? FS_SYSTEM : FS_GONE;
+}
+
 FS_COLD static int fs_heir_enter(fs_heap *heap, const fs_heir *heir) {
     heap->live_fd = heir->live_fd;
-    heap->process_id = heir->id;
-    heap->process = heir->process;
-    ((fs_process *)(heap->base + heap->process))->pid = (uint32_t)getpid();
-    int r = fs_pin_claims(heap);
-    if (r == FS_OK)
+    heap->by_process = heir->by_process;
+    int r = heap->by_process ? fs_heir_claim(heap, heir->id) : fs_pin_claims(heap);
+    if (r == FS_OK) {
+        heap->process_id = heir->id;
+        heap->process = heir->process;
+        ((fs_process *)(heap->base + heap->process))->pid = (uint32_t)getpid();
         r = fs_chunks_find(heap);
+    }
     if (r != FS_OK) {
         fs_unpin_claims(heap, 1);
+        if (heap->by_process)
+            fs_unclaim_all(heap->fd, 1);
         heap->live_fd = -1;
         heap->process = 0;
     }
@@ -376,7 +435,7 @@ FS_COLD static int fs_heir_enter(fs_heap *heap, const fs_heir *heir) {
 /* In a child that was forked behind our back: a record of its own, with references for what the parent still holds. */
 FS_COLD static int fs_heir_orphan(fs_heap *heap, uint64_t parent, uint32_t parent_id) {
     uint64_t free_count = heap->free_count, chunk_count = heap->chunk_count;
-    int r = fs_join_without_slots(heap);
+    int r = fs_join_without_slots(heap, 1);
     if (r != FS_OK)
         return r;
     fs_self me = {heap, heap->process_id, 1};

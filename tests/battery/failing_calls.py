@@ -35,8 +35,8 @@ MUTANTS = (
     Mutant(
         "an heir that fails gives its descriptor back",
         "registry.h",
-        "    if (r != FS_OK) {\n        close(heir->live_fd);\n        heir->live_fd = -1;",
-        "    if (r != FS_OK) {\n        heir->live_fd = -1;",
+        "    if (heir->live_fd != -1)\n        close(heir->live_fd);\n",
+        "",
     ),
     Mutant(
         "a copy looks whether malloc has failed",

@@ -19,6 +19,7 @@ import mmap
 import os
 import pickle
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -302,14 +303,13 @@ def has_two_threads(judge: Judge, lock: Any) -> None:
 
 
 def changes_user(judge: Judge, lock: Any) -> None:
-    """It goes on with what it has; its children cannot join, and are told so."""
+    """It goes on with what it has; so do its children, which cannot open the segment, and theirs."""
 
-    def child() -> None:
-        try:
-            judge.value.add(1)
-        except PermissionError:
-            return
-        raise RuntimeError("it is not allowed to open the segment, and was let in")
+    def child(generations: int) -> None:
+        count.add(1)
+        assert not lock.acquire(timeout=PROBES), "a living holder was robbed"
+        if generations:
+            assert os.waitpid(forked(lambda: child(generations - 1)), 0)[1] == 0
 
     def then() -> None:
         os.setresuid(NOBODY, NOBODY, NOBODY)
@@ -319,10 +319,42 @@ def changes_user(judge: Judge, lock: Any) -> None:
                 judge.value.add(1)
         threading.Thread(target=judge.value.add).start()
         lock.acquire()
-        assert os.waitpid(forked(child), 0)[1] == 0
+        assert os.waitpid(forked(lambda: child(2)), 0)[1] == 0
         stay()
 
+    count = judge.fastshm.Value("i")
     living_then_killed(judge, lock, then)
+    assert count.value == 3
+
+
+def is_another_users_child(judge: Judge, lock: Any) -> None:
+    """It cannot open the segment, and outlives its parent."""
+
+    def child() -> None:
+        lock.acquire()
+        threading.Thread(target=judge.value.add, args=(0,)).start()
+        stay(os.getpid())
+
+    def then() -> None:
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        lock.release()
+        forked(child)
+        while True:
+            signal.pause()
+
+    with holder(lock, then) as pid:
+        child_pid = marked()
+        try:
+            judge.held(lock)
+            os.kill(pid, signal.SIGKILL)
+            dead(pid)
+            judge.held(lock)
+        finally:
+            end = os.pidfd_open(child_pid)
+            os.kill(child_pid, signal.SIGKILL)
+            select.select([end], [], [])
+            os.close(end)
+        judge.free(lock)
 
 
 def loses_its_leader(judge: Judge, lock: Any) -> None:
@@ -747,6 +779,7 @@ EACH = {
     "again": ("all descriptors closed twice, then killed", closes_descriptors_again, 3, ()),
     "daemon": ("all descriptors closed, two threads, then killed", has_two_threads, 3, ()),
     "user": ("another user by setuid, then killed", changes_user, 3, ()),
+    "heir": ("child of one that became another user, killed", is_another_users_child, 3, ()),
     "leader": ("main thread gone, another holds, then killed", loses_its_leader, 3, ()),
     "program": ("vfork, posix_spawn, fork and exec of a program while holding", starts_a_program, 3, ()),
     "thread": ("thread ended holding", thread_ends, 5, ()),
@@ -790,13 +823,29 @@ MUTANTS = (
         "        (void)other;",
     ),
     Mutant(
-        "a thread's end is its death", "identity.h", "            fs_unclaim(i->heap->live_fd, i->id);", "            continue;"
+        "a thread's end is its death",
+        "identity.h",
+        "            fs_unclaim(fs_claims_fd(i->heap), i->heap->by_process, i->id);",
+        "            continue;",
     ),
     Mutant(
         "a token outlives its thread",
         "_core.pyx",
         "fs_cas_u32(&lock.word, 0, ref.h.process_id)",
         "fs_cas_u32(&lock.word, 0, me.id)",
+    ),
+    Mutant(
+        "a child that cannot open the segment claims as a process",
+        "registry.h",
+        "    if (fs_claim_shared(fd, 1, id) == -1)",
+        "    if (0)",
+    ),
+    Mutant("its parent waits until it has", "identity.h", "    fs_birth_await();\n", ""),
+    Mutant(
+        "the parent's part of its claim ends then",
+        "registry.h",
+        "        fs_unclaim(fd, heap->by_process, heir->id);",
+        "        (void)fd;",
     ),
     Mutant("a maker's pid is its own only in that process", "heap.py", "    _makers.clear()", "    #"),
 )
@@ -807,7 +856,7 @@ def cannot(name: str, before: tuple[str, ...]) -> str:
     if before and subprocess.run([*before, "true"], stderr=subprocess.DEVNULL, check=False).returncode:
         return "not tried: no right to make a PID namespace"
     setuid = [sys.executable, "-c", f"import os; os.setresuid({NOBODY}, {NOBODY}, {NOBODY})"]
-    if name == "user" and subprocess.run(setuid, stderr=subprocess.DEVNULL, check=False).returncode:
+    if name in ("user", "heir") and subprocess.run(setuid, stderr=subprocess.DEVNULL, check=False).returncode:
         return "not tried: no right to become another user"
     return ""
 

@@ -50,7 +50,7 @@ MUTANTS = (
     Mutant(
         "of two that leave at once, one is the last",
         "reap.h",
-        "        if (kept || fs_claim_all(heap->live_fd) == -1)\n            return 0;",
+        "        if (kept || fs_claim_all(fd, heap->by_process) == -1)\n            return 0;",
         "        return 0;",
     ),
     Mutant(
@@ -59,7 +59,7 @@ MUTANTS = (
         "(_core.is_abandoned(fd) if remove else _core.is_unclaimed(fd))",
         "True",
     ),
-    Mutant("looking does not claim", "_core.pyx", "return not fs_probe_all(fd)", "return fs_claim_all(fd) == 0"),
+    Mutant("looking does not claim", "_core.pyx", "return not fs_probe_all(fd)", "return fs_claim_all(fd, 0) == 0"),
     Mutant(
         "who joins looks whether the name is still there",
         "registry.h",
