@@ -123,7 +123,10 @@ class Things:
             "d.popitem first": (lambda: d.popitem(last=False), (KeyError, RuntimeError, *gone)),
             "d.set_many": (lambda: d.set_many({f"k{m}": value for m in range(n, n + 5)}), ()),
             "d.pop_many": (lambda: d.pop_many([key, f"k{n}"]), gone),
-            "d.add_from": (lambda: d.add_from({key: 1, "sum": 2.5}), (TypeError, AssertionError, *gone)),  # its lock was taken away
+            "d.add_from": (
+                lambda: d.add_from({key: 1, "sum": 2.5}),
+                (TypeError, AssertionError, *gone),
+            ),  # its lock was taken away
             "d.compare_exchange": (lambda: d.compare_exchange(key, self.value(n), value), gone),
             "d.wait_for": (lambda: d.wait_for(key, timeout=PATIENCE), (TimeoutError, *gone)),
             "d.get_many": (lambda: d.get_many([key, f"k{n}"]), gone),
