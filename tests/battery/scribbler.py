@@ -126,7 +126,7 @@ class Things:
             "d.add_from": (
                 lambda: d.add_from({key: 1, "sum": 2.5}),
                 (TypeError, AssertionError, *gone),
-            ),  # its lock was taken away
+            ),
             "d.compare_exchange": (lambda: d.compare_exchange(key, self.value(n), value), gone),
             "d.wait_for": (lambda: d.wait_for(key, timeout=PATIENCE), (TimeoutError, *gone)),
             "d.get_many": (lambda: d.get_many([key, f"k{n}"]), gone),
