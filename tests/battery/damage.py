@@ -26,7 +26,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size) { return data
 
 # Inputs that once went wrong, or would without the check that is named. They are also what libFuzzer starts from.
 INPUTS = {
-    "who is in a barrier by the number of a process is waited for": (
+    "a place in a barrier that has another number of the same process": (
         "d4ffff0238ef48d464726f7020636f6e7461986e697f200048393840393f1380c740393fc74046c2c2ff2646"
     ),
     "an empty list has no slots to point at": "de8dfe1d972c923a6d7f017a0177dcdcdcdcdcdcdedc26dc25e040000000a70025006e9a",

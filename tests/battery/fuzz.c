@@ -1270,7 +1270,8 @@ static void r_arrive(uint8_t a) {
             r = known(fs_barrier_arrive(&me, b, a & 1, &at, &index, &fate));
     }
     for (uint64_t i = 0; in_vain(a) && i < fs_barrier_room(&heap, b); i++)
-        a &= b->place[i] == me.id || b->place[i] == heap.process_id ? (uint8_t)~64 : a; /* who lives is waited for */
+        if (b->place[i] && b->place[i] <= FS_LAST_ID && fs_alive(&heap, (uint32_t)b->place[i]))
+            a &= (uint8_t)~64; /* all others have died: it is one of our own numbers, which is waited for */
     if (r == FS_MISSING && in_vain(a))
         broken("nobody is waited for");
     if (r != FS_OK || fate == FS_PASSES)
