@@ -438,15 +438,19 @@ def handler(*_):
         raise Alarm
 
 signal.signal(signal.SIGALRM, handler)
+
+def forks():
+    signal.setitimer(signal.ITIMER_REAL, 0.003)
+    while time.monotonic() < end:
+        pid = os.fork()
+        if not pid:
+            os._exit(0)
+        os.waitpid(pid, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
 while time.monotonic() < end:
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.003)
-        while time.monotonic() < end:
-            pid = os.fork()
-            if not pid:
-                os._exit(0)
-            os.waitpid(pid, 0)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        forks()
     except Alarm:
         caught += 1
 assert raised > 50, raised
