@@ -16,7 +16,16 @@ print(pickle.dumps(d).hex(), fastshm.heap.default().name, flush=True)
 sys.stdin.read()
 """
 
-THREADS = """
+AT_ONCE = """
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(wrong)
+"""
+
+THREADS = (
+    """
 import fastshm, pickle, sys, threading, time
 sys.setswitchinterval(1e-6)
 mine = fastshm.dict()
@@ -33,14 +42,12 @@ def loads(k):
             wrong.append((k, found))
 
 threads = [threading.Thread(target=loads, args=(k,)) for k in range(6)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-print(wrong)
 """
+    + AT_ONCE
+)
 
-STORE = """
+STORE = (
+    """
 import fastshm, sys, threading, time
 sys.setswitchinterval(1e-6)
 mine = fastshm.dict()
@@ -57,12 +64,9 @@ def opens(address):
             wrong.append((address, found))
 
 threads = [threading.Thread(target=opens, args=(address,)) for address in sys.argv[1:] * 2]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-print(wrong)
 """
+    + AT_ONCE
+)
 
 FORKS = """
 import collections, contextlib, fastshm, os, pickle, signal, sys, threading, time

@@ -55,7 +55,7 @@ MUTANTS = (
     Mutant(
         "who joins looks whether the name is still there",
         "registry.h",
-        "(fstat(heap->fd, &st) == -1 || !st.st_nlink)",
+        "(fstat(heap->fd, &st) == -1 || (!st.st_nlink && !heap->nameless))",
         "fstat(heap->fd, &st) == -1",
     ),
     Mutant(

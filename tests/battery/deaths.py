@@ -21,8 +21,7 @@ MUTANTS = (
     Mutant(
         "a dead holder's lock is taken over",
         "lock.h",
-        "            if (fs_lock_inherit(heap, l, id)) /* also after a signal: when they come faster than naps end, "
-        "no other moment comes */\n                return FS_TAKEN_OVER;\n",
+        "            if (fs_lock_inherit(heap, l, id))\n                return FS_TAKEN_OVER;\n",
         "",
     ),
     Mutant(

@@ -46,9 +46,9 @@ MUTANTS = (
     ),
     Mutant(
         "a segment that cannot be made leaves no file",
-        "_core.pyx",
-        "            else:\n                fs_file_unmake(place, &file)",
-        "            else:\n                pass",
+        "membership.h",
+        "    if (r != FS_OK)\n        fs_file_unmake(path, &file);",
+        "    (void)file;",
     ),
     Mutant(
         "a handle that cannot be made gives its slot back",

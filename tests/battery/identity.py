@@ -830,7 +830,7 @@ MUTANTS = (
     ),
     Mutant(
         "a token outlives its thread",
-        "_core.pyx",
+        "_locks.pyx",
         "fs_cas_u32(&lock.word, 0, ref.h.process_id)",
         "fs_cas_u32(&lock.word, 0, me.id)",
     ),

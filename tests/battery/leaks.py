@@ -36,7 +36,7 @@ MUTANTS = (
     Mutant(
         "a handle's slot is used again",
         "_core.pyx",
-        "        fs_slot_unuse(&heap.h, slot)\n        if heap.pending",
+        "        fs_slot_unuse(heap.h, slot)\n        if heap.pending",
         "        if heap.pending",
     ),
     Mutant(
@@ -63,7 +63,7 @@ MUTANTS = (
     Mutant(
         "who joins looks whether the name is still there",
         "registry.h",
-        "if (r == FS_OK && (fstat(heap->fd, &st) == -1 || !st.st_nlink))",
+        "if (r == FS_OK && (fstat(heap->fd, &st) == -1 || (!st.st_nlink && !heap->nameless)))",
         "if (0 && fstat(heap->fd, &st))",
     ),
     Mutant(
