@@ -275,6 +275,53 @@ assert d.copy() == {i: wide(i) for i in range(count + 500)} and numbers[-1] == 9
     )
 
 
+def test_large_values_when_no_handle_slot_is_left(in_small):
+    """Many large values are pinned while they are copied; where there is no room for so many pins, they are copied all the same."""
+    in_small(
+        "64m",
+        """
+items, d = fastshm.list(), fastshm.dict()
+large = lambda i: bytes([i % 256]) * 65_536
+for i in range(450):
+    items.append(large(i))
+    d[i] = large(i)
+fill(lambda i: d.__setitem__(("more", i), "x" * 1_000))
+fill(lambda i: d.__setitem__(("more still", i), 1))
+assert items[:] == list(items) == [large(i) for i in range(450)] and items[::-7] == [large(i) for i in range(449, -1, -7)]
+assert all(items[i] == items[i - 450] == large(i) for i in range(450))
+seen = d.copy()
+assert all(seen[i] == d[i] == large(i) for i in range(450)) and seen == dict(d.items())
+assert sum(value == large(7) for value in d.values()) == 2
+views = []
+try:
+    while True:
+        views.append(d.view(len(views)))
+except MemoryError as error:
+    is_remedy(error)
+assert len(views) >= 8 and all(view == large(i) for i, view in enumerate(views)), len(views)
+assert items[:] == [large(i) for i in range(450)] and d.copy() == seen and d[3] == large(3)
+""",
+    )
+
+
+@pytest.mark.parametrize("kind", ["Value", "Array"])
+def test_what_is_stored_is_read_when_no_handle_slot_is_left_for_new_ones(in_small, kind):
+    in_small(
+        "4m",
+        """
+kind, kept, d = sys.argv[1], [], fastshm.Manager().dict()
+d["shared"], d["in a tuple"] = fastshm.list([1, 2]), (fastshm.Value("i", 5), fastshm.dict(a=1))
+new = {"Value": lambda: fastshm.Value("q", 1), "Array": lambda: fastshm.Array("q", 30)}[kind]
+fill(lambda i: kept.append(new()))
+fill(lambda i: d.__setitem__(i, 1))
+assert list(d["shared"]) == [1, 2]
+value, inner = d["in a tuple"]
+assert value.value == 5 and inner["a"] == 1
+""",
+        kind,
+    )
+
+
 def test_processes_in_full_memory(in_small):
     """Forking, writing in place and dying need no memory, or say so; the others go on."""
     in_small(

@@ -25,7 +25,7 @@ from libc.string cimport memcpy, memset
 
 from fastshm._c cimport *
 from fastshm._calls cimport again, again_or_bury, fs_identify_by
-from fastshm._core cimport Collecting, Ref, fail, identify, reserve_slot, start_collecting, stop_collecting, whoami
+from fastshm._core cimport Collecting, Ref, fail, identify, slot_for_new, start_collecting, stop_collecting, whoami
 
 from fastshm._core import CorruptedError
 
@@ -87,7 +87,7 @@ cdef class Packed:
         cdef char *to
         cdef bint buried = False
         whoami(heap.h, heap, &me)
-        cdef uint64_t slot = reserve_slot(heap)
+        cdef uint64_t slot = slot_for_new(heap)
         cdef uint64_t *place = fs_slot_word(heap.h, slot)
         cdef int r = fs_value_begin(&me, v, place, &b, &to)
         try:

@@ -24,7 +24,7 @@ cdef class Pins:
     cdef uint64_t *numbers
     cdef uint64_t *offsets
     cdef uint64_t room
-    cdef int reserve(self, uint64_t count) except -1
+    cdef int reserve(self, uint64_t count, bint whole) except -1
     cdef int clear(self) except -1
     cdef list adopt(self, uint32_t kind, uint64_t i)
     cdef object value(self, uint32_t kind, uint32_t length, uint64_t i, bint in_place)

@@ -24,8 +24,10 @@ cdef extern from "Python.h":
 
 @cython.final
 cdef class Pins:
-    cdef int reserve(self, uint64_t count) except -1:
+    cdef int reserve(self, uint64_t count, bint whole) except -1:
+        """Room for `count` pins. Unless `whole`, the last have no slot when there is no memory for more."""
         cdef uint64_t *more
+        cdef bint is_full = self.room and self.offsets[self.room - 1] == 0
         self.clear()
         more = <uint64_t *>PyMem_Realloc(self.numbers, count * 8)
         if more == NULL:
@@ -36,8 +38,15 @@ cdef class Pins:
             raise MemoryError()
         self.offsets = more
         while self.room < count:
-            self.numbers[self.room] = reserve_slot(self.ref.heap)
-            self.offsets[self.room] = fs_slot_offset(self.ref.h, self.numbers[self.room])
+            self.numbers[self.room], self.offsets[self.room] = FS_ANY, 0
+            if not is_full:
+                try:
+                    self.numbers[self.room] = reserve_slot(self.ref.heap)
+                    self.offsets[self.room] = fs_slot_offset(self.ref.h, self.numbers[self.room])
+                except MemoryError:
+                    if whole:
+                        raise
+                    is_full = True
             self.room += 1
         return 0
 
@@ -51,6 +60,8 @@ cdef class Pins:
         whoami(self.ref, &me)
         me.wait = 1
         for i in range(self.room):
+            if self.offsets[i] == 0:
+                break
             r = FS_INTERRUPTED
             while r == FS_INTERRUPTED:
                 with nogil:

@@ -55,6 +55,7 @@ cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate)
 cdef Ref open_ref(Heap heap, uint64_t offset, uint64_t serial)
 cdef Ref adopt_ref(Heap heap, uint64_t offset, uint64_t slot)
 cdef uint64_t reserve_slot(Heap heap) except? 0xffffffffffffffff
+cdef uint64_t slot_for_new(Heap heap) except? 0xffffffffffffffff
 cdef void release_slot(Heap heap, uint64_t slot) noexcept
 cdef Heap default_heap()
 cdef Handle make_handle(type cls, Ref ref)

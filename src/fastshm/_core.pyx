@@ -724,18 +724,28 @@ cdef void release_slot(Heap heap, uint64_t slot) noexcept:
 
 cdef uint64_t reserve_slot(Heap heap) except? 0xffffffffffffffff:
     if heap.h.free_count == 0:
-        more_slots(heap)
+        more_slots(heap, 1)
     heap.h.free_count -= 1
     return heap.h.free_slots[heap.h.free_count]
 
 
-cdef int more_slots(Heap heap) except -1:
+cdef enum:
+    KEPT_TO_READ = 8  # slots that nothing new gets: what is stored can be read when there is no memory for more of them
+
+
+cdef uint64_t slot_for_new(Heap heap) except? 0xffffffffffffffff:
+    if heap.h.free_count <= KEPT_TO_READ:
+        more_slots(heap, KEPT_TO_READ + 1)
+    return reserve_slot(heap)
+
+
+cdef int more_slots(Heap heap, uint64_t count) except -1:
     cdef fs_self me
     cdef int r
     if heap.pending:
         heap.drain(False)
     whoami(heap.h, heap, &me)
-    r = fs_slots_reserve(&me, 1)
+    r = fs_slots_reserve(&me, count)
     while r == FS_BUSY or r == FS_INTERRUPTED:
         retry(r, &me)
         with nogil:
@@ -743,7 +753,7 @@ cdef int more_slots(Heap heap) except -1:
             if r >= 0:
                 fs_heap_leave(&me)
         me.wait = 0
-        r = fs_slots_reserve(&me, 1)
+        r = fs_slots_reserve(&me, count)
     if r != FS_OK:
         fail(r, heap)
     return 0
@@ -799,7 +809,7 @@ cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate):
     whoami(heap.h, heap, &me)
     if heap.pending:
         heap.drain(False)
-    slot = reserve_slot(heap)
+    slot = slot_for_new(heap)
     place = fs_slot_word(heap.h, slot)
     r = fs_object_new(&me, size, kind, place, &o)
     while r == FS_BUSY or r == FS_INTERRUPTED:

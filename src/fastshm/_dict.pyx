@@ -188,7 +188,7 @@ cdef class Dict(Handle):
         while True:
             if r == FS_RANGE:
                 pins = new_pins(self.ref)
-                pins.reserve(1)
+                pins.reserve(1, in_place)
                 pin = pins.offsets
             elif not again(r, &me):
                 break

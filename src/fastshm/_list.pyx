@@ -298,7 +298,7 @@ cdef class List(Handle):
         while True:
             if r == FS_MISSING:
                 pins = new_pins(self.ref)
-                pins.reserve(1)
+                pins.reserve(1, in_place)
                 pin = pins.offsets
             elif not again(r, &me):
                 break
@@ -325,7 +325,7 @@ cdef class List(Handle):
             if r == FS_RANGE:
                 if s.pins is None:
                     s.pins = new_pins(self.ref)
-                s.pins.reserve(s.s.pins)
+                s.pins.reserve(s.s.pins, False)
                 slots, room = s.pins.offsets, s.pins.room
                 me.wait = 1
             elif not again(r, &me):

@@ -107,7 +107,7 @@ cdef Snapshot snapshot(Ref ref, fs_table *t, bint values, uint8_t form, uint64_t
         if r == FS_RANGE:
             if s.pins is None:
                 s.pins = new_pins(ref)
-            s.pins.reserve(s.s.pins)
+            s.pins.reserve(s.s.pins, False)
             slots, room = s.pins.offsets, s.pins.room
             me.wait = 1
         elif not again(r, &me):

@@ -204,10 +204,18 @@ FS_UNUSED static fs_bundle *fs_bundle_at(fs_heap *heap, uint64_t offset, uint64_
 
 static inline int fs_needs_pin(uint32_t kind) { return kind == FS_V_OBJECT || fs_is_bundle(kind); }
 
+/* Of the handle slots that a reader offers, by their offsets, the last are 0 when there were not enough: then only what needs a
+ * pin gets one, and many bytes are copied under the lock. */
+static inline int fs_is_short(const uint64_t *slots, uint64_t room) { return room && !slots[room - 1]; }
+
 /* Is it read out of shared memory after the lock was left, while a handle slot refers to it? What it refers to never
  * changes. */
-static inline int fs_is_pinned(const fs_seen *s) {
-    return fs_owning(s->kind) && (fs_needs_pin(s->kind) || s->size >= FS_LARGE);
+static inline int fs_is_pinned(const fs_seen *s, int is_short) {
+    return fs_owning(s->kind) && (fs_needs_pin(s->kind) || (!is_short && s->size >= FS_LARGE));
+}
+
+static inline int fs_pin(const fs_self *me, uint64_t value, uint64_t slot) {
+    return slot ? fs_ref_to(me, value, (uint64_t *)(me->heap->base + slot)) : FS_NOMEM;
 }
 
 /* A value copied out under its container's lock, or pinned under it, to be made into an object after it. */
@@ -218,7 +226,8 @@ typedef struct {
     uint64_t size;
 } fs_copy;
 
-/* `pin` is the offset of an empty handle slot, to refer to an owning value; when there is none and one is needed, FS_RANGE. */
+/* `pin` is the offset of an empty handle slot, to refer to an owning value; FS_RANGE when one is needed and none is offered,
+ * FS_NOMEM when that is 0. */
 FS_UNUSED static int fs_copy_out(const fs_self *me, const fs_seen *s, const uint64_t *pin, fs_copy *out) {
     out->kind = s->kind;
     out->length = s->length;
@@ -227,9 +236,9 @@ FS_UNUSED static int fs_copy_out(const fs_self *me, const fs_seen *s, const uint
     out->size = 0;
     if (!fs_owning(s->kind))
         return FS_OK;
-    if (pin)
-        return fs_ref_to(me, s->value, (uint64_t *)(me->heap->base + *pin));
-    if (fs_is_pinned(s))
+    if (pin && (*pin || fs_needs_pin(s->kind)))
+        return fs_pin(me, s->value, *pin);
+    if (!pin && fs_is_pinned(s, 0))
         return FS_RANGE;
     if (!(out->data = malloc(s->size + 1)))
         return FS_PRIVATE_NOMEM;

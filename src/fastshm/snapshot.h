@@ -82,7 +82,7 @@ static int fs_record_long(const fs_self *me, const fs_entry *e, int values, cons
         r = fs_value_look(me->heap, &s);
     if (r != FS_OK)
         return r;
-    int pin = values && fs_is_pinned(&s);
+    int pin = values && fs_is_pinned(&s, fs_is_short(slots, pin_room));
     uint64_t bytes = fs_owning(s.kind) && values && !pin ? s.size : 0;
     if (pin && *pinned == pin_room)
         return FS_RANGE;
@@ -99,26 +99,26 @@ static int fs_record_long(const fs_self *me, const fs_entry *e, int values, cons
         memcpy(g->to + sizeof(fs_record) + total, s.data, bytes);
     g->to += fs_record_size(record);
     if (pin) {
-        if ((r = fs_ref_to(me, e->value, (uint64_t *)(me->heap->base + slots[*pinned]))) != FS_OK)
+        if ((r = fs_pin(me, e->value, slots[*pinned])) != FS_OK)
             return r;
         record->pin = ++*pinned;
     }
     return FS_OK;
 }
 
-static uint64_t fs_pins_of(fs_heap *heap, const fs_view *v, uint64_t first, uint64_t n, uint8_t form) {
+static uint64_t fs_pins_of(fs_heap *heap, const fs_view *v, uint64_t first, uint64_t n, uint8_t form, int is_short) {
     uint64_t pins = 0;
     for (uint64_t i = first; i < n; i++) {
         const fs_entry *e = &v->entries->entry[i];
         fs_seen s = {e->kind, e->length, e->value, NULL, 0};
         if (fs_owning(s.kind) && (!form || (e->form & ~FS_KEY_IN_BLOB) == form))
-            pins += fs_value_look(heap, &s) == FS_OK && fs_is_pinned(&s);
+            pins += fs_value_look(heap, &s) == FS_OK && fs_is_pinned(&s, is_short);
     }
     return pins;
 }
 
 /* Live entries from number `first` on, with the lock held; of one form of key, unless that is 0. `slots` are the offsets of
- * `pin_room` empty handle slots. When more are needed, FS_RANGE with out->pins set: the caller empties those that were used.
+ * `pin_room` empty handle slots (fs_is_short). When more are needed, FS_RANGE with out->pins set: the caller empties those that were used.
  * Values are left out unless `values`. */
 FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first, uint64_t end,
                                        const uint64_t *slots, uint64_t pin_room, fs_snapshot *out) {
@@ -161,7 +161,7 @@ FS_UNUSED static int fs_table_snapshot(const fs_self *me, fs_table *t, int value
     if (r != FS_OK) { /* the pins taken so far stay in their slots */
         free(g.start);
         if (r == FS_RANGE)
-            out->pins = fs_pins_of(me->heap, &v, first, n, form);
+            out->pins = fs_pins_of(me->heap, &v, first, n, form, fs_is_short(slots, pin_room));
         return r;
     }
     out->buffer = g.start;

@@ -451,7 +451,7 @@ static int fs_vector_snapshot(const fs_self *me, const fs_span *s, int64_t first
                               const uint64_t *slots, uint64_t pin_room, fs_items *out) {
     fs_heap *heap = me->heap;
     uint64_t size = 0, pinned = 0;
-    int r = FS_OK;
+    int r = FS_OK, is_short = fs_is_short(slots, pin_room);
     out->buffer = NULL;
     out->count = count;
     out->pins = 0;
@@ -463,7 +463,7 @@ static int fs_vector_snapshot(const fs_self *me, const fs_span *s, int64_t first
             fs_seen seen;
             if ((r = fs_slot_look(heap, slot, &seen)) != FS_OK)
                 goto fail;
-            int pin = fs_is_pinned(&seen);
+            int pin = fs_is_pinned(&seen, is_short);
             uint64_t bytes = fs_owning(seen.kind) && !pin ? seen.size : 0;
             uint64_t whole = sizeof(fs_item) + ((bytes + 7) & ~(uint64_t)7);
             if (pass == 0) {
@@ -483,7 +483,7 @@ static int fs_vector_snapshot(const fs_self *me, const fs_span *s, int64_t first
             if (bytes)
                 memcpy(to + sizeof(fs_item), seen.data, bytes);
             if (pin) {
-                if ((r = fs_ref_to(me, seen.value, (uint64_t *)(heap->base + slots[pinned]))) != FS_OK)
+                if ((r = fs_pin(me, seen.value, slots[pinned])) != FS_OK)
                     goto fail;
                 item->pin = ++pinned;
             }

@@ -645,7 +645,7 @@ static uint64_t *vacant(int slot) {
     return known(fs_drop(&me, word)) == FS_OK ? word : NULL;
 }
 
-static uint64_t pins[4], pin_count;
+static uint64_t pins[4], offered[4], pin_count; /* offered: to a reader, perhaps fewer than are asked for */
 
 static void reserve_pins(void) {
     pin_count = 0;
@@ -657,6 +657,10 @@ static void reserve_pins(void) {
     }
 }
 
+static void offer_pins(uint64_t lacking) {
+    for (uint64_t i = 0; i < pin_count; i++)
+        offered[i] = i + lacking < pin_count ? pins[i] : 0;
+}
 static void drop_pins(void) {
     for (uint64_t i = 0; i < pin_count; i++)
         known(fs_drop(&me, (uint64_t *)(heap.base + pins[i])));
@@ -758,7 +762,8 @@ static void t_read(uint8_t a) {
         return;
     fs_key k = key(a >> 1, t->seed);
     reserve_pins();
-    if (pin_count && known(fs_table_read(&me, t, &k, a & 64 ? pins : NULL, &c, &w)) == FS_OK) {
+    offer_pins(a & 32 ? 4 : 0);
+    if (pin_count && known(fs_table_read(&me, t, &k, a & 64 ? offered : NULL, &c, &w)) == FS_OK) {
         sum(c.data, c.size);
         if (a & 64) {
             adopt(c.kind, pins[0]);
@@ -779,7 +784,8 @@ static void t_copy(uint8_t a) {
     reserve_pins();
     uint64_t first = a & 4 ? UINT64_MAX : a >> 4;
     extent.moved = t->moved;
-    if (known(fs_table_copy(&me, t, a & 2, a & 8 ? FS_K_OTHER : 0, first, pins, pin_count, &s, &extent)) == FS_OK) {
+    offer_pins(a >> 5);
+    if (known(fs_table_copy(&me, t, a & 2, a & 8 ? FS_K_OTHER : 0, first, offered, pin_count, &s, &extent)) == FS_OK) {
         unsigned char *p = s.buffer;
         for (uint64_t i = 0; i < s.count; i++) {
             fs_record *r = (fs_record *)p;
@@ -851,7 +857,8 @@ static void v_read(uint8_t a) {
     if (!v)
         return;
     reserve_pins();
-    if (pin_count && known(fs_vector_read(&me, v, (int64_t)(a % 16) - 4, a & 64 ? pins : NULL, &c, &stamp)) == FS_OK) {
+    offer_pins(a & 32 ? 4 : 0);
+    if (pin_count && known(fs_vector_read(&me, v, (int64_t)(a % 16) - 4, a & 64 ? offered : NULL, &c, &stamp)) == FS_OK) {
         sum(c.data, c.size);
         if (a & 64) {
             adopt(c.kind, pins[0]);
@@ -877,9 +884,9 @@ static void v_copy(uint8_t a) {
     if (!v)
         return;
     reserve_pins();
-    int64_t step = a & 1 ? 1 : -2;
-    if (known(fs_vector_copy(&me, v, a & 1 ? a >> 4 : INT64_MAX, a & 1 ? INT64_MAX : -INT64_MAX, step, pins, pin_count, &s, &stamp)) ==
-        FS_OK) {
+    int64_t step = a & 1 ? 1 : -2, start = a & 1 ? a >> 4 : INT64_MAX, stop = a & 1 ? INT64_MAX : -INT64_MAX;
+    offer_pins(a >> 1 & 7);
+    if (known(fs_vector_copy(&me, v, start, stop, step, offered, pin_count, &s, &stamp)) == FS_OK) {
         unsigned char *p = s.buffer;
         for (uint64_t i = 0; i < s.count; i++) {
             fs_item *x = (fs_item *)p;
