@@ -50,8 +50,9 @@ class Cache:
 
     def __init__(self, maxsize: int | None = None, ttl: float | None = None, *, beside: _core.Handle | None = None) -> None:
         _check(maxsize, ttl)
-        entries, order, locks = (_dict.Dict.make(DictProxy, beside) for _ in range(3))
-        self._begin(maxsize, ttl, entries, order, locks, *(ShardedCounter(beside=beside) for _ in range(2)))
+        make = _dict.Dict.make
+        entries, order, locks = make(DictProxy, beside), make(DictProxy, beside), make(DictProxy, beside)
+        self._begin(maxsize, ttl, entries, order, locks, ShardedCounter(beside=beside), ShardedCounter(beside=beside))
 
     def _begin(self, maxsize: Any, ttl: Any, entries: Any, order: Any, locks: Any, hits: Any, misses: Any) -> None:
         self.maxsize, self.ttl = maxsize, ttl

@@ -66,7 +66,10 @@ class CounterProxy(managers.DictProxy):
         """As collections.Counter has it: what cannot be added to 0 is no new count, unless this is the first update."""
         if {*map(type, counts.values())} <= {int, float} or not len(self):
             return counts
-        return {key: count if key in self else count + 0 for key, count in counts.items()}
+        for key in counts:
+            if key not in self:
+                counts[key] += 0
+        return counts
 
     def most_common(self, n: int | None = None) -> builtins.list[tuple[Any, int]]:
         return self.copy().most_common(n)  # type: ignore[no-any-return]
