@@ -276,7 +276,7 @@ assert d.copy() == {i: wide(i) for i in range(count + 500)} and numbers[-1] == 9
 
 
 def test_large_values_when_no_handle_slot_is_left(in_small):
-    """Many large values are pinned while they are copied; where there is no room for so many pins, they are copied all the same."""
+    """Many large values are pinned while they are copied; without room for so many pins they are copied all the same."""
     in_small(
         "64m",
         """
