@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import multiprocessing
 import os
 import re
 import signal
+import struct
 import threading
 import time
 from pathlib import Path
@@ -379,3 +381,44 @@ def test_fresh_locks_are_free():
             lock = make()
             assert repr(lock).endswith(("(owner=None)>", "(None, 0)>"))
             lock.acquire()
+
+
+# Damage
+
+
+@pytest.mark.parametrize("counted", [0, 1], ids=["a free lock", "a section of the user's"])
+def test_who_waits_is_not_kept_waiting_by_its_own_number(counted):
+    """Damage makes the word name the waiter: nobody waits for himself."""
+    lock, held, done = fastshm.RLock(), threading.Event(), threading.Event()
+    name, offset = lock._address[:2]
+    with open(f"/dev/shm/{name}", "r+b") as file, mmap.mmap(file.fileno(), offset + 64) as memory:
+
+        def head():
+            return struct.unpack_from("II", memory, offset + 24)
+
+        def hold():
+            lock.acquire()
+            held.set()
+            done.wait()
+
+        def damage():
+            assert leftovers.until(lambda: head()[0] >> 31), "somebody sleeps"
+            struct.pack_into("II", memory, offset + 24, own | 1 << 31, counted)
+
+        with lock:
+            own = head()[0]
+        threads = [threading.Thread(target=hold), threading.Thread(target=damage)]
+        threads[0].start()
+        held.wait()
+        threads[1].start()
+        begin = time.monotonic()
+        try:
+            assert lock.acquire(timeout=20), "it waited for itself"
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+        assert time.monotonic() - begin < 15
+        for _ in range(counted + 1):
+            lock.release()
+        assert head()[0] & 0x3FFFFFFF == 0

@@ -69,6 +69,9 @@ FS_COLD static int fs_lock_inherit(fs_heap *heap, fs_lock *l, uint32_t id) {
     return 1;
 }
 
+/* The word names who asks. Without a section of the user's, we have not taken it: the word is damaged. */
+static inline int fs_lock_again(const fs_lock *l) { return fs_likely(l->hold & FS_HOLD_COUNT) ? FS_NESTED : FS_TAKEN_OVER; }
+
 /* Acquires for `id`, sleeping until `deadline` (0: do not sleep, -1: for ever). */
 FS_COLD static int fs_lock_wait(fs_heap *heap, fs_lock *l, uint32_t id, int64_t deadline) {
     int spins = 0, naps = 0;
@@ -81,6 +84,10 @@ FS_COLD static int fs_lock_wait(fs_heap *heap, fs_lock *l, uint32_t id, int64_t 
                 return FS_OK;
             continue;
         }
+        /* A process waits for its own mutex; nobody else for himself: since we came, the word was damaged, or a signal's handler took
+         * the lock. */
+        if (owner == id && id != heap->process_id)
+            return fs_lock_again(l);
         if (spins < FS_SPINS) {
             spins++;
             fs_pause();
@@ -145,8 +152,8 @@ static inline int fs_enter(const fs_self *me, fs_lock *l) {
     uint32_t w = fs_load_relaxed(&l->word);
     if (fs_likely(!w && fs_cas_u32(&l->word, 0, me->id)))
         return FS_OK;
-    if ((w & FS_LOCK_OWNER) == me->id) /* without a section of the user's, we have not taken it: the word is damaged */
-        return fs_likely(l->hold & FS_HOLD_COUNT) ? FS_NESTED : FS_TAKEN_OVER;
+    if ((w & FS_LOCK_OWNER) == me->id)
+        return fs_lock_again(l);
     return fs_lock_wait(me->heap, l, me->id, me->wait ? -1 : 0);
 }
 

@@ -1,4 +1,7 @@
-"""Items 1 and 2: each operation of the C layer, killed after each instruction, and then those who repair (kill_each.c)."""
+"""Items 1 and 2: each operation of the C layer, killed after each instruction, and then those who repair (kill_each.c).
+
+And a fork for which parent and child both have something to do, each of them killed (kill_both.c).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from battery import SEEDS, Figure, Mutant, compiled
 LINE = re.compile(r"(\d+) kills, (\d+) of rescuers, (\d+) failed, lock free after at most ([\d.]+) ms")
 ENOUGH = 5  # operations that failed: the others are not tried any more, for each may hang
 HANGS = 1500.0  # milliseconds: the harness asks for 2 s; a scheduler that is late is no holder that is not found dead
+
+BOTH = 20  # a trial of two processes takes as long as so many of one
 
 IMPORTS = False  # the package: its extensions need not be built for the mutants
 FOR_MUTANTS = {"FASTSHM_STEP": "23"}  # some show between a few instructions only
@@ -72,20 +77,40 @@ MUTANTS = (
         "        if ((r = fs_drop(me, &p->slot[i])) != FS_OK)",
         "        if (0)",
     ),
+    Mutant(
+        "a child without privileges takes up what its parent still claims",
+        "registry.h",
+        "    if ((r = fs_is_shared(fd, 1, id)) == 1)\n        return FS_OK;\n",
+        "    if ((r = 1) == 1)\n        return FS_OK;\n",
+    ),
+    Mutant(
+        "its parent waits until it has claimed its number",
+        "identity.h",
+        "    fs_birth_await();\n    fs_heirs_discard();",
+        "    fs_heirs_discard();",
+    ),
+    Mutant(
+        "its parent gives up that number", "registry.h", "        fs_unclaim(fd, heap->by_process, heir->id);\n", "        ;\n"
+    ),
 )
 
 
 def run(short: bool) -> Iterator[Figure]:
-    """Every operation that kill_each.c lists."""
-    program = compiled("kill_each.c")
+    """Every operation that kill_each.c lists, and every fork of kill_both.c's."""
+    step = int(os.environ.get("FASTSHM_STEP", "1499" if short else "1"))
+    yield from swept("kill_each.c", step, short, "operations")
+    yield from swept("kill_both.c", step if step > BOTH * BOTH else step * BOTH, short, "forks")
+
+
+def swept(source: str, step: int, short: bool, what: str) -> Iterator[Figure]:
+    program = compiled(source)
     wrong: list[str] = []
     names = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.splitlines()
-    step = os.environ.get("FASTSHM_STEP", "1499" if short else "1")
 
     def sweep(name: str) -> tuple[int, int, int, float]:
         if len(wrong) >= ENOUGH:
             return 0, 0, 0, 0.0
-        command = [*(["timeout", "--signal=KILL", "60"] if short else []), program, step, name, str(SEEDS)]
+        command = [*(["timeout", "--signal=KILL", "60"] if short else []), program, str(step), name, str(SEEDS)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = LINE.search(done.stdout)
         if done.returncode or not found:
@@ -100,7 +125,12 @@ def run(short: bool) -> Iterator[Figure]:
         rows = list(pool.map(sweep, names))
     kills, rescuers, failed = (sum(row[i] for row in rows) for i in (0, 1, 2))
     slowest = max(row[3] for row in rows)
-    how = "every instruction" if step == "1" else f"every {step}th instruction"
-    yield Figure(f"kill at {how}", kills, failed, f"{len(names)} operations, each at least once to its end")
+    how = "every instruction" if step == 1 else f"every {step}th instruction"
+    if what == "forks":
+        yield Figure(
+            f"kill parent, child or both at {how} of a fork without privileges", kills, failed, f"{len(names)} kinds of {what}"
+        )
+        return
+    yield Figure(f"kill at {how}", kills, failed, f"{len(names)} {what}, each at least once to its end")
     yield Figure("kill the rescuers, one or two", rescuers, failed, "judged together with the row above")
     yield Figure("lock not free when wanted", len(rows), sum(row[3] > HANGS for row in rows), f"{slowest:.1f} ms at most")

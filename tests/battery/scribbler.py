@@ -10,8 +10,11 @@ An operation may give an answer (what the damaged bytes say), or raise Corrupted
 for what it finds (a key that is not there any more). It may not raise anything else, take a second, or end its process. Bytes
 that were a pickle are pickle's business: what its loading raises is counted apart.
 
-Not written: the number of somebody living as a lock's owner or into a barrier's place, nor that a barrier's action runs:
-the living are waited for.
+Not written, but once in every eighth round into a lock that is free: the number of somebody living as a lock's owner; nor into
+a barrier's place, nor that a barrier's action runs. The living are waited for. (Damage can also bring such a number there by
+way of an offset that leads to a lock.) So when an operation takes longer than a second, the judge looks at the word at which
+it sleeps (waits.py): if that names somebody living who does not hold it, the word is healed, and the waiter must come on. That
+is printed and counted apart; every other wait of a second has failed.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from typing import Any
 STRIKES = 120
 SECONDS = 0.35
 HANG = 1.0
-OWNERS = 0x3FFFFFFF
+LATER = 3  # times that a judgement is put off, for another has to be judged first
 PATIENCE = 0.004  # of what waits
 FIRST, GRAIN = 4096, 64
 ARRAYS = {17: (48,), 19: (48, 56), 20: (48,), 24: (56,), 25: (80,)}  # by kind: where an object keeps the offsets of its arrays
@@ -58,6 +61,8 @@ def loads(data: bytes, plain: Callable[..., object] = pickle.loads, **buffers: o
 
 
 pickle.loads = loads  # type: ignore[assignment]  # before fastshm takes it
+
+from waits import OWNERS, Segment, names_one_who_does_not_hold, unready  # noqa: E402
 
 import fastshm  # noqa: E402
 from fastshm.heap import CorruptedError  # noqa: E402
@@ -238,7 +243,8 @@ class Things:
 class Writer:
     """Writes into the segment's file, through a mapping of its own."""
 
-    def __init__(self, things: Things, narrow: bool, chance: random.Random) -> None:
+    def __init__(self, things: Things, narrow: bool, chance: random.Random, strikes: Any, living: list[int]) -> None:
+        self.strikes, self.struck, self.living = strikes, 0, living
         name = things.d._address[0]
         fd = os.open(f"/dev/shm/{name}", os.O_RDWR)
         self.chance = chance
@@ -248,6 +254,7 @@ class Writer:
         self.action = things.barrier._address[1] + BARRIER_PHASE
         self.locks = {128, 144} | {self.action + 24 + 8 * n for n in range(things.barrier.parties)}
         self.locks |= {h._address[1] + LOCK for h in [*things.victims, *things.still_there]}
+        self.guards = [handle._address[1] + LOCK for handle in things.victims]
         self.shut: set[int] = set()
         self.shut = {at for handle in things.still_there for at, size in self.parts(handle._address[1])}
         self.victims = [handle._address[1] for handle in things.victims] if narrow else []
@@ -270,7 +277,7 @@ class Writer:
         """Where each block's payload begins, and its bytes."""
         found, at = [], FIRST
         while at < self.end and (size := (self.word(at) & 0xFFFFFFFF) * GRAIN):
-            found.append((at + 16, size - 16))
+            found.append((at + 16, min(size, self.end - at) - 16))  # the last one grows with the segment
             at += size
         return found
 
@@ -303,7 +310,21 @@ class Writer:
             new |= 0x20000000  # nobody's number
         if at == self.action and new & 0xFFFFFFFF == 1:
             new += 1
+        if new + 16 in self.shut:  # an offset that leads to a bystander
+            new |= 1 << 50
+        self.note(at, new)
         struct.pack_into("Q", self.m, at, new)
+
+    def note(self, at: int, new: int) -> None:
+        struct.pack_into("QQ", self.strikes, 16 * self.struck, at, new)
+        self.struck += 1
+
+    def name_the_living(self) -> None:
+        at = self.chance.choice(self.guards)
+        if not struct.unpack_from("I", self.m, at)[0]:
+            living = self.chance.choice(self.living)
+            self.note(at, living)
+            struct.pack_into("I", self.m, at, living)
 
     def write(self) -> None:
         begin = time.monotonic()
@@ -311,6 +332,8 @@ class Writer:
             if self.victims and n % MOVED == 0:
                 self.look_again()
             self.strike()
+            if n == STRIKES // 2 and self.living:
+                self.name_the_living()
             time.sleep(max(0.0, begin + (n + 1) * SECONDS / STRIKES - time.monotonic()))
 
 
@@ -319,6 +342,10 @@ class Writer:
 
 def use(things: Things, narrow: bool, progress: Any, report: int) -> None:
     """Operations until the time is up. The counts of what came of them go to `report`."""
+    with things.rlock:
+        progress[32:36] = struct.pack("I", Segment(fastshm.heap.default().name).word(things.rlock._address[1] + LOCK) & OWNERS)
+    while progress[36:40] == bytes(4):
+        time.sleep(0.001)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
     resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 30), used + (2 << 30)))  # a damaged pickle may ask for any amount
     came: collections.Counter[str] = collections.Counter()
@@ -346,34 +373,101 @@ def use(things: Things, narrow: bool, progress: Any, report: int) -> None:
         except BaseException as error:
             wrong.append(f"a bystander after {name}: {error!r}")
         progress[24:32] = struct.pack("Q", sum(came.values()) + len(wrong))
-    os.write(report, pickle.dumps((came, wrong[:20], len(wrong))))
+    progress[:24], progress[40] = b"the end".ljust(24), 1
+    os.write(report, pickle.dumps((came, [text[:500] for text in wrong[:20]], len(wrong))))
     os._exit(0)
 
 
-def watched(pids: list[int], progress: list[Any]) -> list[str]:
-    """Waits for the users. What one of them has died of, or was doing when it did nothing more for a second."""
-    left, still, seen, found = dict(enumerate(pids)), [0.0] * len(pids), [b""] * len(pids), []
-    last = time.monotonic()
-    while left:
-        time.sleep(0.01)
-        now = time.monotonic()
-        step, last = min(now - last, 0.05), now  # a processor that is busy elsewhere is nobody's hang
-        for n, pid in list(left.items()):
-            what = progress[n][:24].decode().strip()
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                del left[n]
-                if status:
-                    found.append(f"{what}: ended with status {status}")
-                continue
-            still[n] = still[n] + step if progress[n][24:32] == seen[n] else 0.0
-            seen[n] = progress[n][24:32]
-            if still[n] > HANG:
-                os.kill(pid, signal.SIGABRT)  # faulthandler tells where
-                os.waitpid(pid, 0)
-                del left[n]
-                found.append(f"{what}: nothing for a second")
-    return found
+class Watch:
+    """Waits for the users: what one of them has died of, or was doing when it did nothing more for a second."""
+
+    def __init__(self, things: Things, pids: list[int], numbers: list[int], progress: list[Any], strikes: Any) -> None:
+        self.pids, self.numbers, self.progress, self.strikes = pids, numbers, progress, strikes
+        self.mutexes = {things.lock._address[1] + LOCK}
+        self.undecided = [0] * len(pids)
+        self.segment = Segment(fastshm.heap.default().name)
+        self.found: list[str] = []
+        self.excused: list[str] = []
+        self.begun = [(b"", 0.0, 0.0)] * len(pids)  # what each is at, since when, and how long it had no processor then
+        self.healed: dict[int, str] = {}  # who must come on now
+        self.mended: dict[int, float] = {}  # which words were healed, and when: others may have waited there, too
+
+    def count(self, n: int) -> bytes:
+        return bytes(self.progress[n][24:32])
+
+    def done(self, n: int) -> bytes | None:
+        return None if self.progress[n][40] else self.count(n)
+
+    def says(self, n: int) -> str:
+        return bytes(self.progress[n][:24]).rstrip(b"\0 ").decode()
+
+    def waits_for(self, n: int) -> float:
+        """Seconds since it came on, those without a processor left out."""
+        if self.begun[n][0] != self.count(n):
+            self.begin_again(n)
+            self.undecided[n] = 0
+            if n in self.healed:
+                self.excused.append(self.healed.pop(n))
+        return time.monotonic() - self.begun[n][1] - (unready(self.pids[n]) - self.begun[n][2])
+
+    def begin_again(self, n: int) -> None:
+        self.begun[n] = self.count(n), time.monotonic(), unready(self.pids[n])
+
+    def struck(self, at: int) -> str:
+        """What was written over these four bytes on purpose."""
+        written = [new for place, new in struct.iter_unpack("QQ", self.strikes[:]) if place == at & ~7]
+        return ", ".join(f"{new >> 32 if at & 4 else new & 0xFFFFFFFF:#x}" for new in written) or "nothing"
+
+    def judge(self, n: int) -> bool:
+        """Its wait of a second: is it to go on for now?"""
+        wait, what = self.segment.wait_of(self.pids[n]), self.says(n)
+        if self.count(n) != self.begun[n][0]:  # it has come on meanwhile
+            return True
+        if n in self.healed:
+            self.found.append(f"{what}: nothing for a second more: {self.healed.pop(n)}")
+            return False
+        if time.monotonic() - self.mended.get(wait.at, -HANG) < HANG:
+            self.begin_again(n)
+            return True
+        excused: bool | None = False
+        why = ""
+        if wait.at >= 0:
+            judged = (self.segment, wait, n, self.numbers, self.pids, self.mutexes, self.done)
+            excused, why = names_one_who_does_not_hold(*judged)
+        if excused is None and self.undecided[n] < LATER:
+            self.undecided[n] += 1
+            self.begin_again(n)
+            return True
+        told = f"{what}: nothing for a second; {wait.told}; {why}; written there: {self.struck(wait.at)}"
+        if not excused:
+            self.found.append(told)
+            return False
+        self.undecided[n] = 0
+        self.segment.heal(wait.at)
+        self.healed[n], self.mended[wait.at] = told, time.monotonic()
+        self.begin_again(n)
+        return True
+
+    def all(self) -> None:
+        left, last = set(range(len(self.pids))), time.monotonic()
+        while left:
+            time.sleep(0.01)
+            late, last = time.monotonic() - last - 0.05, time.monotonic()
+            for n in sorted(left):
+                done, status = os.waitpid(self.pids[n], os.WNOHANG)
+                if done:
+                    left.remove(n)
+                    self.excused += filter(None, [self.healed.pop(n, "")])
+                    if status:
+                        self.found.append(f"{self.says(n)}: ended with status {status}")
+                    continue
+                if late > 0:  # a judge that had no processor has not seen enough
+                    self.begun[n] = self.begun[n][0], self.begun[n][1] + late, self.begun[n][2]
+                is_at_its_end = self.progress[n][40]  # what is left is the kernel's: to free its memory
+                if not is_at_its_end and self.waits_for(n) > HANG and not self.judge(n):
+                    os.kill(self.pids[n], signal.SIGABRT)  # faulthandler tells where
+                    os.waitpid(self.pids[n], 0)
+                    left.remove(n)
 
 
 def round_of(seed: int, number: int) -> tuple[collections.Counter[str], list[str], int]:
@@ -384,6 +478,7 @@ def round_of(seed: int, number: int) -> tuple[collections.Counter[str], list[str
     came: collections.Counter[str] = collections.Counter()
     wrong: list[str] = []
     progress = [mmap.mmap(-1, 4096) for _ in range(2)]
+    strikes = mmap.mmap(-1, 16 * (STRIKES + 1))
     pipes = [os.pipe() for _ in range(2)]
     pids = []
     for n in range(2):
@@ -393,11 +488,18 @@ def round_of(seed: int, number: int) -> tuple[collections.Counter[str], list[str
             use(things, narrow, progress[n], pipes[n][1])
         os.close(pipes[n][1])
         pids.append(pid)
+    while any(progress[n][32:36] == bytes(4) for n in range(2)):
+        time.sleep(0.001)
+    numbers = [struct.unpack_from("I", progress[n], 32)[0] for n in range(2)]
+    watch = Watch(things, pids, numbers, progress, strikes)
+    for n in range(2):
+        progress[n][36] = 1
     pid = os.fork()
     if not pid:
-        Writer(things, narrow, chance).write()
+        Writer(things, narrow, chance, strikes, [] if number % 8 < 7 else numbers).write()
         os._exit(0)
-    wrong += watched(pids, progress)
+    watch.all()
+    wrong += watch.found
     if os.waitpid(pid, 0)[1]:
         wrong.append("the writer has died")
     failed = len(wrong)
@@ -410,7 +512,8 @@ def round_of(seed: int, number: int) -> tuple[collections.Counter[str], list[str
             wrong += some
             failed += many
     came["strikes"] = STRIKES
-    return came, wrong, failed
+    came["waits for the living"] = len(watch.excused)
+    return came, wrong + [f"excused: {told}" for told in watch.excused], failed
 
 
 def main() -> int:
@@ -442,7 +545,7 @@ def main() -> int:
         for text in wrong:
             print(f"seed {seed} round {number}: {text}", flush=True)
     note = ", ".join(f"{came[what]:,} {what}" for what in sorted(came))
-    tried = sum(came.values()) - came["strikes"]
+    tried = sum(came.values()) - came["strikes"] - came["waits for the living"]
     print(f"{tried} tried, {failed} failed: {note}")
     return int(failed > 0)
 
