@@ -18,7 +18,7 @@ LINE = re.compile(r"(\d+) kills, (\d+) of rescuers, (\d+) failed, lock free afte
 ENOUGH = 5  # operations that failed: the others are not tried any more, for each may hang
 HANGS = 1500.0  # milliseconds: the harness asks for 2 s; a scheduler that is late is no holder that is not found dead
 
-BOTH = 20  # a trial of two processes takes as long as so many of one
+BOTH, BOTH_SHORT = 20, 2998  # a trial of two processes takes as long as so many of one; the step of the short form
 
 IMPORTS = False  # the package: its extensions need not be built for the mutants
 FOR_MUTANTS = {"FASTSHM_STEP": "23"}  # some show between a few instructions only
@@ -99,7 +99,7 @@ def run(short: bool) -> Iterator[Figure]:
     """Every operation that kill_each.c lists, and every fork of kill_both.c's."""
     step = int(os.environ.get("FASTSHM_STEP", "1499" if short else "1"))
     yield from swept("kill_each.c", step, short, "operations")
-    yield from swept("kill_both.c", step if step > BOTH * BOTH else step * BOTH, short, "forks")
+    yield from swept("kill_both.c", BOTH_SHORT if short else step * BOTH, short, "forks")
 
 
 def swept(source: str, step: int, short: bool, what: str) -> Iterator[Figure]:

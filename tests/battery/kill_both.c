@@ -3,13 +3,14 @@
  *   gcc -std=gnu11 -O2 -Isrc/fastshm tests/battery/kill_both.c -o kill_both -lpthread && ./kill_both [STEP [NAME [SEED]]]
  *
  * A process that dropped its privileges can open no further description of the segment, so its child claims its number as a process,
- * while the parent shares it (registry.h). Both step themselves through all of that: from before the heir is made until the parent has
- * given up its part, and the child has done one operation. Who is killed, and by whom, says `orders`; each for every STEP-th n until
- * both come to their ends. The two run at once, so who of them is ahead is left to chance, but where one waits for the other's death.
+ * while the parent shares it (registry.h). Both step themselves through all of that: from before the heir is made until the parent
+ * has given up its part, and the child has done one operation. Who is killed, and by whom, says `orders`; each for every STEP-th of the
+ * parent's instructions and every (STEP / 20)-th of the child's, until both come to their ends. The two run at once, so who of them is
+ * ahead is left to chance, but where one waits for the other's death.
  *
- * The parent must not wait for a dead child; a child must have all that was made for it, or, when its parent died, say that it has
- * nothing. Then a survivor judges (survivor.h). The fork is a bare system call with the handlers around it, for the library's blocks the
- * signal by which they step.
+ * The parent must not wait for a dead child, and what was made for that must be gone while the parent lives; a child must have all
+ * that was made for it, or, when its parent died, say that it has nothing. Then a survivor judges (survivor.h). The fork is a bare system
+ * call with the handlers around it, for the library's blocks the signal by which they step.
  */
 #include "survivor.h"
 
@@ -284,7 +285,7 @@ static void sweep(int generation, long step, uint64_t *empty) {
     for (size_t i = 0; i < sizeof orders / sizeof *orders; i++) {
         now_killing = &orders[i];
         told[0] = told[1] = 0;
-        long stride = now_killing->by == CHILD ? (step + 9) / 10 : step; /* a tenth of the parent's work */
+        long stride = now_killing->by == CHILD ? (step + 19) / 20 : step; /* where most can happen */
         long n = stride == 1 ? 1 : 1 + rand() % stride;
         for (; fork_and_deaths(generation, n); n += stride)
             kills++;

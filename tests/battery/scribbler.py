@@ -39,7 +39,7 @@ from typing import Any
 STRIKES = 120
 SECONDS = 0.35
 HANG = 1.0
-LATER = 3  # times that a judgement is put off, for another has to be judged first
+PUT_OFF = 3  # times that a judgement is put off, for another has to be judged first
 PATIENCE = 0.004  # of what waits
 FIRST, GRAIN = 4096, 64
 ARRAYS = {17: (48,), 19: (48, 56), 20: (48,), 24: (56,), 25: (80,)}  # by kind: where an object keeps the offsets of its arrays
@@ -62,7 +62,7 @@ def loads(data: bytes, plain: Callable[..., object] = pickle.loads, **buffers: o
 
 pickle.loads = loads  # type: ignore[assignment]  # before fastshm takes it
 
-from waits import OWNERS, Segment, names_one_who_does_not_hold, unready  # noqa: E402
+from waits import EXCUSED, FAILED, LATER, OWNERS, RING, Segment, names_one_who_does_not_hold, unready  # noqa: E402
 
 import fastshm  # noqa: E402
 from fastshm.heap import CorruptedError  # noqa: E402
@@ -310,7 +310,7 @@ class Writer:
             new |= 0x20000000  # nobody's number
         if at == self.action and new & 0xFFFFFFFF == 1:
             new += 1
-        if new + 16 in self.shut:  # an offset that leads to a bystander
+        if new != old and new + 16 in self.shut:  # an offset that leads to a bystander
             new |= 1 << 50
         self.note(at, new)
         struct.pack_into("Q", self.m, at, new)
@@ -416,7 +416,7 @@ class Watch:
     def struck(self, at: int) -> str:
         """What was written over these four bytes on purpose."""
         written = [new for place, new in struct.iter_unpack("QQ", self.strikes[:]) if place == at & ~7]
-        return ", ".join(f"{new >> 32 if at & 4 else new & 0xFFFFFFFF:#x}" for new in written) or "nothing"
+        return ", ".join(f"{new >> 32 if at & 4 else new & 0xFFFFFFFF:#x}" for new in written)
 
     def judge(self, n: int) -> bool:
         """Its wait of a second: is it to go on for now?"""
@@ -429,17 +429,17 @@ class Watch:
         if time.monotonic() - self.mended.get(wait.at, -HANG) < HANG:
             self.begin_again(n)
             return True
-        excused: bool | None = False
-        why = ""
+        verdict, why = FAILED, ""
         if wait.at >= 0:
             judged = (self.segment, wait, n, self.numbers, self.pids, self.mutexes, self.done)
-            excused, why = names_one_who_does_not_hold(*judged)
-        if excused is None and self.undecided[n] < LATER:
+            verdict, why = names_one_who_does_not_hold(*judged)
+        struck = self.struck(wait.at)
+        if self.undecided[n] < PUT_OFF and (verdict == LATER or (verdict == RING and not struck)):
             self.undecided[n] += 1
             self.begin_again(n)
             return True
-        told = f"{what}: nothing for a second; {wait.told}; {why}; written there: {self.struck(wait.at)}"
-        if not excused:
+        told = f"{what}: nothing for a second; {wait.told}; {why}; written there: {struck or 'nothing'}"
+        if verdict not in (EXCUSED, RING):
             self.found.append(told)
             return False
         self.undecided[n] = 0

@@ -20,6 +20,7 @@ OWNERS = 0x3FFFFFFF
 FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine(), -1)
 FLOCK = "hhqqi4x"
 LOOKS = 40
+EXCUSED, FAILED, LATER, RING = "excused", "failed", "later", "ring"
 
 
 class Wait(NamedTuple):
@@ -87,38 +88,38 @@ def names_one_who_does_not_hold(
     pids: list[int],
     mutexes: set[int],
     progress: Callable[[int], object],
-) -> tuple[bool | None, str]:
+) -> tuple[str, str]:
     """Does the word at which the n-th of these numbers sleeps name somebody living who is not in there? And what was seen.
 
     A number that is none of these holds nothing, for only these work. One of these does not hold what its word says all the
-    while it comes on with one operation after the other (`progress`; None: it has ended). None: that cannot be said yet, as it
-    does not come on.
+    while it comes on with one operation after the other (`progress`; None: it has ended). LATER: that cannot be said yet, as it
+    does not come on. RING: it waits for the waiter, so one of the two words is damaged.
     """
     owner = wait.word & OWNERS
     if not owner:
-        return False, f"the word names nobody: {wait.word:#x}"
+        return FAILED, f"the word names nobody: {wait.word:#x}"
     if not segment.is_alive(owner):
-        return False, f"the word names {owner}, who is dead"
+        return FAILED, f"the word names {owner}, who is dead"
     if wait.at in mutexes and owner in numbers:  # those are processes'
-        return True, f"the word names {owner}, who lives and is no process"
+        return EXCUSED, f"the word names {owner}, who lives and is no process"
     if owner == numbers[waiter]:
-        return False, "the word names the waiter itself"
+        return FAILED, "the word names the waiter itself"
     if owner not in numbers:
-        return True, f"the word names {owner}, who lives and does nothing"
+        return EXCUSED, f"the word names {owner}, who lives and does nothing"
     named, seen = numbers.index(owner), []
     end = time.monotonic() + 0.5
     while time.monotonic() < end and len(seen) < 12:
         if segment.word(wait.at) & OWNERS != owner:
-            return None, f"the word named {owner}, who holds it now and then"
+            return LATER, f"the word named {owner}, who holds it now and then"
         now = progress(named)
         if now is None:
-            return True, f"the word names {owner}, who lives and has ended its work"
+            return EXCUSED, f"the word names {owner}, who lives and has ended its work"
         if now not in seen:
             seen.append(now)
         time.sleep(0.0005)
     if len(seen) < 12:
         other = segment.wait_of(pids[named])
-        if other.at not in (-1, wait.at) and other.word & OWNERS == numbers[waiter]:  # nothing here waits in a ring by itself
-            return True, f"the word names {owner}, who lives and waits for the waiter at {other.at}"
-        return None, f"the word names {owner}, who may hold it and does not come on: {other.told}"
-    return True, f"the word names {owner}, who lives and comes on with other things"
+        if other.at not in (-1, wait.at) and other.word & OWNERS == numbers[waiter]:
+            return RING, f"the word names {owner}, who lives and waits for the waiter at {other.at}"
+        return LATER, f"the word names {owner}, who may hold it and does not come on: {other.told}"
+    return EXCUSED, f"the word names {owner}, who lives and comes on with other things"
