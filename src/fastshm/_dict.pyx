@@ -809,17 +809,19 @@ cdef class Dict(Handle):
         return 0
 
     def exchange_keys(self, gone, dict new, /):
-        """Takes keys out and puts items of new keys in, as one change. What is not there, or is there already, stays as it is.
+        """Takes keys out (all of them when that is None) and puts items of new keys in, as one change. What is not there, or is
+        there already, stays as it is.
 
         It costs a copy of what stays, in shared memory."""
         cdef list kept = []
         cdef Py_ssize_t i = 0, out_count, count
+        cdef bint all_of_them = gone is None
         cdef fs_key *keys = NULL
         cdef fs_value *values = NULL
         cdef uint64_t looked
         cdef fs_self me
         cdef int r
-        gone, new = list(gone), new.copy()
+        gone, new = [] if all_of_them else list(gone), new.copy()
         out_count, count = len(gone), len(new)
         hold(self.ref, -1, FS_HOLD_QUIET)  # what is looked up now is what is then there
         try:
@@ -835,7 +837,7 @@ cdef class Dict(Handle):
             i = 0
             for key, value in new.items():
                 self.encode(key, value, &keys[out_count + i], &values[i], kept)
-                if self.t.used and (keys[out_count + i].form == FS_K_OTHER or self.t.others):
+                if self.t.used and not all_of_them and (keys[out_count + i].form == FS_K_OTHER or self.t.others):
                     kept.append(self.mirrored().resolve(key, &keys[out_count + i], &looked))
                 i += 1
             whoami(self.ref, &me)
@@ -844,7 +846,9 @@ cdef class Dict(Handle):
             looked = self.t.keys_changed
             while r == FS_INTERRUPTED or r == FS_BUSY:
                 with nogil:
-                    r = fs_table_exchange(&me, self.t, keys, out_count, keys + out_count, values, count, looked)
+                    r = fs_table_exchange(
+                        &me, self.t, NULL if all_of_them else keys, out_count, keys + out_count, values, count, looked
+                    )
                 again(r, &me)
             if r != FS_OK:
                 fail(r, self.ref.heap)
