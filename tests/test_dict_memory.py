@@ -98,6 +98,56 @@ def test_two_handles_agree(words):
     fastshm.heap.check()
 
 
+@pytest.mark.parametrize("changes", [(), ("value",), ("kind",), ("delete",), ("insert",), ("delete", "insert"), ("clear",)])
+def test_keys_taken_in_their_order(changes):
+    """Their places are known after some rounds; the other handle changes the dict between one key and the next."""
+    rnd = random.Random(3)
+    model = {f"key{i}" if i % 3 else i + 1_000: i + 500 for i in range(300)}
+    d = fastshm.dict(model)
+    b = other_handle(d)
+    for turn in range(24):
+        asked = d.keys() if turn % 2 else list(d)
+        assert asked == list(model)
+        for i, k in enumerate(asked):
+            if turn > 12 and changes and not i % 40:
+                what, other = rnd.choice(changes), rnd.choice(list(model) or [0])
+                if what == "delete" and model:
+                    del b[other], model[other]
+                elif what == "insert":
+                    b[f"new{turn}:{i}"] = model[f"new{turn}:{i}"] = i
+                elif what == "clear" and turn % 5 == 0:
+                    b.clear()
+                    model.clear()
+                else:
+                    b[other] = model[other] = rnd.choice(VALUES) if what == "kind" else rnd.randrange(10**6)
+            assert same(d.get(k, "none"), model.get(k, "none"))
+            assert (k in d) == (k in model)
+            if i % 7 == 0 and k in model:
+                d[k] = model[k] = turn
+        assert d.items() == list(model.items())
+        assert dict(d) == d.copy() == model
+    fastshm.heap.check()
+
+
+def test_pairs_are_those_of_now_and_each_list_is_its_own():
+    d = fastshm.dict({f"key{i}": i + 1_000 for i in range(100)})
+    b = other_handle(d)
+    for i in range(12):
+        b["key7"] = i + 5_000
+        pairs = d.items()
+        assert pairs[7] == ("key7", i + 5_000)
+        assert len(pairs) == 100
+        assert dict(pairs) == d.copy()
+        pairs.clear()
+    b["key7"] = [1]
+    assert d.items()[7] == ("key7", [1])
+    b["key7"] = 3.5
+    d.items()[7][0]
+    del b["key8"]
+    assert d.items() == list(b.copy().items())
+    assert len(d.items()) == 99
+
+
 def test_a_key_that_moved_is_found_where_it_is():
     d = fastshm.dict()
     b = other_handle(d)

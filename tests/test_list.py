@@ -472,3 +472,31 @@ def test_room_that_is_used_again():
                 del items[at : at + 3]
         fastshm.heap.check()
     assert shared[:] == plain
+
+
+def test_objects_that_are_kept_are_those_of_now():
+    """A handle keeps the objects of words it has read; the other one puts other words, of the same bits too, in their place."""
+    rnd = random.Random(4)
+    x, model = fastshm.list(range(1_000, 1_300)), list(range(1_000, 1_300))
+    y = pickle.loads(pickle.dumps(x))
+    values = [*range(1_000, 1_004), 5e-324, 1, True, False, 0, 0.0, None, "", "\1", "exactly8", "nine char", [1], b"x", -1]
+    for _ in range(3_000):
+        what, i = rnd.randrange(8), rnd.randrange(len(model))
+        if what < 4:
+            value = rnd.choice(values)
+            y[i] = model[i] = value
+        elif what == 4:
+            y.insert(i, 5_000)
+            model.insert(i, 5_000)
+        elif what == 5 and len(model) > 100:
+            assert repr(y.pop(i)) == repr(model.pop(i))
+        elif what == 6:
+            y.reverse()
+            model.reverse()
+        else:
+            part = slice(rnd.randrange(-50, 300), rnd.randrange(-50, 300), rnd.choice((1, 1, 2, 7, -1)))
+            assert repr(x[part]) == repr(model[part])
+        i = rnd.randrange(-len(model), len(model))
+        assert repr(x[i]) == repr(x[i]) == repr(model[i])
+        if what == 7:
+            assert repr(x[:]) == repr([item for item in x]) == repr(model)  # noqa: C416  (not what list() does)

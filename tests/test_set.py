@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastshm
-from fastshm.managers import SetProxy
+from fastshm.managers import DictProxy, SetProxy
 
 ITEMS = st.one_of(
     st.integers(-3, 3), st.booleans(), st.sampled_from("abc"), st.tuples(st.integers(0, 1)), st.none(), st.floats(-1, 1)
@@ -131,3 +131,27 @@ def test_nan_does_not_stay():
     s = fastshm.set([float("nan"), (float("nan"), 1), 2, 3])
     s &= {2, 4}
     assert s.copy() == {2}
+
+
+class InOneStep(DictProxy):
+    """Whoever is killed between two changes leaves half of them."""
+
+    def clear(self):
+        raise AssertionError("a change of its own")
+
+    def update(self, *args, **kwargs):
+        raise AssertionError("a change of its own")
+
+
+@pytest.mark.parametrize("change", [operator.iand, operator.isub, operator.ixor])
+def test_nan_goes_in_one_step(change):
+    s, no_number, numbers = SetProxy(InOneStep.make(InOneStep)), float("nan"), {2, 4.5, 2**70}
+    for item in (*numbers, "a text that does not lie in its entry", (1, (no_number, 3)), no_number, no_number):
+        s.add(item)
+    s = change(s, {2, 7})
+    left = change(set(numbers), {2, 7})
+    kept = [item for item in s.copy() if type(item) is tuple or item != item]
+    assert len(kept) == (0 if change is operator.iand else 3)
+    assert {item for item in s.copy() if type(item) is int or item == 4.5} == left
+    s &= {7, 2}
+    assert s.copy() == left & {7, 2}

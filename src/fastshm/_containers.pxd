@@ -62,6 +62,7 @@ cdef class Cache:
     cdef uint64_t count, version
     cdef void *next
     cdef void *previous
+    cdef Cached *line(self, uint64_t number) noexcept
     cdef object find(self, uint64_t version, uint64_t number, uint64_t head, uint64_t value)
     cdef object keep(self, uint64_t version, uint64_t number, uint64_t head, uint64_t value, uint64_t size, object decoded)
     cdef int clear(self) noexcept

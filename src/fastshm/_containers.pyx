@@ -297,10 +297,13 @@ cdef class Cache:
             (<Cache>self.next).previous = <void *>self
         first_cache = <void *>self
 
+    cdef inline Cached *line(self, uint64_t number) noexcept:
+        return &self.lines[<uint32_t>number % <uint32_t>self.count]  # a division of 32 bits takes half the time
+
     cdef object find(self, uint64_t version, uint64_t number, uint64_t head, uint64_t value):
         if self.version != version or self.lines == NULL:
             return MISSING
-        cdef Cached *c = &self.lines[number % self.count]
+        cdef Cached *c = self.line(number)
         if c.object == NULL or c.number != number or c.head != head or c.value != value:
             return MISSING
         cdef object out = <object>c.object
@@ -324,9 +327,9 @@ cdef class Cache:
             self.lines = <Cached *>PyMem_Calloc(most_kept, sizeof(Cached))
             if self.lines == NULL:  # then it is not kept
                 return decoded
-            self.count = most_kept
+            self.count = min(most_kept, <uint64_t>0x7fffffff)
             self.version = version
-        c = &self.lines[number % self.count]
+        c = self.line(number)
         Py_XDECREF(c.object)
         Py_INCREF(decoded)
         c.number, c.head, c.value, c.copied, c.object = number, head, value, how, <PyObject *>decoded

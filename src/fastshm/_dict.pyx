@@ -29,7 +29,7 @@ from fastshm._containers cimport (
 )
 from fastshm._core cimport Handle, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
 from fastshm._locks cimport hold, lock_of, unhold
-from fastshm._hints cimport Hint, Hints, hints_end, line_of, remember
+from fastshm._hints cimport Hint, Hints, hint_of, hints_end, hints_follow, remember
 from fastshm._pickles cimport load
 from fastshm._replicas cimport Copies, Mirror, Snapshot, has_key, new_copies, new_mirror, snapshot
 
@@ -218,8 +218,8 @@ cdef class Dict(Handle):
         if self.ref.switch.closed[0]:
             check_open(self.ref)
         if self.hints.lines != NULL:
-            h = line_of(&self.hints, key)
-            if h.key == <PyObject *>key:
+            h = hint_of(&self.hints, key)
+            if h != NULL:
                 out = self.recall(h)
                 if out is not MISSING:
                     return out
@@ -272,8 +272,8 @@ cdef class Dict(Handle):
         if self.ref.switch.closed[0]:
             check_open(self.ref)
         if self.hints.lines != NULL:
-            h = line_of(&self.hints, key)
-            if h.key == <PyObject *>key and fs_hint_holds(self.t, &h.at):
+            h = hint_of(&self.hints, key)
+            if h != NULL and fs_hint_holds(self.t, &h.at):
                 return True
         _kept = key_in(self, key, &k)
         if k.form != FS_K_OTHER:
@@ -337,8 +337,17 @@ cdef class Dict(Handle):
 
     def keys(self):
         """A list of the keys, of one instant."""
+        cdef list out
         self.start_copies()
-        return self.copies.keys()
+        out = self.copies.keys()
+        self.follow()
+        return out
+
+    cdef inline int follow(self) except -1:
+        """Keys were given out that may be looked up next."""
+        if self.copies.replica is not None:
+            hints_follow(&self.hints, self.copies.replica.keys, self.copies.replica.keys_changed)
+        return 0
 
     def values(self):
         """A list of the values, of one instant."""
@@ -359,8 +368,11 @@ cdef class Dict(Handle):
         return self.copies.plain()
 
     def __iter__(self):
+        cdef object out
         self.start_copies()
-        return self.copies.iterator(self)
+        out = self.copies.iterator(self)
+        self.follow()
+        return out
 
     # writing
 
@@ -375,7 +387,7 @@ cdef class Dict(Handle):
         cdef int r
         whoami(self.ref, &me)
         if self.hints.lines != NULL and how == FS_PUT:
-            if self.put_there(line_of(&self.hints, key), key, &v, how, &me, NULL) == FS_OK:
+            if self.put_there(hint_of(&self.hints, key), &v, how, &me, NULL) == FS_OK:
                 note_change(self.t)
                 return FS_OK
         _kept = key_in(self, key, &k)
@@ -392,12 +404,13 @@ cdef class Dict(Handle):
             r = FS_CHANGED
         return self.put_again(r, key, &k, &v, how, &me, NULL)
 
-    cdef int put_there(self, Hint *h, object key, fs_value *v, int how, fs_self *me, uint64_t *result) except -100:
-        """FS_MISSING when the key is not where it was, or is not known. *h is the line where it would be."""
-        cdef uint64_t head = h.at.head
+    cdef int put_there(self, Hint *h, fs_value *v, int how, fs_self *me, uint64_t *result) except -100:
+        """FS_MISSING when the key is not where it was, or is not known. *h is its line, if there is one."""
+        cdef uint64_t head
         cdef int r
-        if h.key != <PyObject *>key or not fs_hint_holds(self.t, &h.at):
+        if h == NULL or not fs_hint_holds(self.t, &h.at):
             return FS_MISSING
+        head = h.at.head
         r = fs_hint_put(me, self.t, &h.at, v, how, result)
         if h.at.head != head:  # what the object was made of is gone
             Py_XDECREF(h.object)
@@ -456,8 +469,8 @@ cdef class Dict(Handle):
         cdef int64_t number
         cdef int overflow
         if self.hints.lines != NULL and PyLong_CheckExact(value) and not self.ref.switch.closed[0]:  # the short way of put()
-            h = line_of(&self.hints, key)
-            if h.key == <PyObject *>key:
+            h = hint_of(&self.hints, key)
+            if h != NULL:
                 number = PyLong_AsLongLongAndOverflow(value, &overflow)
                 if not overflow and fs_me(self.ref.h, &me) == FS_OK:
                     if fs_hint_store(&me, self.t, &h.at, FS_V_INT, <uint64_t>number) == FS_OK:
@@ -644,7 +657,7 @@ cdef class Dict(Handle):
             if v.kind == FS_V_INT:
                 whoami(self.ref, &me)
                 if self.hints.lines != NULL:
-                    if self.put_there(line_of(&self.hints, key), key, &v, FS_ADD, &me, &result) == FS_OK:
+                    if self.put_there(hint_of(&self.hints, key), &v, FS_ADD, &me, &result) == FS_OK:
                         note_change(self.t)
                         return <int64_t>result
                 _kept = key_in(self, key, &k)
@@ -796,17 +809,19 @@ cdef class Dict(Handle):
         return 0
 
     def exchange_keys(self, gone, dict new, /):
-        """Takes keys out and puts items of new keys in, as one change. What is not there, or is there already, stays as it is.
+        """Takes keys out (all of them when that is None) and puts items of new keys in, as one change. What is not there, or is
+        there already, stays as it is.
 
         It costs a copy of what stays, in shared memory."""
         cdef list kept = []
         cdef Py_ssize_t i = 0, out_count, count
+        cdef bint all_of_them = gone is None
         cdef fs_key *keys = NULL
         cdef fs_value *values = NULL
         cdef uint64_t looked
         cdef fs_self me
         cdef int r
-        gone, new = list(gone), new.copy()
+        gone, new = [] if all_of_them else list(gone), new.copy()
         out_count, count = len(gone), len(new)
         hold(self.ref, -1, FS_HOLD_QUIET)  # what is looked up now is what is then there
         try:
@@ -822,7 +837,7 @@ cdef class Dict(Handle):
             i = 0
             for key, value in new.items():
                 self.encode(key, value, &keys[out_count + i], &values[i], kept)
-                if self.t.used and (keys[out_count + i].form == FS_K_OTHER or self.t.others):
+                if self.t.used and not all_of_them and (keys[out_count + i].form == FS_K_OTHER or self.t.others):
                     kept.append(self.mirrored().resolve(key, &keys[out_count + i], &looked))
                 i += 1
             whoami(self.ref, &me)
@@ -831,7 +846,9 @@ cdef class Dict(Handle):
             looked = self.t.keys_changed
             while r == FS_INTERRUPTED or r == FS_BUSY:
                 with nogil:
-                    r = fs_table_exchange(&me, self.t, keys, out_count, keys + out_count, values, count, looked)
+                    r = fs_table_exchange(
+                        &me, self.t, NULL if all_of_them else keys, out_count, keys + out_count, values, count, looked
+                    )
                 again(r, &me)
             if r != FS_OK:
                 fail(r, self.ref.heap)

@@ -26,6 +26,12 @@ cdef struct Hint:
 cdef struct Hints:
     Hint *lines  # NULL until there have been some looks
     int looks
+    # dict(d) and `for k in d: d[k]` look up all keys, one after the other as they were given out:
+    PyObject *first  # the first that was given out; only its address; NULL: none were
+    bint followed  # it was then looked up
+    Hint *ordered  # the lines of all of them; at first only the candidate is filled in
+    Py_ssize_t count, at  # how many; the next one
+    uint64_t keys_changed  # how often, when they were given out
 
 
 cdef inline Hint *line_of(Hints *hints, object key) noexcept:
@@ -33,13 +39,61 @@ cdef inline Hint *line_of(Hints *hints, object key) noexcept:
     return &hints.lines[(at >> 4 ^ at >> 11) % HINTED]
 
 
+cdef inline Hint *line_in_order(Hints *hints, object key) noexcept:
+    if hints.first == <PyObject *>key:
+        hints.followed = True
+    if hints.at < hints.count and hints.ordered[hints.at].candidate == <PyObject *>key:
+        hints.at += 1
+    if hints.at and hints.ordered[hints.at - 1].candidate == <PyObject *>key:
+        return &hints.ordered[hints.at - 1]
+    return NULL
+
+
+cdef inline Hint *hint_of(Hints *hints, object key) noexcept:
+    """The line that has the key; NULL. Not before there are lines."""
+    cdef Hint *h = line_of(hints, key)
+    cdef Hint *ordered = NULL
+    if hints.first != NULL:
+        ordered = line_in_order(hints, key)
+    if h.key == <PyObject *>key:
+        return h
+    return ordered if ordered != NULL and ordered.key == <PyObject *>key else NULL
+
+
+cdef inline int lines_end(Hint *lines, Py_ssize_t count) noexcept:
+    cdef Py_ssize_t i
+    if lines != NULL:
+        for i in range(count):
+            Py_XDECREF(lines[i].key)
+            Py_XDECREF(lines[i].object)
+        PyMem_Free(lines)
+    return 0
+
+
 cdef inline int hints_end(Hints *hints) noexcept:
-    cdef int i
-    if hints.lines != NULL:
-        for i in range(HINTED):
-            Py_XDECREF(hints.lines[i].key)
-            Py_XDECREF(hints.lines[i].object)
-        PyMem_Free(hints.lines)
+    lines_end(hints.lines, HINTED)
+    lines_end(hints.ordered, hints.count)
+    return 0
+
+
+cdef inline int hints_follow(Hints *hints, list keys, uint64_t keys_changed) except -1:
+    """These keys are given out now. When the last time they were looked up after that, there will be a line for each."""
+    cdef Py_ssize_t i
+    cdef Hint *lines
+    if hints.keys_changed != keys_changed or hints.count != len(keys):
+        lines, i = hints.ordered, hints.count
+        hints.ordered, hints.count = NULL, 0
+        lines_end(lines, i)
+        if hints.followed and hints.keys_changed == keys_changed:
+            hints.ordered = <Hint *>PyMem_Calloc(len(keys), sizeof(Hint))
+            if hints.ordered == NULL:
+                raise MemoryError()
+            hints.count = len(keys)
+            for i in range(hints.count):
+                hints.ordered[i].candidate = <PyObject *>keys[i]
+        hints.keys_changed, hints.followed = keys_changed, False
+    hints.first = <PyObject *>keys[0] if keys else NULL
+    hints.at = 0
     return 0
 
 
@@ -55,8 +109,15 @@ cdef inline int remember(Hints *hints, const fs_peek *p, object key, PyObject *o
         hints.lines = <Hint *>PyMem_Calloc(HINTED, sizeof(Hint))
         if hints.lines == NULL:
             raise MemoryError()
-    h = line_of(hints, key)
-    if h.key != <PyObject *>key:
+    h = hint_of(hints, key)
+    if h == NULL and hints.count:
+        h = line_in_order(hints, key)
+        if h != NULL:
+            Py_INCREF(key)
+            Py_XDECREF(h.key)
+            h.key = <PyObject *>key
+    if h == NULL:
+        h = line_of(hints, key)
         if h.candidate != <PyObject *>key:
             h.candidate = <PyObject *>key
             return 0

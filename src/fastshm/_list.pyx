@@ -11,13 +11,13 @@ from operator import index as as_index
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.slice cimport PySlice_Unpack
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from fastshm._buffers cimport damaged
 from fastshm._c cimport *
@@ -28,7 +28,7 @@ from fastshm._codec cimport (
 )
 from fastshm._containers cimport (
     FS_ANY, MISSING, PATIENCE, TRIES, Cache, Decision, Pins, decide, forget, largest_kept, lively, made, make_plain,
-    new_pins, note_change, reap, taken, wait_for_heap,
+    most_kept, new_pins, note_change, reap, taken, wait_for_heap,
 )
 from fastshm._core cimport Handle, Heap, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
 from fastshm._locks cimport hold, lock_of, unhold
@@ -45,6 +45,8 @@ cdef extern from "Python.h":
 
 cdef enum:
     LONG = 50_000  # so many slots are looked at without the interpreter lock
+    LOOKS = 8  # so many items are made before a handle keeps some
+    MOST_WORDS = 16384  # items whose objects a handle keeps: the first ones
 
 
 # --- words: what needs no block of its own ------------------------------------------------------------------------------------
@@ -91,6 +93,11 @@ cdef inline bint is_plain_word(uint64_t about) noexcept:
 
 cdef inline object word_object(uint64_t about, uint64_t value):
     return <int64_t>value if about == FS_V_INT else word_value(about & 255, about >> 8 & 255, value)
+
+
+cdef struct Word:
+    uint64_t about, value
+    PyObject *object  # made of them, ours; NULL
 
 
 # --- many values --------------------------------------------------------------------------------------------------------------
@@ -183,10 +190,19 @@ cdef class List(Handle):
     cdef fs_known known
     cdef Cache cache
     cdef PyObject *fresh  # borrowed: an iterator that has not begun yet
+    cdef Word *words_kept  # of the first items, as they were when they were last read
+    cdef uint64_t room
+    cdef int looks
     cdef readonly bint live
 
     def __cinit__(self):
         self.v = <fs_vector *>self.ref.o
+
+    def __dealloc__(self):
+        cdef uint64_t i
+        for i in range(self.room):
+            Py_XDECREF(self.words_kept[i].object)
+        PyMem_Free(self.words_kept)
 
     @staticmethod
     def make(type cls, beside=None, live=False):
@@ -203,6 +219,40 @@ cdef class List(Handle):
         return 0
 
     # reading
+
+    cdef inline object word(self, uint64_t i, uint64_t about, uint64_t value):
+        """The object of a word, which item i is: the one of the last time, if it is the same word."""
+        cdef Word *w = self.words_kept + i
+        if i < self.room and w.value == value and w.about == about and w.object != NULL and most_kept:
+            return <object>w.object
+        return self.word_anew(i, about, value)
+
+    cdef object word_anew(self, uint64_t i, uint64_t about, uint64_t value):
+        cdef object out = word_object(about, value)
+        cdef Word *w
+        if i < self.room or (i < MOST_WORDS and self.more_room(i)):
+            if most_kept:
+                w = self.words_kept + i
+                Py_INCREF(out)
+                Py_XDECREF(w.object)
+                w.about, w.value, w.object = about, value, <PyObject *>out
+        return out
+
+    cdef bint more_room(self, uint64_t i) except -1:
+        """Is there now room to keep the object of item i?"""
+        cdef uint64_t room = 16
+        cdef Word *more
+        if self.looks < LOOKS or not most_kept:
+            self.looks += 1
+            return False
+        while room <= i:
+            room *= 2
+        more = <Word *>PyMem_Realloc(self.words_kept, room * sizeof(Word))
+        if more == NULL:
+            raise MemoryError()
+        memset(more + self.room, 0, (room - self.room) * sizeof(Word))
+        self.words_kept, self.room = more, room
+        return True
 
     def __len__(self):
         cdef uint64_t version, n
@@ -345,9 +395,12 @@ cdef class List(Handle):
     cdef list words(self, int64_t start, int64_t stop, int64_t step):
         """A slice without the lock; None when its items are not all words, or are being changed."""
         cdef fs_slot *slots
-        cdef uint64_t count, stamp, i
+        cdef uint64_t count, stamp, i, at
         cdef int r
         cdef object out, item
+        cdef Word *w
+        cdef bint keeping = most_kept != 0
+        cdef bint placed = start >= 0 and step > 0  # else it is not known here which items they are
         if self.ref.switch.closed[0]:
             check_open(self.ref)
         if self.v.n < LONG:
@@ -362,7 +415,12 @@ cdef class List(Handle):
             for i in range(count):
                 if not is_plain_word(slots[i].about):
                     return None
-                item = word_object(slots[i].about, slots[i].value)
+                at = start + <int64_t>i * step if placed else MOST_WORDS
+                w = self.words_kept + at
+                if at < self.room and w.value == slots[i].value and w.about == slots[i].about and w.object != NULL and keeping:
+                    item = <object>w.object
+                else:
+                    item = self.word_anew(at, slots[i].about, slots[i].value)
                 Py_INCREF(item)
                 PyList_SET_ITEM(out, i, item)
         finally:
@@ -762,7 +820,7 @@ cdef inline object item_of(List self, int64_t i):
     """IndexError when out of range."""
     cdef uint64_t about, value
     if not self.ref.switch.closed[0] and fs_vector_word_peek(self.v, &self.known, i, &about, &value) and is_plain_word(about):
-        return word_object(about, value)
+        return self.word(<uint64_t>i, about, value)
     return self.item(i)
 
 
@@ -817,7 +875,7 @@ cdef class ListIterator:
         if self.at and self.whole is None and not self.items.ref.switch.closed[0]:
             if fs_vector_word_peek(self.items.v, &self.items.known, self.at, &about, &value) and is_plain_word(about):
                 self.at += 1
-                return word_object(about, value)
+                return self.items.word(self.at - 1, about, value)
         return self.next()
 
     cdef object next(self):

@@ -23,11 +23,14 @@ cdef class Replica:
     """A plain dict that is brought up to date by comparing words, as long as the keys are the same."""
     cdef dict plain
     cdef list keys
+    cdef list pairs  # (key, value), in the same order; when items() has been asked for more than once
+    cdef bint items_asked
     cdef fs_sight *sights  # in the order of the keys
     cdef uint32_t *changed
     cdef uint64_t keys_changed
     cdef bint fill(self, Snapshot s, uint64_t keys_changed) except -1
     cdef bint refresh(self, Ref ref, fs_table *t) except -1
+    cdef list items(self)
 
 cdef class Copies:
     """Reads a table as a whole, of one instant each time; keeps a replica for the next, as long as the keys stay the same."""

@@ -171,9 +171,20 @@ cdef class Replica:
             fail(r, ref.heap)
         for i in range(n):
             e.head, e.value = self.sights[self.changed[i]].head, self.sights[self.changed[i]].value
-            PyDict_SetItem(self.plain, self.keys[self.changed[i]],
-                           decode_value(e.kind, e.length, e.value, NULL, 0, None, ref.heap))
+            key, value = self.keys[self.changed[i]], decode_value(e.kind, e.length, e.value, NULL, 0, None, ref.heap)
+            PyDict_SetItem(self.plain, key, value)
+            if self.pairs is not None:
+                self.pairs[self.changed[i]] = key, value
         return True
+
+    cdef list items(self):
+        """Pairs are kept from the second time on: to make them costs more than all else."""
+        if self.pairs is None:
+            if not self.items_asked:
+                self.items_asked = True
+                return PyDict_Items(self.plain)
+            self.pairs = PyDict_Items(self.plain)
+        return self.pairs[:]
 
 
 @cython.final
@@ -221,7 +232,7 @@ cdef class Copies:
         cdef fs_record *r
         cdef object x, key
         if replica is not None:
-            out = replica.keys[:] if what == 1 else PyDict_Values(replica.plain) if what == 2 else PyDict_Items(replica.plain)
+            out = replica.keys[:] if what == 1 else PyDict_Values(replica.plain) if what == 2 else replica.items()
             self.replica = replica
             return out
         s = self.whole(what & 2, &extent)

@@ -306,8 +306,9 @@ static int fs_exchange_make(const fs_self *me, fs_redo *r, const fs_view *old, c
     return code;
 }
 
-/* Takes `out_count` keys out and puts `count` others in, as one change; those that are not there, or are, stay as they are. It
- * makes new arrays beside the old ones: O(n). `keys_changed` is what it was when the caller looked, else FS_CHANGED. */
+/* Takes `out_count` keys out (all that there are when `out` is NULL) and puts `count` others in, as one change; those that are
+ * not there, or are, stay as they are. It makes new arrays beside the old ones: O(n). `keys_changed` is what it was when the
+ * caller looked, else FS_CHANGED. */
 FS_UNUSED static int fs_table_exchange(const fs_self *me, fs_table *t, const fs_key *out, uint64_t out_count,
                                        const fs_key *keys, const fs_value *values, uint64_t count, uint64_t keys_changed) {
     fs_heap *heap = me->heap;
@@ -324,7 +325,11 @@ FS_UNUSED static int fs_table_exchange(const fs_self *me, fs_table *t, const fs_
         code = FS_CORRUPT;
     if (code == FS_OK && !(gone = calloc(old.capacity / 8 + 1, 1)))
         code = FS_PRIVATE_NOMEM;
-    for (uint64_t i = 0; i < out_count && code == FS_OK; i++) {
+    if (code == FS_OK && !out) {
+        memset(gone, 0xff, old.capacity / 8 + 1);
+        out_count = t->used;
+    }
+    for (uint64_t i = 0; out && i < out_count && code == FS_OK; i++) {
         int found = fs_find(heap, &old, &out[i], &p);
         if (found == FS_OK)
             gone[p.number / 8] |= (uint8_t)(1 << p.number % 8);

@@ -225,10 +225,11 @@ class SetProxy(Proxy, _set.Set):
         with self.get_lock():
             old = self.copy()
             new = getattr(old, name)(*map(_plain, others))
-            self.items.exchange_keys(old - new, builtins.dict.fromkeys(new - old))
-            if len(self.items) != len(new):  # NaNs, which cannot be found; they cost the step its unity
-                self.items.clear()
-                self.items.update(builtins.dict.fromkeys(new))
+            gone = old - new
+            if all(item in self.items for item in gone):
+                self.items.exchange_keys(gone, builtins.dict.fromkeys(new - old))
+            else:  # NaNs, which cannot be found
+                self.items.exchange_keys(None, builtins.dict.fromkeys(new))
 
     def intersection_update(self, *others: Any) -> None:
         self._become("intersection", others)

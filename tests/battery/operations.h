@@ -399,6 +399,12 @@ static void exchange(void) {
     wish(fs_table_exchange(&me, table(), out, 4, k, v, 4, table()->keys_changed));
     fs_reap(&me);
 }
+static void exchange_all(void) {
+    fs_key k[] = {key("one more"), key("a second key that is too long to lie in its entry"), key("wide")};
+    fs_value v[] = {text('p', 200), number(5), inner()};
+    wish(fs_table_exchange(&me, table(), NULL, 0, k, v, 3, table()->keys_changed));
+    fs_reap(&me);
+}
 static void increment(void) {
     fs_key k = key("int");
     fs_value one = number(1);
@@ -777,6 +783,7 @@ static const operation operations[] = {
     {"dict set by a hint, one word", TABLE, fill_table, set_int_by_hint},
     {"dict set by a hint, block to block", TABLE, fill_table, set_wide_by_hint},
     {"dict exchange of keys", TABLE, fill_table, exchange},
+    {"dict exchange of all keys", TABLE, fill_table, exchange_all},
     {"dict increment", TABLE, fill_table, increment},
     {"dict delete", TABLE, fill_table, delete_int},
     {"dict delete, key and value in blocks", TABLE, fill_table, delete_wide},
