@@ -188,9 +188,6 @@ cdef class Synchronized(Guarded):
     def add(self, n=1, /):
         """Adds n as one step; the fastest way to count."""
         cdef uint64_t word
-        if self.form <= FS_UNSIGNED and PyLong_CheckExact(n) and fs_is_short(n):
-            cell_plus(self, <uint64_t>fs_short(n))
-            return
         operand(self.form, self.code, FS_PLUS, n, &word)
         cell_change(self, word, FS_PLUS)
 
