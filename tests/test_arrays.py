@@ -13,6 +13,8 @@ import random
 import signal
 import threading
 import time
+import weakref
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -792,3 +794,32 @@ def test_numpy_is_imported_when_it_is_asked_for():
         "except ImportError: pass\n"
         "else: raise SystemExit('without NumPy?')\n"
     )
+
+
+def test_the_object_of_an_array_is_kept_and_keeps_no_handle():
+    a = fastshm.Array("q", [1, 2, 3], capacity=4)
+    seen = id(a.get_obj())
+    assert id(a.get_obj()) == seen, "made again"
+    handle = weakref.ref(a)
+    kept = a.get_obj()
+    del a
+    assert handle() is None, "in a cycle, or kept by its object"
+    assert kept[:] == [1, 2, 3]
+    same = pickle.loads(ForkingPickler.dumps(kept))
+    same[0] = 7
+    assert kept[:] == [7, 2, 3]
+
+
+def test_the_object_of_an_array_is_made_anew_when_the_array_has_grown():
+    a = fastshm.Array("q", [1, 2, 3], capacity=4)
+    before = a.get_obj()
+    a.append(4)
+    within = a.get_obj()
+    assert len(before) == 3
+    assert within[:] == [1, 2, 3, 4]
+    a.extend(range(100))
+    beyond = weakref.ref(a.get_obj())
+    assert beyond() is None, "it would keep a block that the array may leave"
+    a[0] = 9
+    assert len(a.get_obj()) == 104
+    assert (a.get_obj()[0], within[0]) == (9, 1)

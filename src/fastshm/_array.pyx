@@ -17,11 +17,13 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from fastshm._c cimport *
+from fastshm._attributes cimport no_dict_yet
 from fastshm._calls cimport again, again_or_bury, fs_identify_by, patient_number, wait_for_item, whoami
 from fastshm._core cimport Pin, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
 from fastshm._locks cimport Guarded
 from fastshm._forms cimport (
-    PyFloat_AS_DOUBLE, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact, box, known_form, operand, unboxed,
+    PyFloat_AS_DOUBLE, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact, box, fs_is_short, fs_short,
+    known_form, operand, unboxed,
 )
 from fastshm._packing cimport Packed, listed, packed
 from fastshm._views cimport end_array, export_array, look
@@ -40,21 +42,24 @@ cdef enum:
 
 @cython.final
 cdef class Octets:
-    """The items as bytes, whatever they are."""
-    cdef SynchronizedArray items
+    """The items as bytes, whatever they are. Refers to the object and not to the handle, which may therefore keep what is made
+    over them."""
+    cdef Ref ref
+    cdef type kind
 
     def __cinit__(self, SynchronizedArray items not None):
-        self.items = items
+        self.ref = items.ref
+        self.kind = type(items)
+
+    def handle(self):
+        """A handle on the same array."""
+        return make_handle(self.kind, self.ref)
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        export_array(self.items.ref, self.items.a, self, view, flags, b"B", 1, ())
+        export_array(self.ref, <fs_array *>self.ref.o, self, view, flags, b"B", 1, ())
 
     def __releasebuffer__(self, Py_buffer *view):
         end_array(view)
-
-
-def octets(SynchronizedArray items not None):
-    return memoryview(Octets(items))
 
 
 # --- arrays -------------------------------------------------------------------------------------------------------------------
@@ -149,7 +154,7 @@ cdef class SynchronizedArray(Guarded):
     cdef uint32_t code
     cdef bint shaped  # an item is more than one number
     cdef tuple look_  # of a NumPy type's: its elements' format, the axes behind the first
-    cdef object object_  # a weak reference to what get_obj() made when items and count were these
+    cdef object object_  # what get_obj() made when items and count were these; weakly, where it keeps more than the array
     cdef uint64_t object_items, object_count
     cdef dict __dict__
     cdef object __weakref__
@@ -157,6 +162,7 @@ cdef class SynchronizedArray(Guarded):
     def __cinit__(self):
         self.a = <fs_array *>self.ref.o
         self.itemsize = 1
+        no_dict_yet(self)
 
     @staticmethod
     def make(type cls, str typecode, uint64_t count, uint32_t itemsize=0, gate=None, values=None, uint64_t capacity=0):
@@ -260,14 +266,10 @@ cdef class SynchronizedArray(Guarded):
         if self.shaped or isinstance(i, slice):
             self.set_other(i, value)
         else:
-            self.set_item(i, value)
+            array_store(self, i, value)
 
-    cpdef set_item(self, i, value):
-        cdef Py_ssize_t at = as_index(i)
-        cdef uint64_t word
-        if not quickly_unboxed(self.form, value, &word):
-            slowly_unboxed(self, at, value, &word)
-        array_write(self, at, 0, word)
+    def set_item(self, i, value):
+        array_store(self, i, value)
 
     def set_other(self, i, value):
         self.write_slice(i, value)
@@ -515,13 +517,17 @@ cdef class SynchronizedArray(Guarded):
         array's no more.
         """
         cdef uint64_t items = fs_load_relaxed(&self.a.items), count = fs_load_acquire(&self.a.count)
-        if self.object_ is not None and items == self.object_items and count == self.object_count:
-            known = self.object_()  # it keeps the block that it looks at, so nothing else has come to lie there
+        known = self.object_
+        if known is not None and items == self.object_items and count == self.object_count:
+            if type(known) is not ref_to:
+                return known
+            known = known()  # it keeps the block that it looks at, so nothing else has come to lie there
             if known is not None:
                 return known
         new = python().array_object(self)
         if fs_load_acquire(&self.a.items) == items and len(new) == <Py_ssize_t>count:
-            self.object_, self.object_items, self.object_count = ref_to(new), items, count
+            self.object_ = new if not items and self.look_ is None else ref_to(new)
+            self.object_items, self.object_count = items, count
         return new
 
     def _type(self):
@@ -533,8 +539,12 @@ cdef class SynchronizedArray(Guarded):
         With `dtype`, the same bytes taken for another type; with `shape`, along those axes. As with get_obj(), growth within
         the capacity leaves it live, and after growth beyond it the ndarray's bytes are the array's no more.
         """
-        code = chr(self.code)
-        return python().ndview(self, python().numpy_codes.get(code, code), (), dtype, shape)
+        if dtype is None and shape is None:
+            own = dtypes.get(self.code)
+            if own is None:
+                own = learn_dtype(self.code)
+            return frombuffer(Octets.__new__(Octets, self), own)
+        return python().ndview(self, python().viewing(self.code)[1], (), dtype, shape)
 
     @property
     def __array_interface__(self):
@@ -591,12 +601,25 @@ cdef object python():
     return module
 
 
+cdef object frombuffer = None
+cdef dict dtypes = {}  # NumPy's, by type code
+
+
+cdef object learn_dtype(uint32_t code):
+    global frombuffer
+    frombuffer, own = python().viewing(code)
+    dtypes[code] = own
+    return own
+
+
 # --- what the methods are made of ---------------------------------------------------------------------------------------------
 
 cdef inline Py_ssize_t as_index(object index) except? -1:
     cdef int overflow = 1
     cdef Py_ssize_t i = 0
     if PyLong_CheckExact(index):
+        if fs_is_short(index):
+            return fs_short(index)
         i = PyLong_AsLongLongAndOverflow(index, &overflow)
     if overflow:
         i = PyNumber_AsSsize_t(index, IndexError)
@@ -636,6 +659,9 @@ cdef inline int check_numbers(SynchronizedArray self) except -1:
 cdef inline bint quickly_unboxed(int form, object value, uint64_t *out) except -1:
     cdef int overflow
     if form <= FS_UNSIGNED and PyLong_CheckExact(value):
+        if fs_is_short(value):
+            out[0] = <uint64_t>fs_short(value)
+            return True
         out[0] = <uint64_t>PyLong_AsLongLongAndOverflow(value, &overflow)
         return not overflow
     if form == FS_DOUBLE and PyFloat_CheckExact(value):
@@ -779,6 +805,14 @@ cdef inline int array_write(SynchronizedArray self, Py_ssize_t i, uint64_t offse
     fs_item_write(array_enter_item(self, &me, i, &entered) + offset, self.unit, word)
     fs_array_leave(&me, &self.a.o, entered)
     return 0
+
+
+cdef inline int array_store(SynchronizedArray self, object index, object value) except -1:
+    cdef Py_ssize_t at = as_index(index)
+    cdef uint64_t word
+    if not quickly_unboxed(self.form, value, &word):
+        slowly_unboxed(self, at, value, &word)
+    return array_write(self, at, 0, word)
 
 
 cdef inline uint64_t array_change(

@@ -139,7 +139,7 @@ cdef int unhold(Ref ref) except -1:
         whoami(ref.h, ref.heap, &me)
     if not fs_is_mine(&me, lock) or not lock.hold & FS_HOLD_COUNT:
         raise AssertionError("attempt to release recursive lock not owned by thread")
-    if lock.hold & FS_HOLD_COUNT == 1 and ref.o.block.kind != FS_MUTEX:
+    if lock.hold & FS_HOLD_COUNT == 1 and ref.o.block.kind != FS_MUTEX and ref.o.block.kind != FS_CELL:
         try:
             settle(ref, &me)
         except BaseException:  # damaged: the next one is told so, too

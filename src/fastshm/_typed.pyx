@@ -7,10 +7,11 @@ cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastshm._c cimport *
+from fastshm._attributes cimport no_dict_yet
 from fastshm._calls cimport fs_identify_by, patient_number, wait_for_item, whoami
 from fastshm._core cimport Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
 from fastshm._locks cimport Guarded, enter_object
-from fastshm._forms cimport box, known_form, operand, unboxed
+from fastshm._forms cimport PyLong_CheckExact, box, fs_is_short, fs_short, known_form, operand, unboxed
 from fastshm._views cimport end_cell, export_cell
 
 from fastshm._core import own_methods
@@ -76,14 +77,13 @@ cdef class Synchronized(Guarded):
     Whoever is killed in one has done it or has not. An operand of the wrong type is a TypeError, and nothing is changed.
     """
     # The class of the values themselves, not a base of it: the interpreter calls methods of an object's own class faster.
-    cdef fs_cell *c
-    cdef int form
-    cdef uint32_t size, code
+    cdef unsigned char form, size
+    cdef uint32_t code
     cdef dict __dict__
     cdef object __weakref__
 
     def __cinit__(self):
-        self.c = <fs_cell *>self.ref.o
+        no_dict_yet(self)
 
     @staticmethod
     def make(type cls, str typecode, initial, gate=None):
@@ -91,10 +91,12 @@ cdef class Synchronized(Guarded):
         return new_value(cls, typecode, initial, gate)
 
     cdef int bind(self) except -1:
-        self.c = <fs_cell *>self.ref.o
-        self.code = fs_load_u32(&self.c.typecode)
-        if self.c.o.block.kind != FS_CELL or not known_form(self.code, &self.form, &self.size):
+        cdef int form = FS_BYTES_ONLY
+        cdef uint32_t size = 0
+        self.code = fs_load_u32(&cell(self).typecode)
+        if self.ref.o.block.kind != FS_CELL or not known_form(self.code, &form, &size):
             fail(FS_CORRUPT, self.ref.heap)
+        self.form, self.size = form, size
         return 0
 
     @property
@@ -132,8 +134,8 @@ cdef class Synchronized(Guarded):
         cdef uint64_t word, old
         unboxed(self.form, new, &word)
         cdef int entered = begin(self, &me)
-        old = fs_item_read(&self.c.value, self.size)
-        fs_item_write(&self.c.value, self.size, word)
+        old = fs_item_read(&cell(self).value, self.size)
+        fs_item_write(&cell(self).value, self.size, word)
         end(self, &me, entered)
         return cell_boxed(self, old)
 
@@ -144,14 +146,16 @@ cdef class Synchronized(Guarded):
         unboxed(self.form, expected, &was)
         unboxed(self.form, desired, &word)
         cdef int entered = begin(self, &me)
-        cdef bint same = fs_item_read(&self.c.value, self.size) == fs_item_bits(self.size, was)
+        cdef bint same = fs_item_read(&cell(self).value, self.size) == fs_item_bits(self.size, was)
         if same:
-            fs_item_write(&self.c.value, self.size, word)
+            fs_item_write(&cell(self).value, self.size, word)
         end(self, &me, entered)
         return same
 
     def fetch_add(self, n=1, /):
         """Adds n and returns the value before, as one step. Integers wrap around as in C."""
+        if self.form <= FS_UNSIGNED and PyLong_CheckExact(n) and fs_is_short(n):
+            return box(self.form, self.size, cell_plus(self, <uint64_t>fs_short(n)))
         return cell_fetch(self, FS_PLUS, n)
 
     def fetch_sub(self, n=1, /):
@@ -200,19 +204,19 @@ cdef class Synchronized(Guarded):
         was = fs_item_bits(self.size, was)
         cdef fs_patience p = fs_patience(patient_number(timeout), 0)
         whoami(self.ref, &me)
-        if fs_cell_look(&me, &self.c.o, 0, self.size, 0, &word) == FS_OK and word != was:
+        if fs_cell_look(&me, &cell(self).o, 0, self.size, 0, &word) == FS_OK and word != was:
             return True
-        return wait_for_item(self.ref, &me, fs_cell_look, &self.c.turn, 0, self.size, was, &p)
+        return wait_for_item(self.ref, &me, fs_cell_look, &cell(self).turn, 0, self.size, was, &p)
 
     def notify_one(self):
         """Wakes one of those who wait(), if there are any, to look at the value. Costs next to nothing when there are none."""
         check_open(self.ref)
-        fs_item_notify(&self.c.turn, 1)
+        fs_item_notify(&cell(self).turn, 1)
 
     def notify_all(self):
         """Wakes all of those who wait() to look at the value."""
         check_open(self.ref)
-        fs_item_notify(&self.c.turn, FS_ALL)
+        fs_item_notify(&cell(self).turn, FS_ALL)
 
     def get_obj(self):
         """The ctypes object on the same bytes; what is done through it does not take the lock."""
@@ -223,29 +227,35 @@ cdef class Synchronized(Guarded):
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         check_open(self.ref)
-        export_cell(self, view, flags, &self.c.value, self.size, self.code)
+        export_cell(self, view, flags, &cell(self).value, self.size, self.code)
 
     def __releasebuffer__(self, Py_buffer *view):
         end_cell(view)
 
 
+cdef inline fs_cell *cell(Synchronized self) noexcept:
+    return <fs_cell *>self.ref.o
+
+
 cdef inline int begin(Synchronized self, fs_self *me) except -1:
     """The value's lock for one operation; what it returns goes to end()."""
-    if not self.ref.switch.closed[0] and fs_enter_free(self.ref.h, &self.c.o.lock, me):
+    if not self.ref.switch.closed[0] and fs_enter_free(self.ref.h, &cell(self).o.lock, me):
         return FS_OK
     return begin_slowly(self, me)
 
 
 cdef int begin_slowly(Synchronized self, fs_self *me) except -1:
     whoami(self.ref, me)  # this extension's cache is filled by it
+    if fs_is_mine(me, &self.ref.o.lock) and self.ref.o.lock.hold & FS_HOLD_COUNT:
+        return FS_NESTED
     return enter_object(self.ref, me)
 
 
 cdef inline void end(Synchronized self, fs_self *me, int entered) noexcept:
     if entered == FS_TAKEN_OVER:
-        fs_settle(&self.c.o.lock)
+        fs_settle(&cell(self).o.lock)
     if entered != FS_NESTED:
-        fs_leave(me, &self.c.o.lock)
+        fs_leave(me, &cell(self).o.lock)
 
 
 cdef inline object cell_boxed(Synchronized self, uint64_t word):
@@ -253,12 +263,12 @@ cdef inline object cell_boxed(Synchronized self, uint64_t word):
 
 
 cdef inline uint64_t cell_read(Synchronized self) except? 0xffffffffffffffff:
-    cdef uint64_t version = fs_read_begin(&self.c.o.lock), word
+    cdef uint64_t version = fs_read_begin(&cell(self).o.lock), word
     if self.ref.switch.closed[0]:
         check_open(self.ref)
     if not version & 1:
-        word = fs_item_read(&self.c.value, self.size)
-        if fs_read_valid(&self.c.o.lock, version):
+        word = fs_item_read(&cell(self).value, self.size)
+        if fs_read_valid(&cell(self).o.lock, version):
             return word
     return cell_read_locked(self)
 
@@ -266,9 +276,9 @@ cdef inline uint64_t cell_read(Synchronized self) except? 0xffffffffffffffff:
 cdef uint64_t cell_read_locked(Synchronized self) except? 0xffffffffffffffff:
     cdef fs_self me
     cdef int entered = begin(self, &me)
-    cdef uint64_t word = fs_item_read(&self.c.value, self.size)
+    cdef uint64_t word = fs_item_read(&cell(self).value, self.size)
     if entered == FS_OK:
-        fs_settle(&self.c.o.lock)
+        fs_settle(&cell(self).o.lock)
     end(self, &me, entered)
     return word
 
@@ -276,16 +286,26 @@ cdef uint64_t cell_read_locked(Synchronized self) except? 0xffffffffffffffff:
 cdef inline int cell_write(Synchronized self, uint64_t word) except -1:
     cdef fs_self me
     cdef int entered = begin(self, &me)
-    fs_item_write(&self.c.value, self.size, word)
+    fs_item_write(&cell(self).value, self.size, word)
     end(self, &me, entered)
     return 0
+
+
+cdef inline uint64_t cell_plus(Synchronized self, uint64_t n) except? 0xffffffffffffffff:
+    """cell_change() of an integer by FS_PLUS, which is met most."""
+    cdef fs_self me
+    cdef int entered = begin(self, &me)
+    cdef uint64_t old = fs_item_read(&cell(self).value, self.size)
+    fs_item_write(&cell(self).value, self.size, old + n)
+    end(self, &me, entered)
+    return old
 
 
 cdef inline uint64_t cell_change(Synchronized self, uint64_t word, int what) except? 0xffffffffffffffff:
     """What the value was."""
     cdef fs_self me
     cdef int entered = begin(self, &me)
-    cdef uint64_t old = fs_item_change(&self.c.value, self.form, self.size, what, word)
+    cdef uint64_t old = fs_item_change(&cell(self).value, self.form, self.size, what, word)
     end(self, &me, entered)
     return old
 

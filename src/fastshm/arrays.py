@@ -57,20 +57,23 @@ def object_of(owner: Any, kind: Any) -> Any:
     known = getattr(owner, "_object", None)
     known = known and known()
     if known is None:
-        known = _object_over(owner, owner, kind)
+        known = _object_over(owner, kind, partial(_reduced, owner))
         owner._object = weakref.ref(known)
     return known
 
 
 def array_object(array: SynchronizedArray) -> Any:
     """The ctypes array on the bytes as they now lie."""
-    view = _array.octets(array)
-    return _object_over(array, view, array._type() * (view.nbytes // array.itemsize))
+    octets = _array.Octets(array)
+    kind = array._type() * (memoryview(cast(Any, octets)).nbytes // array.itemsize)
+    # An array of a NumPy type is more than its reference; of the others, the object must not keep the handle that may keep it.
+    reduced = partial(_reduced, array) if hasattr(array, "dtype") else partial(_reduced_array, octets)
+    return _object_over(octets, kind, reduced)
 
 
-def _object_over(owner: Any, view: Any, kind: Any) -> Any:
+def _object_over(view: Any, kind: Any, reduced: Any) -> Any:
     new = kind.from_buffer(view)
-    new.__reduce_ex__ = partial(_reduced, owner)  # no inner function: without memory for its cell, CPython loses arguments
+    new.__reduce_ex__ = reduced  # no inner function: without memory for its cell, CPython loses arguments
     ForkingPickler.register(kind, _reduce)
     return new
 
@@ -88,8 +91,19 @@ def _reduced(owner: Any, protocol: int) -> Any:
     return _get_obj, (owner,)
 
 
+def _reduced_array(octets: _array.Octets, protocol: int) -> Any:
+    return _get_obj, (octets.handle(),)
+
+
 def _get_obj(owner: Any) -> Any:
     return owner.get_obj()
+
+
+def viewing(code: int) -> tuple[Any, Any]:
+    """NumPy's function that makes views, and its type for a type code."""
+    import numpy
+
+    return numpy.frombuffer, numpy.dtype(numpy_codes.get(chr(code), chr(code)))
 
 
 def ndview(items: SynchronizedArray, own: Any, tail: tuple[int, ...], dtype: Any, shape: Any) -> Any:
