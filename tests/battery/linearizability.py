@@ -63,10 +63,8 @@ MUTANTS = (
     Mutant(
         "addition under the lock",
         "_typed.pyx",
-        "    cdef uint64_t old = fs_item_change(&self.c.value, self.form, self.size, what, word)\n"
-        "    end(self, &me, entered)\n",
-        "    end(self, &me, entered)\n"
-        "    cdef uint64_t old = fs_item_change(&self.c.value, self.form, self.size, what, word)\n",
+        "    fs_item_write(&cell(self).value, self.size, old + n)\n    end(self, &me, entered)\n",
+        "    end(self, &me, entered)\n    fs_item_write(&cell(self).value, self.size, old + n)\n",
     ),
     Mutant(
         "an addition to a counter is one instruction",
