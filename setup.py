@@ -47,6 +47,7 @@ extensions = [
     extension("_core"),
     extension("_set"),
     extension("_pickles"),
+    extension("_pipes"),
     *(
         extension(name, elsewhere)
         for name in (

@@ -103,6 +103,55 @@ def test_time_to_live():
         assert time.monotonic() < deadline
 
 
+def test_what_is_older_than_its_time_is_not_there():
+    cache = fastshm.Cache(ttl=0.2)
+    for n in range(500):
+        cache.put(n, b"x" * 1000)
+    assert len(cache) == 500
+    assert 5 in cache
+    before = fastshm.heap.check()["bytes_used"]
+    time.sleep(0.25)
+    assert 5 not in cache
+    assert len(cache) == 0
+    assert cache.info().currsize == 0
+    for n in range(250):
+        cache.put(-1, n)
+    assert len(cache) == 1
+    assert len(cache._entries) <= 2
+    assert fastshm.heap.check()["bytes_used"] < before - 400_000
+
+
+def test_one_that_is_put_anew_outlives_the_others():
+    cache = fastshm.Cache(ttl=0.3)
+    for n in range(20):
+        cache.put(n, n)
+    for _ in range(4):
+        time.sleep(0.1)
+        cache.put(0, "new")
+    assert cache.get(0) == "new"
+    for _ in range(10):
+        cache.put("other", 1)
+    assert sorted(cache._entries.keys(), key=str) == [0, "other"]
+    assert len(cache) == 2
+
+
+def test_the_value_of_somebody_who_was_quicker_stays(monkeypatch):
+    cache, now, puts = fastshm.Cache(ttl=10.0), [time.monotonic()], []
+
+    def clock():
+        now[0] += 1.0
+        if puts:
+            cache._entries["key"] = puts.pop(), now[0] + 10.0
+        return now[0]
+
+    monkeypatch.setattr(module.time, "monotonic", clock)
+    cache.put("key", "old")
+    now[0] += 20.0
+    puts.append("new")
+    assert cache.get("key") is None  # it looked before
+    assert cache.get("key") == "new"
+
+
 def test_typed_and_nested():
     @fastshm.cache(typed=True)
     def kind(x):

@@ -8,6 +8,7 @@ import errno
 import os
 import pickle
 import threading
+from multiprocessing import resource_tracker
 from types import MethodDescriptorType
 
 cimport cython
@@ -17,6 +18,8 @@ from cpython.object cimport PyObject
 from libc.errno cimport errno as c_errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport strerror
+from posix.stat cimport fstat, struct_stat
+from posix.unistd cimport close
 
 from fastshm._c cimport *
 
@@ -173,7 +176,9 @@ cdef bint is_made_ahead = False
 cdef dict known_heaps = {}  # heap.py's: segments by name; one that refers to nothing is about to be joined
 cdef object make_default = None
 cdef object find_heap = None
-cdef object forget_heap = None
+cdef object forget_names = None
+cdef dict made_by = None
+cdef list untold = []  # names that the resource tracker is to forget
 cdef object learn_refusals = None
 
 cdef dict WHY = {
@@ -538,10 +543,73 @@ cdef int leave_if_unused(Heap heap) except -1:
         heap.is_to_be_left = True
     elif is_unused(heap) and known_heaps.get(heap.name) is heap:
         try:
-            forget_heap(heap)
+            leave_now(heap)
         except MemoryError:  # then after the next use, or at exit
             heap.is_to_be_left = True
     return 0
+
+
+cdef int leave_now(Heap heap) except -1:
+    """Mostly without Python code, as nobody is told what a signal's handler raises at a handle's end: it comes out later."""
+    cdef str name = heap.name
+    device, inode = tracker_pipe()
+    if heap.leave(device, inode, made_by.get(name) == os.getpid()):
+        untold.append(name)
+    if heap.h == &fs_nobody:
+        made_by.pop(name, None)
+    if untold:
+        try:
+            forget_names(untold)
+        except MemoryError:
+            pass  # with the next one, or at exit
+        except BaseException as error:
+            raise_later(error)
+    return 0
+
+
+def tell_tracker():
+    """Of the segments that were left, as far as it could not be told at once."""
+    if untold:
+        forget_names(untold)
+
+
+def let_go(str name):
+    """Leaves the segment of that name if this process has no handle in it: its opening came to nothing."""
+    cdef Heap heap = known_heaps.get(name)
+    if heap is not None and heap.h != &fs_nobody:
+        leave_if_unused(heap)
+
+
+def tracker_pipe():
+    """Device and inode of the pipe that leads to this process's resource tracker: one a family."""
+    cdef struct_stat info
+    fd = getattr(resource_tracker._resource_tracker, "_fd", None)
+    if fd is None or fstat(fd, &info) != 0:
+        return 0, 0
+    return info.st_dev, info.st_ino
+
+
+@cython.final
+cdef class Descriptor:
+    """A file descriptor that is closed with this object: what a signal's handler raises comes before it is open or when it has
+    an owner."""
+    cdef readonly int number
+
+    def __cinit__(self):
+        self.number = -1
+
+    def __init__(self, opens, *args):
+        self.number = opens(*args)
+
+    def close(self):
+        cdef int fd = self.number
+        self.number = -1
+        if fd >= 0:
+            close(fd)
+
+    def __dealloc__(self):
+        if self.number >= 0:
+            close(self.number)
 
 
 def refuse_all(bint refused):
@@ -580,14 +648,16 @@ def set_made_ahead(bint made):
     is_made_ahead = made
 
 
-def set_hooks(dict known, default, find, forget, learn, ahead):
-    """The segments by their names, and the functions that make the default heap, that find a heap by its name, that leave one,
-    that call refuse_pickles() as this process was told (False when it may yet be told), and that make a segment at a fork."""
-    global known_heaps, make_default, find_heap, forget_heap, learn_refusals, make_ahead
+def set_hooks(dict known, dict makers, default, find, forget, learn, ahead):
+    """The segments by their names, who made them, and the functions that make the default heap, that find a heap by its name,
+    that have the tracker forget a list of names and empty it, that call refuse_pickles() as this process was told (False when
+    it may yet be told), and that make a segment at a fork."""
+    global known_heaps, made_by, make_default, find_heap, forget_names, learn_refusals, make_ahead
     known_heaps = known
+    made_by = makers
     make_default = default
     find_heap = find
-    forget_heap = forget
+    forget_names = forget
     learn_refusals = learn
     make_ahead = ahead
 
@@ -615,14 +685,27 @@ cdef extern from "Python.h":
     int Py_AddPendingCall(int (*function)(void *) except -1, void *argument)
 
 cdef object make_ahead = None
-cdef object raised_at_a_fork = None
+cdef object raised_meanwhile = None  # where nobody would have been told
 
 
 cdef int raise_it(void *nothing) except -1 with gil:
-    global raised_at_a_fork
-    error, raised_at_a_fork = raised_at_a_fork, None
-    if error is not None:
+    global raised_meanwhile
+    error, raised_meanwhile = raised_meanwhile, None
+    try:
+        tell_tracker()
+    finally:
+        if error is not None:
+            raise error
+    return 0
+
+
+cdef int raise_later(object error) except -1:
+    """In the main thread, where the handlers of signals run, as soon as it runs Python code again."""
+    global raised_meanwhile
+    if threading.get_ident() != threading.main_thread().ident:
         raise error
+    raised_meanwhile = error
+    Py_AddPendingCall(raise_it, NULL)
     return 0
 
 
@@ -630,7 +713,7 @@ def before_fork():
     """In the thread that is about to fork: the child's part of everything is made ready; fork() does the rest (identity.h).
 
     Nobody is told what is raised in here, so what a signal's handler has raised is kept until the fork is done."""
-    global raised_at_a_fork
+    global raised_meanwhile
     cdef Heap heap
     try:
         if current_heap is None and not is_made_ahead:
@@ -640,14 +723,14 @@ def before_fork():
     except BaseException as error:
         if threading.get_ident() != threading.main_thread().ident:
             raise
-        raised_at_a_fork = error
+        raised_meanwhile = error
     finally:
         with nogil:
             fs_fork_before()
 
 
 def after_fork_in_parent():
-    if raised_at_a_fork is not None:
+    if raised_meanwhile is not None:
         Py_AddPendingCall(raise_it, NULL)
 
 
@@ -659,8 +742,9 @@ def after_fork_in_child():
     cdef int at = 0, users
     cdef bint is_known
     cdef list left = []
-    global raised_at_a_fork
-    raised_at_a_fork = None
+    global raised_meanwhile
+    raised_meanwhile = None
+    untold.clear()  # the parent tells
     for name, heap in list(known_heaps.items()):
         if heap.h == &fs_nobody:
             del known_heaps[name]

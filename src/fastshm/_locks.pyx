@@ -151,16 +151,39 @@ cdef int unhold(Ref ref) except -1:
 
 
 cdef class Pass:
-    """Descriptor for __enter__ and __exit__: hands out the bound method that the lock keeps, instead of making one."""
+    """Descriptor for __enter__ and __exit__: hands out the bound method that the lock keeps, instead of making one. No Python
+    code runs between the lock and the `with`, so that no signal's handler does. `refusal`: what is raised by a release in vain."""
     cdef int which
+    cdef object refusal
 
-    def __init__(self, which):
+    def __init__(self, which, refusal=None):
         self.which = which
+        self.refusal = refusal
 
     def __get__(self, instance, owner):
+        cdef Refusing way
         if instance is None:
             return enter_any if self.which == 0 else exit_any
-        return (<Gateway?>instance).enter_ if self.which == 0 else (<Gateway>instance).exit_
+        if self.which == 0:
+            return (<Gateway?>instance).enter_
+        if self.refusal is None:
+            return (<Gateway?>instance).exit_
+        way = Refusing.__new__(Refusing)
+        way.exit_ = (<Gateway?>instance).exit_
+        way.refusal = self.refusal
+        return way
+
+
+@cython.final
+cdef class Refusing:
+    """An __exit__ that has a complaint of its own."""
+    cdef object exit_, refusal
+
+    def __call__(self, *args):
+        try:
+            self.exit_()
+        except (AssertionError, ValueError):
+            raise self.refusal() from None
 
 
 def enter_any(lock):
@@ -223,6 +246,28 @@ cdef class RecursiveLock(Gateway):
         cdef fs_self me
         whoami(self.ref.h, self.ref.heap, &me)
         return self.ref.o.lock.hold & FS_HOLD_COUNT if fs_is_mine(&me, &self.ref.o.lock) else 0
+
+
+@cython.final
+cdef class IfFree:
+    """`with IfFree(lock) as is_ours:` does not wait: the lock is held inside if nobody held it before, nor this thread."""
+    cdef Ref ref
+    cdef bint is_ours
+
+    def __init__(self, RecursiveLock lock not None):
+        self.ref = lock.ref
+
+    def __enter__(self):
+        if hold(self.ref, 0, 0):
+            self.is_ours = self.ref.o.lock.hold & FS_HOLD_COUNT == 1
+            if not self.is_ours:
+                unhold(self.ref)
+        return self.is_ours
+
+    def __exit__(self, *args):
+        if self.is_ours:
+            self.is_ours = False
+            unhold(self.ref)
 
 
 cdef object lock_of(Handle handle):

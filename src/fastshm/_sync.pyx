@@ -246,6 +246,34 @@ cdef class Event(Handle):
 
 # --- conditions ---------------------------------------------------------------------------------------------------------------
 
+cdef int let_go(object lock) except -1:
+    """In one step where the lock is of fastshm: no signal's handler runs after it is done."""
+    if isinstance(lock, Gateway):
+        (<Gateway>lock).exit_()
+    else:
+        lock.release()
+    return 0
+
+
+cdef int regain(object lock, int count) except -1:
+    """What a signal's handler raises meanwhile comes out when the lock is held again; a second such exception does not wait."""
+    cdef object first = None
+    while count > 0:
+        try:
+            if isinstance(lock, Gateway):
+                (<Gateway>lock).enter_()
+            else:
+                lock.acquire()
+            count -= 1
+        except BaseException as error:
+            if first is not None:
+                raise
+            first = error
+    if first is not None:
+        raise first
+    return 0
+
+
 cdef class Waiters(Handle):
     """Who waits at a condition. The lock is the condition's affair; here it is let go of and taken again."""
 
@@ -264,16 +292,14 @@ cdef class Waiters(Handle):
         try:
             try:
                 while released < count:
-                    lock.release()
+                    let_go(lock)
                     released += 1
                 notified = self.sleep(seat, deadline)
             except BaseException:
                 self.done(seat, True)
                 raise
             finally:
-                while released > 0:
-                    lock.acquire()
-                    released -= 1
+                regain(lock, released)
             has_lock = True
         finally:
             self.done(seat, not has_lock)

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, overload
 
-from fastshm import _core, _dict, heap
+from fastshm import _core, _dict, _locks, heap
 from fastshm.counter import ShardedCounter
 from fastshm.proxies import DictProxy, RecursiveAcquirerProxy
 
@@ -20,7 +20,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 MISSING: Any = object()
 KEYWORDS = "\0keywords"  # begins the keys that hold the positional arguments as one, and the names and values of others
 STRAYS = 16  # so often in a row it cannot be just somebody who is between two steps
-ABANDONED = 64  # locks of keys that are being computed, until somebody looks which of them are a dead one's
+ABANDONED = 64  # locks of keys that are being computed, until somebody looks which of them nobody holds
 
 
 class _Thread(threading.local):
@@ -57,10 +57,11 @@ class Cache:
     def _begin(self, maxsize: Any, ttl: Any, entries: Any, order: Any, locks: Any, hits: Any, misses: Any) -> None:
         self.maxsize, self.ttl = maxsize, ttl
         self._entries = entries  # with a ttl, values are (value, when it ends)
-        self._order = order  # its keys, the least recently used first
+        self._order = order  # its keys, the least recently used first, with a ttl (and no maxsize: put) and when each ends
         self._locks = locks  # of what is being computed
         self._hits, self._misses = hits, misses
         self._strays = 0  # how often in a row there were more entries than places in the order
+        self._none_ends_before = 0.0  # as far as this handle has looked
         self._rank = entries._address  # the name of the segment, where and when it was made
 
     def __getstate__(self) -> Any:
@@ -72,28 +73,32 @@ class Cache:
     def get(self, key: Any, default: Any = None) -> Any:
         """The value, which is then the most recently used one."""
         value = self._entries.get(key, MISSING)
+        ends = None
         if value is not MISSING and self.ttl is not None:
             value, ends = value
             if time.monotonic() >= ends:
-                self._entries.pop(key, None)
+                self._drop_if_ended(key)
                 value = MISSING
         if value is MISSING:
             return default
         if self.maxsize is not None:
-            self._touch(key)
+            self._touch(key, ends)
         return value
 
     def put(self, key: Any, value: Any) -> None:
         """Stores a value, and forgets what is too much then."""
-        if self.maxsize is not None:
-            self._touch(key)
-        self._entries[key] = value if self.ttl is None else (value, time.monotonic() + self.ttl)
+        ends = None if self.ttl is None else time.monotonic() + self.ttl
+        if self.maxsize is not None or ends is not None:
+            self._touch(key, ends)
+        self._entries[key] = value if ends is None else (value, ends)
         if self.maxsize is None:
-            return
+            if ends is None:
+                return
+            self._drop_some_that_ended()
         self._strays = self._strays + 1 if len(self._entries) > len(self._order) else 0
         if self._strays > STRAYS:
             self._forget_strays()
-        while len(self._entries) > self.maxsize:
+        while self.maxsize is not None and len(self._entries) > self.maxsize:
             oldest = _first_of(self._order)
             if oldest is MISSING:  # one that a killed process had not put in order
                 oldest = _first_of(self._entries)
@@ -107,9 +112,31 @@ class Cache:
             if key not in self._order:
                 self._entries.pop(key, None)
 
-    def _touch(self, key: Any) -> None:
+    def _touch(self, key: Any, ends: float | None) -> None:
         self._order.pop(key, None)
-        self._order[key] = None
+        self._order[key] = ends
+
+    def _drop_if_ended(self, key: Any) -> bool:
+        """False when somebody has put another value meanwhile."""
+        with self._entries.get_lock():
+            found = self._entries.get(key, MISSING)
+            if found is not MISSING and time.monotonic() < found[1]:
+                return False
+            self._entries.pop(key, None)
+            return True
+
+    def _drop_some_that_ended(self) -> None:
+        """Without a maxsize the oldest were put first. Two for each that is put, so there are never many more than are good."""
+        for _ in range(2):
+            if time.monotonic() < self._none_ends_before:
+                return
+            try:
+                key, ends = self._order.popitem(last=False)
+            except KeyError:
+                return
+            if time.monotonic() < ends or not self._drop_if_ended(key):
+                self._order.setdefault(key, ends)
+                self._none_ends_before = ends
 
     def get_or_compute(self, key: Any, compute: Callable[[], Any]) -> Any:
         """The value, computed by one thread of one process while those that want the same one wait, and by the next of them if
@@ -131,13 +158,14 @@ class Cache:
                 return self._computed(key, compute)
             with lock:
                 if self._is_current(key, lock):
-                    held.append(rank)
+                    depth = len(held)
                     try:
+                        held.append(rank)
                         value = self.get(key, MISSING)
                         if value is MISSING:
                             return self._computed(key, compute)
                     finally:
-                        held.pop()
+                        del held[depth:]  # first: a signal's handler may raise in what follows
                         if self._is_current(key, lock):
                             self._locks.pop(key, None)
                 else:  # whoever held it is done, and the next one has made another
@@ -156,29 +184,36 @@ class Cache:
         return current is not None and current._address == lock._address
 
     def _sweep(self) -> None:
-        """Drops the locks of those that were killed while they computed what nobody has asked for since."""
+        """Drops the locks that nobody holds: of those that were killed, or left by an exception of a signal's handler, and of
+        those that are about to take theirs, and take another one then."""
         for key, lock in self._locks.items():
-            if lock.acquire(False):
-                try:
-                    if lock.abandoned and self._is_current(key, lock):
-                        self._locks.pop(key, None)
-                finally:
-                    lock.release()
+            with _locks.IfFree(lock) as is_ours:
+                if is_ours and self._is_current(key, lock):
+                    self._locks.pop(key, None)
 
     def clear(self) -> None:
         for part in (self._entries, self._order):
             part.clear()
+        self._sweep()
         self._hits.exchange(0)
         self._misses.exchange(0)
 
     def info(self) -> CacheInfo:
-        return CacheInfo(self._hits.value, self._misses.value, self.maxsize, len(self._entries))
+        return CacheInfo(self._hits.value, self._misses.value, self.maxsize, len(self))
 
     def __len__(self) -> int:
-        return len(self._entries)
+        """With a ttl it looks when each of them ends."""
+        if self.ttl is None:
+            return len(self._entries)
+        now = time.monotonic()
+        current: list[float] = [ends for ends in self._order.values() if now < ends]
+        return min(len(self._entries), len(current))
 
     def __contains__(self, key: Any) -> bool:
-        return key in self._entries
+        if self.ttl is None:
+            return key in self._entries
+        found = self._entries.get(key, MISSING)
+        return found is not MISSING and time.monotonic() < found[1]
 
 
 def _check(maxsize: Any, ttl: Any) -> None:

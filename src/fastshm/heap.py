@@ -113,7 +113,7 @@ def _made_ahead() -> Heap | None:
         return None
     sweep()
     heap, name = _ahead, f"/{_ahead.name}"
-    is_tracked = _makers.get(heap.name) == os.getpid() and (process.parent_process() is None or _tracker() != (0, 0))
+    is_tracked = _makers.get(heap.name) == os.getpid() and (process.parent_process() is None or _core.tracker_pipe() != (0, 0))
     if is_tracked:
         resource_tracker.register(name, "shared_memory")
     try:
@@ -123,7 +123,7 @@ def _made_ahead() -> Heap | None:
             resource_tracker.unregister(name, "shared_memory")
         return None
     if is_tracked:
-        heap.track(*_tracker())
+        heap.track(*_core.tracker_pipe())
     return heap
 
 
@@ -144,12 +144,18 @@ def create(*, allow_pickle: bool = True) -> Heap:
                 f"this process makes its objects in {_default.name} already: call create(allow_pickle=False) before the first "
                 "shared object, or refuse the pickles of that segment by attach(name, allow_pickle=False)"
             )
-        heap = _make()
-        if not allow_pickle:
-            _refuse_pickles(heap)
-        if _default is None:
-            _become_default(heap)
-        return heap
+        known = set(_heaps)
+        try:
+            heap = _make()
+            if not allow_pickle:
+                _refuse_pickles(heap)
+            if _default is None:
+                _become_default(heap)
+            return heap
+        except BaseException:  # of a signal's handler, say
+            for name in set(_heaps) - known:
+                _core.let_go(name)
+            raise
 
 
 def create_store(name: str, new_root: Callable[[Heap], Handle]) -> Handle | None:
@@ -157,20 +163,37 @@ def create_store(name: str, new_root: Callable[[Heap], Handle]) -> Handle | None
 
     It is made under a name of its own and then linked to the other, so that nobody ever finds half of one."""
     with _opening:
-        heap = _make(tracked=False)
-        heap.begin_store(secrets.randbits(62) | 1)
-        root = new_root(heap)
-        heap.set_root(root)
-        first = heap.name
+        known = set(_heaps)
         try:
-            os.link(names.path(first), names.path(name), follow_symlinks=False)
-        except FileExistsError:
-            return None
-        os.unlink(names.path(first))
-        _known(name)  # one of that name that was unlinked
-        heap.rename(name, os.fsencode(names.path(name)))
-        _makers.pop(first, None)
-        return root
+            heap = _make(tracked=False)
+            heap.begin_store(secrets.randbits(62) | 1)
+            root = new_root(heap)
+            heap.set_root(root)
+            try:
+                os.link(names.path(heap.name), names.path(name), follow_symlinks=False)
+            except FileExistsError:
+                return None
+            _name_store(heap, name)
+            return root
+        except BaseException:  # of a signal's handler, say
+            for first in set(_heaps) - known:
+                if names.leads_to(name, _heaps[first].file):
+                    _name_store(_heaps[first], name)
+                else:
+                    _core.let_go(first)
+            _core.let_go(name)
+            raise
+
+
+def _name_store(heap: Heap, name: str) -> None:
+    """The store has its name by now: it is known by that from here on, and loses the one that it was made under."""
+    first = heap.name
+    if first == name:
+        return
+    names.remove_if_same(first, heap.file)
+    _known(name)  # one of that name that was unlinked
+    heap.rename(name, os.fsencode(names.path(name)))
+    _makers.pop(first, None)
 
 
 def _make(tracked: bool = True) -> Heap:
@@ -185,16 +208,17 @@ def _make(tracked: bool = True) -> Heap:
 def _made(name: str, size: int, tracked: bool) -> Heap | None:
     """A new segment. None when its name has gone meanwhile: a maker that is stopped for long, or while the clock is set, looks
     dead to a sweep as long as there is no header."""
-    is_its_own = not tracked or (process.parent_process() is not None and _tracker() == (0, 0))
+    is_its_own = not tracked or (process.parent_process() is not None and _core.tracker_pipe() == (0, 0))
     _leave_at_exit()
     try:  # a signal's handler may raise anywhere, and memory be lacking for anything
         if not is_its_own:  # a worker's tracker ends with the worker, whose family may go on: then the next start is the net
             resource_tracker.register(f"/{name}", "shared_memory")
-        tracker = (0, 0) if is_its_own else _tracker()
+        tracker = (0, 0) if is_its_own else _core.tracker_pipe()
         _makers[name] = os.getpid()
         return _core.Heap.create(name, os.fsencode(names.path(name)), size, *tracker, _heaps)
     except BaseException as error:
-        if name in _heaps:
+        if name in _heaps:  # made it was
+            _core.let_go(name)
             raise
         _makers.pop(name, None)
         if not is_its_own:  # once more, as the tracker complains of names that it does not know
@@ -213,8 +237,9 @@ def _largest() -> int:
         soft = resource.getrlimit(limit)[0]
         while soft != resource.RLIM_INFINITY and size > max(soft // share, SMALLEST):
             size //= 2
-    fd = os.memfd_create(PREFIX)
+    file = _core.Descriptor(os.memfd_create, PREFIX)
     try:
+        fd = file.number
         while True:
             try:
                 os.ftruncate(fd, size)
@@ -230,7 +255,7 @@ def _largest() -> int:
                         "(ulimit -f) and address space (ulimit -v)"
                     ) from None
     finally:
-        os.close(fd)
+        file.close()
 
 
 def attach(name: str, *, allow_pickle: bool = True) -> Heap:
@@ -242,12 +267,16 @@ def attach(name: str, *, allow_pickle: bool = True) -> Heap:
     That holds however the segment is met, and is not taken back.
     """
     with _opening:
-        heap = _known(name) or _attach(name)
-        if heap is _ahead and _default is None:  # a child has made something in it
-            default()
-        if not allow_pickle:
-            _refuse_pickles(heap)
-        return heap
+        try:
+            heap = _known(name) or _attach(name)
+            if heap is _ahead and _default is None:  # a child has made something in it
+                default()
+            if not allow_pickle:
+                _refuse_pickles(heap)
+            return heap
+        except BaseException:  # of a signal's handler, say
+            _core.let_go(name)
+            raise
 
 
 def _known(name: str) -> Heap | None:
@@ -323,18 +352,6 @@ def _inherit_decode_cache() -> bool:
     return not _is_being_started()
 
 
-def _tracker() -> tuple[int, int]:
-    """The pipe that leads to this process's resource tracker: one a family."""
-    fd = getattr(resource_tracker._resource_tracker, "_fd", None)
-    if fd is None:
-        return 0, 0
-    try:
-        info = os.fstat(fd)
-    except OSError:
-        return 0, 0
-    return info.st_dev, info.st_ino
-
-
 def _become_default(heap: Heap) -> None:
     """For good, unless this process is a child that imports its main module before it is told of its family."""
     global _default, _is_early
@@ -360,22 +377,25 @@ def _part(heap: Heap) -> bool:
         names.remove_if_same(name, heap.file)
     if heap.has_name and not names.may_be_removed(name, heap.file):  # privileges were dropped: the tracker has them still
         return is_last
-    if (is_last or is_maker) and heap.tracker != (0, 0) and heap.tracker == _tracker() and heap.disown():
+    if (is_last or is_maker) and heap.tracker != (0, 0) and heap.tracker == _core.tracker_pipe() and heap.disown():
         resource_tracker.unregister(f"/{name}", "shared_memory")
     return is_last
 
 
-def _forget(heap: Heap) -> None:
-    """Leaves a segment of others in which this process has no handle left."""
-    name = heap.name
-    if heap.leave(*_tracker(), _makers.get(name) == os.getpid()):
+def _forget(untold: list[str]) -> None:
+    """Has the tracker forget the names of segments that were left. It can be left by an exception at any place, and is called
+    again then."""
+    while untold:
+        name = untold[-1]
+        resource_tracker.register(f"/{name}", "shared_memory")  # as the tracker complains of names that it does not know
         resource_tracker.unregister(f"/{name}", "shared_memory")
-    if heap.is_left:
-        _makers.pop(name, None)
+        if name in untold:
+            untold.remove(name)
 
 
 def _leave() -> None:
     _core.refuse_all(True)
+    _core.tell_tracker()
     are_last = [_part(heap) for heap in list(_heaps.values())]
     _core.refuse_all(not all(are_last))  # what nobody shares any more may be used to the very end
 
@@ -416,6 +436,6 @@ def _after_multiprocessing_fork(_: object) -> None:
 _configuration().setdefault(FAMILY, _Unmade())
 _inherit_refusals()
 _containers.set_learner(_inherit_decode_cache)
-_core.set_hooks(_heaps, default, attach, _forget, _inherit_refusals, _before_fork)
+_core.set_hooks(_heaps, _makers, default, attach, _forget, _inherit_refusals, _before_fork)
 os.register_at_fork(before=_core.before_fork, after_in_parent=_core.after_fork_in_parent, after_in_child=_after_fork_in_child)
 util.register_after_fork(_core, _after_multiprocessing_fork)

@@ -37,8 +37,8 @@ def path(name: str) -> str:
     return f"{FOLDER}/{name}"
 
 
-def open_segment(name: str) -> int:
-    return os.open(path(name), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+def open_segment(name: str) -> _core.Descriptor:
+    return _core.Descriptor(os.open, path(name), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def judged(mine: Container[str], *, remove: bool) -> Iterator[Verdict]:
@@ -69,12 +69,13 @@ def _judged(name: str, remove: bool) -> Verdict | None:
     if info.st_uid != os.geteuid():  # and not opened: that alone might wait for its owner
         return kept(f"it belongs to another user, {info.st_uid}")
     try:
-        fd = open_segment(name)
+        file = open_segment(name)
     except FileNotFoundError:
         return None
     except OSError as error:
         return kept(f"it cannot be opened: {error.strerror}")
     try:
+        fd = file.number
         why = "no process uses it"
         if unfit := _core.inspect(fd):
             age = _unfinished_since(fd)
@@ -91,7 +92,7 @@ def _judged(name: str, remove: bool) -> Verdict | None:
             _removed(fd, name, info.st_blocks * 512, why) if remove else Verdict(name, info.st_blocks * 512, True, False, why)
         )
     finally:
-        os.close(fd)
+        file.close()
 
 
 def _unfinished_since(fd: int) -> float | None:

@@ -380,22 +380,12 @@ class ArrayProxy(Proxy, _array.SynchronizedArray):
         return array.array(self.typecode, self.read_bytes())
 
 
-class _Entered:
-    """`with`, by the acquire() and release() of the class."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> bool:
-        return self.acquire()  # type: ignore[attr-defined,no-any-return]
-
-    def __exit__(self, *args: object) -> None:
-        self.release()  # type: ignore[attr-defined]
-
-
-class _ThreadingLock(_Entered):
+class _ThreadingLock:
     """What the two locks have in common: threading's arguments."""
 
     __slots__ = ()
+
+    __enter__: Any = _locks.Pass(0)
 
     def acquire(self, blocking: Any = True, timeout: Any = None) -> bool:
         return super().acquire(blocking, _threading_timeout(blocking, timeout))  # type: ignore[misc,no-any-return]
@@ -408,6 +398,8 @@ class AcquirerProxy(Proxy, _ThreadingLock, _locks.Mutex):
     _typeid = "Lock"
     _served_as = managers.AcquirerProxy
     _more = ("locked",)
+
+    __exit__: Any = _locks.Pass(1, lambda: RuntimeError("release unlocked lock"))
 
     def release(self) -> None:
         try:
@@ -430,6 +422,8 @@ class RecursiveAcquirerProxy(Proxy, _ThreadingLock, _locks.RecursiveLock):
     _served_as = managers.AcquirerProxy
     _more = ("locked",)
 
+    __exit__: Any = _locks.Pass(1, lambda: RuntimeError("cannot release un-acquired lock"))
+
     def release(self) -> None:
         try:
             super().release()
@@ -444,10 +438,13 @@ class RecursiveAcquirerProxy(Proxy, _ThreadingLock, _locks.RecursiveLock):
         return f"<{'locked' if holder else 'unlocked'} recursive lock of fastshm, count={count}, at {id(self):#x}>"
 
 
-class _Permits(_Entered):
+class _Permits:
     """What the two semaphores have in common."""
 
     __slots__ = ()
+
+    __enter__: Any = _locks.Pass(0)
+    __exit__: Any = _locks.Pass(1)
 
     def locked(self) -> bool:
         return self.get_value() == 0  # type: ignore[attr-defined,no-any-return]
@@ -480,6 +477,8 @@ class BoundedSemaphoreProxy(Proxy, _Permits, _sync.BoundedSemaphore):
     _typeid = "BoundedSemaphore"
     _served_as = managers.AcquirerProxy
     _more = ("locked",)
+
+    __exit__: Any = _locks.Pass(1, lambda: ValueError("Semaphore released too many times"))
 
     def release(self) -> None:
         try:

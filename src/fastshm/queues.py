@@ -1,19 +1,19 @@
 """The stdlib's queues with locks of fastshm: a process that is killed while it waits for a message or for room holds up nobody.
 
 A queue is still a pipe. One that was torn, because a process was killed in the middle of a message, is an error for those who
-come after: what is left in it would be taken for messages.
+come after: what is left in it would be taken for messages. An exception from a signal's handler waits for the end of a message
+that has begun (_pipes.pyx).
 """
 
 from __future__ import annotations
 
 import errno
-import select
 from multiprocessing import queues
 from multiprocessing.reduction import ForkingPickler
 from queue import Empty, Full
 from typing import Any
 
-from fastshm import sharedctypes, synchronize
+from fastshm import _pipes, sharedctypes, synchronize
 
 __all__ = ["Empty", "Full", "JoinableQueue", "Queue", "SimpleQueue"]
 
@@ -25,8 +25,6 @@ _queue_init, _queue_state, _queue_set_state, _queue_reset = (
 _simple_init, _simple_state, _simple_set_state = (
     getattr(_Stdlib.SimpleQueue, name) for name in ("__init__", "__getstate__", "__setstate__")
 )
-
-ATOMIC = select.PIPE_BUF - 4  # bytes of a message that, with its length before it, goes into a pipe whole or not at all
 
 
 class Locks:
@@ -47,30 +45,11 @@ class _Pipe:
 
     def receive(self, reader: Any) -> bytes:
         _refuse_torn(self.receiving)
-        waiting = select.poll()
-        waiting.register(reader.fileno(), select.POLLIN)
-        waiting.poll()  # for ever, so that nobody is killed while waiting under the mark
-        self.receiving.value = 1
-        try:
-            message: bytes = reader.recv_bytes()
-        except (EOFError, OSError):
-            self.receiving.value = 0
-            raise
-        self.receiving.value = 0
-        return message
+        return _pipes.receive(reader.fileno(), self.receiving)
 
     def send(self, writer: Any, message: Any) -> None:
         _refuse_torn(self.sending)
-        if len(message) <= ATOMIC:
-            writer.send_bytes(message)
-            return
-        self.sending.value = 1
-        try:
-            writer.send_bytes(message)
-        except OSError:
-            self.sending.value = 0
-            raise
-        self.sending.value = 0
+        _pipes.send(writer.fileno(), message, self.sending)
 
 
 class _PlainPipe:

@@ -223,11 +223,8 @@ class SynchronizedBase:
         self.acquire = self._lock.acquire
         self.release = self._lock.release
 
-    def __enter__(self) -> Any:
-        return self._lock.__enter__()
-
-    def __exit__(self, *args: Any) -> Any:
-        return self._lock.__exit__(*args)
+    __enter__: Any = synchronize.OfItsLock("__enter__")
+    __exit__: Any = synchronize.OfItsLock("__exit__")
 
     def __reduce__(self) -> Any:
         return _rebuild_synchronized, (*_reduce_raw(self._obj)[1], self._lock)

@@ -72,6 +72,9 @@ class Store(managers.SyncManager):
                 segment = heap.attach(self._file, allow_pickle=allow_pickle)
             except FileNotFoundError:
                 return None
+            except BaseException:  # of a signal's handler, say
+                _core.let_go(self._file)
+                raise
             try:
                 root = segment.root(managers.DictProxy)  # from here on, it keeps the segment
             except ReferenceError:

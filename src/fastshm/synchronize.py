@@ -183,6 +183,19 @@ class _Count:
         self.get_value = count
 
 
+class OfItsLock:
+    """Descriptor for __enter__ and __exit__: hands out those of the lock itself, so that no Python code runs between it and the
+    `with`, and no signal's handler."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return lambda it, *args: getattr(it._lock, self._name)(*args)
+        return getattr(instance._lock, self._name)
+
+
 class Condition:
     """Waiting for what others do under the same lock: of fastshm or of multiprocessing, a new RLock if none is given."""
 
@@ -198,11 +211,8 @@ class Condition:
         self.release: Callable[[], None] = self._lock.release
         self._held: Callable[[], int] = getattr(self._lock, "_held", None) or functools.partial(_held, self._lock)
 
-    def __enter__(self) -> Any:
-        return self._lock.__enter__()
-
-    def __exit__(self, *args: object) -> Any:
-        return self._lock.__exit__(*args)
+    __enter__: Any = OfItsLock("__enter__")
+    __exit__: Any = OfItsLock("__exit__")
 
     @property
     def abandoned(self) -> bool:

@@ -699,7 +699,7 @@ def meet_again() -> str:
     with living() as name:
         mine = fastshm.dict()
         fastshm.heap.attach(name, allow_pickle=False)
-        fastshm.heap._forget(fastshm.heap._heaps[name])
+        fastshm._core.let_go(name)
         heap = fastshm.heap.attach(name)
         fastshm.heap._inherit_refusals()  # as before the first pickle
         mine["own"] = [1]

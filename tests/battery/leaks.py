@@ -529,7 +529,7 @@ def visitor(name: str, rounds: int, choose: random.Random, may_be_gone: bool) ->
             os._exit(5)
         fastshm.heap._default = None  # it is a visitor's, who comes again
         fastshm._core.set_default(None)
-        fastshm.heap._forget(heap)
+        fastshm._core.let_go(heap.name)
     os._exit(0)
 
 
@@ -633,11 +633,11 @@ def one_step_at_a_time(turns: int, trials: Trials) -> None:
         with trials.trial("looking keeps nobody out"):
             first, second = real(name), real(name)
             try:
-                assert _core.is_unclaimed(first)
-                assert _core.is_abandoned(second)
+                assert _core.is_unclaimed(first.number)
+                assert _core.is_abandoned(second.number)
             finally:
-                os.close(first)
-                os.close(second)
+                first.close()
+                second.close()
         with trials.trial("a joiner that has opened the file before gc removes its name"):
             results: list[bool] = []
             at_map.append(lambda name, results=results: results.append(swept(name)))
@@ -646,7 +646,7 @@ def one_step_at_a_time(turns: int, trials: Trials) -> None:
             except FileNotFoundError:
                 assert results == [True]
             else:
-                fastshm.heap._forget(heap)
+                fastshm._core.let_go(heap.name)
                 raise AssertionError("it joined what has no name")
         name = orphan()
         with trials.trial("gc when somebody has joined"):
