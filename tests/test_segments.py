@@ -552,7 +552,8 @@ for turn in range(60):
             status = 1
         os._exit(status)
     status = os.waitpid(pid, 0)[1]
-    os.unlink(f"{folder}/{name}")
+    if os.path.exists(f"{folder}/{name}"):  # else an attach that failed left it again, as the last one
+        os.unlink(f"{folder}/{name}")
     if status:
         print("turn", turn, "ended with", status)
 """

@@ -152,7 +152,7 @@ cdef int unhold(Ref ref) except -1:
 
 cdef class Pass:
     """Descriptor for __enter__ and __exit__: hands out the bound method that the lock keeps, instead of making one. No Python
-    code runs between the lock and the `with`, so that no signal's handler does. `refusal`: what is raised by a release in vain."""
+    code runs between the lock and the `with`, so no signal's handler does. `refusal`: what is raised by a release in vain."""
     cdef int which
     cdef object refusal
 

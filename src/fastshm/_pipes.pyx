@@ -143,10 +143,9 @@ cdef class Transfer:
         return 0
 
 
-cdef Transfer begin(int fd, short event):
+cdef Transfer transfer(int fd, short event):
     cdef Transfer t = Transfer.__new__(Transfer)
     t.fd, t.event = fd, event
-    t.wait()
     return t
 
 
@@ -168,8 +167,9 @@ def send(int fd, message, mark):
             memcpy(head + 4, &long_length, 8)
         memcpy(head, &short_length, 4)
         whole = head_length + <uint64_t>view.len
-        t = begin(fd, POLLOUT)
+        t = transfer(fd, POLLOUT)
         if whole > PIPE_BUF:  # else it goes as one
+            t.wait()
             mark.value = 1
         try:
             while t.begun < whole:
@@ -192,10 +192,11 @@ def send(int fd, message, mark):
 
 def receive(int fd, mark):
     """`mark.value` is 1 while a part of the message has been read; it stays 1 where the rest did not follow."""
-    cdef Transfer t = begin(fd, POLLIN)
+    cdef Transfer t = transfer(fd, POLLIN)
     cdef int32_t short_length
     cdef uint64_t length
     cdef bytes message = None
+    t.wait()
     mark.value = 1
     try:
         t.take(<char *>&short_length, 4)
