@@ -332,13 +332,27 @@ def test_items_outlive_their_producer(context, kind):
     close(q)
 
 
+class DeadlyMark:
+    """Kills whoever has set it."""
+
+    def __init__(self, mark):
+        object.__setattr__(self, "mark", mark)
+
+    def __getattr__(self, name):
+        return getattr(self.mark, name)
+
+    def __setattr__(self, name, value):
+        setattr(self.mark, name, value)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def die_in_the_middle_of_receiving(q):
-    q._reader.recv_bytes = lambda: os.kill(os.getpid(), signal.SIGKILL)
+    q._pipe.receiving = DeadlyMark(q._pipe.receiving)
     q.get()
 
 
 def die_in_the_middle_of_sending(q):
-    q._writer.send_bytes = lambda message: os.kill(os.getpid(), signal.SIGKILL)
+    q._pipe.sending = DeadlyMark(q._pipe.sending)
     q.put(b"x" * 5_000)
 
 
