@@ -7,6 +7,7 @@ core array, with the stdlib's wrappers around them.
 from __future__ import annotations
 
 import ctypes
+import sys
 import weakref
 from multiprocessing import sharedctypes as _sharedctypes
 from multiprocessing.reduction import ForkingPickler
@@ -155,6 +156,8 @@ def Array(
         kind = SynchronizedString if code == "c" else SynchronizedArray
         if not isinstance(size_or_initializer, int):
             return SynchronizedArray.make(kind, code, 0, values=size_or_initializer, capacity=_room(capacity))
+        if abs(size_or_initializer) > sys.maxsize:
+            raise OverflowError(f"an array of {size_or_initializer} items cannot be: its length does not fit into 64 bits")
         if size_or_initializer < 0:
             raise ValueError(f"Array length must be >= 0, not {size_or_initializer}")
         return SynchronizedArray.make(kind, code, size_or_initializer, capacity=_room(capacity))
