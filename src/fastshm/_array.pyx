@@ -90,8 +90,8 @@ def Array(typecode_or_type, size_or_initializer, *, lock=True, capacity=None, sh
     """A shared array with a recursive lock and atomic operations: `size` zero items, or those of a sequence.
 
     `typecode_or_type` is a type code ("i", "q", "d", ...), a ctypes type, or a type of NumPy (`numpy.float64`,
-    `numpy.dtype(...)`). An array of the latter may have more axes: those of an ndarray as initializer, or of `shape`. The handle
-    knows `dtype` and `shape`, wherever it goes; a row of it is a copy.
+    `numpy.dtype(...)`). An array of the latter may have more axes: those of an ndarray as initializer, or of `shape`. The
+    handle knows `dtype` and `shape`, wherever it goes; a row is a copy.
 
     Items and slices are each read and written as one step. `a.fetch_add(i, n)`, `a.wait(i, old)` and the other operations of a
     value act on one item: see help(type(a)). `get_obj()` is the ctypes array on the same bytes; NumPy sees them through
