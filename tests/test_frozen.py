@@ -36,6 +36,19 @@ def test_like_a_tuple(records, part):
         )
 
 
+def test_a_process_that_refuses_pickles():
+    text = """
+import fastshm, pickle
+name = fastshm.heap.create(allow_pickle=False).name
+print(fastshm.frozen([b"a", "b"])[:])
+try:
+    fastshm.frozen([1])
+except pickle.PicklingError as error:
+    print(name in str(error), "'int'" in str(error))
+"""
+    assert run_program(text).stdout == "[b'a', 'b']\nTrue True\n"
+
+
 def test_many_pieces(monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 100)
     records = [bytes([i % 256]) * (i % 50) for i in range(1000)]
@@ -94,10 +107,9 @@ def test_a_pass_does_not_grow_a_worker():
 def test_refused_pickles():
     run_program("""
 import fastshm, pickle
-fastshm.heap.create(allow_pickle=False)
-f = fastshm.frozen([b"a", "b"])
-assert f[:] == [b"a", "b"]
 f = fastshm.frozen([b"a", {}])
+fastshm.heap.attach(fastshm.heap.default().name, allow_pickle=False)
+assert f[0] == b"a"
 try:
     f[1]
 except pickle.UnpicklingError as error:

@@ -8,12 +8,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, overload
 
-from fastshm import _array, _core
+from fastshm import _array, _core, heap
 
 __all__ = ["FrozenList", "frozen"]
 
 CHUNK = 1 << 24  # bytes of records that are collected before they go into shared memory
 BYTES, TEXT, PICKLE = range(3)  # how a record is stored: the low bits of where it ends
+
+
+class Records(_array.Items):
+    """Where they end, or their bytes."""
 
 
 class FrozenList(Sequence[Any]):
@@ -76,28 +80,33 @@ class FrozenList(Sequence[Any]):
         return f"<{type(self).__name__} of {len(self):,} records, {len(self._bytes):,} bytes>"
 
 
-def frozen(records: Iterable[Any], /) -> FrozenList:
+def frozen(records: Iterable[Any], /, *, beside: _core.Handle | None = None) -> FrozenList:
     """A read-only shared list of records, of any type that pickles. bytes and str are stored as they are.
 
     The whole takes about as much shared memory as the pickled records and 8 bytes each; while it is made, it is there twice.
+    With `beside` it is made in the segment of that shared object (a store's root), not in this process's.
+    pickle.PicklingError for a record that needs a pickle where those are refused.
     """
+    segment = heap.default() if beside is None else beside._heap
     ends, pieces, size = array.array("Q"), [], 0
     chunk = bytearray()
     for record in records:
         kind = BYTES if type(record) is bytes else TEXT if type(record) is str else PICKLE
-        chunk += record if kind == BYTES else record.encode("utf-8", "surrogatepass") if kind == TEXT else _pickled(record)
+        chunk += (
+            record if kind == BYTES else record.encode("utf-8", "surrogatepass") if kind == TEXT else _pickled(record, segment)
+        )
         ends.append(size + len(chunk) << 2 | kind)
         if len(chunk) >= CHUNK:
-            pieces.append(_shared(chunk))
+            pieces.append(_shared(chunk, beside))
             size += len(chunk)
             chunk = bytearray()
-    pieces.append(_shared(chunk))
+    pieces.append(_shared(chunk, beside))
     size += len(chunk)
-    return FrozenList(_shared(ends), pieces[0] if len(pieces) == 1 else _joined(pieces, size))
+    return FrozenList(_shared(ends, beside), pieces[0] if len(pieces) == 1 else _joined(pieces, size, beside))
 
 
-def _joined(pieces: list[Any], size: int) -> Any:
-    whole: Any = _array.Items.make(_array.Items, "B", size, 0)
+def _joined(pieces: list[Any], size: int, beside: _core.Handle | None) -> Any:
+    whole: Any = Records.make(Records, "B", size, 0, beside)
     at = 0
     pieces.reverse()
     with memoryview(whole) as to:
@@ -108,12 +117,17 @@ def _joined(pieces: list[Any], size: int) -> Any:
     return whole
 
 
-def _pickled(record: Any) -> Any:
+def _pickled(record: Any, segment: _core.Heap) -> Any:
+    if not segment.takes_pickles():
+        raise pickle.PicklingError(
+            f"a record of type {type(record).__name__!r} would be stored in {segment.name} as a pickle, and those are refused "
+            "(allow_pickle=False): bytes and str need none"
+        )
     return ForkingPickler.dumps(record, 5)
 
 
-def _shared(items: array.array[int] | bytearray) -> Any:
-    new: Any = _array.Items.make(_array.Items, "Q" if isinstance(items, array.array) else "B", len(items), 0)
+def _shared(items: array.array[int] | bytearray, beside: _core.Handle | None) -> Any:
+    new: Any = Records.make(Records, "Q" if isinstance(items, array.array) else "B", len(items), 0, beside)
     with memoryview(new) as to, memoryview(items) as part:  # nobody else knows it yet: no lock, no stage
         to.cast("B")[:] = part.cast("B")
     return new
