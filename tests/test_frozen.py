@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 
@@ -123,4 +124,24 @@ def test_memory_comes_back():
     before = fastshm.heap.check()["bytes_used"]
     f = fastshm.frozen([os.urandom(1000) for _ in range(1000)])
     del f
+    assert fastshm.heap.check()["bytes_used"] <= before + 4096
+
+
+def test_shared_objects_in_records_live_as_long_as_the_list():
+    def totals(f):
+        return [[record["n"].value + len(record["l"]) for record in f if isinstance(record, dict)], f[0].value, list(f[3])]
+
+    before = fastshm.heap.check()["bytes_used"]
+    f = fastshm.frozen(
+        [fastshm.Value("q", 7), {"n": fastshm.Value("q", 1), "l": fastshm.list([1, 2])}, "text", fastshm.list([5])]
+    )
+    for _ in range(3):
+        assert totals(f) == [[3], 7, [5]]
+        gc.collect()
+    f[1]["l"].append(3)
+    with Crew() as crew:
+        crew.start(totals, f)
+        assert crew.results() == [[[4], 7, [5]]]
+    del f
+    gc.collect()
     assert fastshm.heap.check()["bytes_used"] <= before + 4096
