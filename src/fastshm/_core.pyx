@@ -38,6 +38,11 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     """
+    #if PY_VERSION_HEX >= 0x030d0000
+    #define fs_is_finalizing Py_IsFinalizing
+    #else
+    #define fs_is_finalizing _Py_IsFinalizing
+    #endif
     static const uint64_t fs_always_closed = 1;
     static uint64_t fs_nothing[64]; /* stands for the object of a handle that nobody has made */
     static __thread PyObject *fs_collecting = NULL; /* borrowed: the list that takes the handles being pickled */
@@ -48,6 +53,7 @@ cdef extern from *:
     } fs_use;
     static __thread fs_use *fs_using = NULL; /* segments in which this thread is about to make a handle, or looks around */
     """
+    bint fs_is_finalizing()
     const uint64_t fs_always_closed
     uint64_t fs_nothing[64]
     PyObject *fs_collecting
@@ -532,7 +538,7 @@ cdef bint is_unused(Heap heap) noexcept:
 cdef int leave_if_unused(Heap heap) except -1:
     """A segment of others, in which this process holds nothing any more: its name goes with its last user, so do not be that
     user."""
-    if heap is current_heap:
+    if heap is current_heap or fs_is_finalizing():  # then heap.py has left them all, and its names may be gone
         return 0
     if heap.users:
         heap.is_to_be_left = True
