@@ -97,9 +97,11 @@ def frozen(records: Iterable[Any], /, *, beside: _core.Handle | None = None) -> 
     chunk = bytearray()
     for record in records:
         kind = BYTES if type(record) is bytes else TEXT if type(record) is str else PICKLE
-        data = (
-            record if kind == BYTES else record.encode("utf-8", "surrogatepass") if kind == TEXT else _pickled(record, segment)
-        )
+        data = record
+        if kind == TEXT:
+            data = record.encode("utf-8", "surrogatepass")
+        elif kind == PICKLE:
+            data = _pickled(record, segment)
         if kind == PICKLE and A_HANDLE in data:
             kind, objects = OBJECTS, objects or _list.List.make(_list.List, beside)
             pickle.loads(data)  # gives back what the pickle alone would keep
@@ -128,13 +130,13 @@ def _joined(pieces: list[Any], size: int, beside: _core.Handle | None) -> Any:
     return whole
 
 
-def _pickled(record: Any, segment: _core.Heap) -> Any:
+def _pickled(record: Any, segment: _core.Heap) -> bytes:
     if not segment.takes_pickles():
         raise pickle.PicklingError(
             f"a record of type {type(record).__name__!r} would be stored in {segment.name} as a pickle, and those are refused "
             "(allow_pickle=False): bytes and str need none"
         )
-    return ForkingPickler.dumps(record, 5)
+    return bytes(ForkingPickler.dumps(record, 5))
 
 
 def _shared(items: array.array[int] | bytearray, beside: _core.Handle | None) -> Any:
