@@ -115,3 +115,16 @@ def test_killed_in_an_update():
             crew.kill(worker)
         assert len(set(counts.values())) == 1
     fastshm.heap.check()
+
+
+def test_a_counter_is_what_a_dict_is_updated_with():
+    """Replaced, not added, as with collections.Counter."""
+    counts = fastshm.Counter("abca")
+    plain, shared = {"a": 7, "x": 1}, fastshm.dict(a=7, x=1)
+    for update in (lambda d, other: d.update(other), lambda d, other: d.update(other, c=9), lambda d, other: d.__ior__(other)):
+        update(plain, counts.copy())
+        update(shared, counts)
+        assert shared.copy() == plain
+    shared.set_many(counts)
+    assert shared["a"] == 2
+    assert fastshm.dict(counts).copy() == fastshm.Manager().dict(counts).copy() == {"a": 2, "b": 1, "c": 1}

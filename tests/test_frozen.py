@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 
@@ -34,6 +35,19 @@ def test_like_a_tuple(records, part):
             records.index(records[-1]),
             records.count(records[0]),
         )
+
+
+def test_a_process_that_refuses_pickles():
+    text = """
+import fastshm, pickle
+name = fastshm.heap.create(allow_pickle=False).name
+print(fastshm.frozen([b"a", "b"])[:])
+try:
+    fastshm.frozen([1])
+except pickle.PicklingError as error:
+    print(name in str(error), "'int'" in str(error))
+"""
+    assert run_program(text).stdout == "[b'a', 'b']\nTrue True\n"
 
 
 def test_many_pieces(monkeypatch):
@@ -94,10 +108,9 @@ def test_a_pass_does_not_grow_a_worker():
 def test_refused_pickles():
     run_program("""
 import fastshm, pickle
-fastshm.heap.create(allow_pickle=False)
-f = fastshm.frozen([b"a", "b"])
-assert f[:] == [b"a", "b"]
 f = fastshm.frozen([b"a", {}])
+fastshm.heap.attach(fastshm.heap.default().name, allow_pickle=False)
+assert f[0] == b"a"
 try:
     f[1]
 except pickle.UnpicklingError as error:
@@ -111,4 +124,24 @@ def test_memory_comes_back():
     before = fastshm.heap.check()["bytes_used"]
     f = fastshm.frozen([os.urandom(1000) for _ in range(1000)])
     del f
+    assert fastshm.heap.check()["bytes_used"] <= before + 4096
+
+
+def test_shared_objects_in_records_live_as_long_as_the_list():
+    def totals(f):
+        return [[record["n"].value + len(record["l"]) for record in f if isinstance(record, dict)], f[0].value, list(f[3])]
+
+    before = fastshm.heap.check()["bytes_used"]
+    f = fastshm.frozen(
+        [fastshm.Value("q", 7), {"n": fastshm.Value("q", 1), "l": fastshm.list([1, 2])}, "text", fastshm.list([5])]
+    )
+    for _ in range(3):
+        assert totals(f) == [[3], 7, [5]]
+        gc.collect()
+    f[1]["l"].append(3)
+    with Crew() as crew:
+        crew.start(totals, f)
+        assert crew.results() == [[[4], 7, [5]]]
+    del f
+    gc.collect()
     assert fastshm.heap.check()["bytes_used"] <= before + 4096

@@ -500,3 +500,47 @@ def test_objects_that_are_kept_are_those_of_now():
         assert repr(x[i]) == repr(x[i]) == repr(model[i])
         if what == 7:
             assert repr(x[:]) == repr([item for item in x]) == repr(model)  # noqa: C416  (not what list() does)
+
+
+def delete_first(items):
+    del items[0:1]
+
+
+def double(items):
+    items *= 2
+
+
+def replace_every_other(items):
+    items[0:3:2] = [8, 9]
+
+
+@pytest.mark.parametrize("change", [lambda items: items.reverse(), delete_first, double, replace_every_other])
+def test_an_iterator_that_has_not_begun_sees_a_change_by_the_same_handle(change):
+    plain, shared = [1, 2, 3], fastshm.list([1, 2, 3])
+    iterator = iter(shared)
+    change(plain)
+    change(shared)
+    assert [*iterator] == plain
+
+
+SPLICED = {"words": lambda n: n, "texts": lambda n: f"text {n}" * 9, "objects": lambda n: [fastshm.Value("q", n)]}
+
+
+@pytest.mark.parametrize("kind", SPLICED)
+def test_slices_are_replaced_where_they_are(kind):
+    """What lies behind is moved, what goes is dropped, and what comes is there."""
+    new, chance, plain, shared = SPLICED[kind], random.Random(7), [], fastshm.list()
+    before = fastshm.heap.check()["bytes_used"]
+    for turn in range(400):
+        start, stop = chance.randrange(-3, len(plain) + 4), chance.randrange(-3, len(plain) + 4)
+        numbers = [turn * 10 + i for i in range(chance.choice([0, 0, 1, 2, 7] if len(plain) < 90 else [0, 0, 1]))]
+        plain[start:stop] = numbers
+        shared[start:stop] = [new(n) for n in numbers]
+        seen = [item[0].value for item in shared] if kind == "objects" else shared[:]
+        assert seen == (plain if kind == "objects" else [new(n) for n in plain])
+        if turn % 20 == 0:
+            fastshm.heap.check()
+    shared[:] = []
+    assert shared[:] == []
+    del shared
+    assert fastshm.heap.check()["bytes_used"] <= before

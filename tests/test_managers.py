@@ -13,6 +13,7 @@ import time
 from multiprocessing import managers as stdlib
 from multiprocessing import process
 
+import leftovers
 import pytest
 from crew import SECONDS, Crew, child_of, run_program
 
@@ -369,6 +370,123 @@ def test_a_server_started_by_a_daemonic_worker_ends_with_it(end):
         assert not os.path.exists(f"/proc/{server}")
 
 
+def gone(pid, seconds=SECONDS):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] == "Z":
+                    return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+MAKER = """
+import os, sys, time
+import fastshm
+
+def use(tasks, pipe, how):
+    fastshm.Value("q").add(1)
+    tasks.put("there")
+    tasks.get()
+    pipe.send(os.getpid())
+    if how == "waits":
+        tasks.get()
+    fastshm.parent_process().join()
+    time.sleep(3)  # as long as it has the connection, the server goes on
+    for n in range(5):
+        tasks.put(n)
+        assert tasks.get() == n
+    print("used", flush=True)
+
+if __name__ == "__main__":
+    method, how, address = sys.argv[1:]
+    fastshm.set_start_method(method)
+    m = fastshm.Manager(*([address] if address else []))
+    tasks = m.Queue()
+    tasks.put(1)
+    tasks.get()
+    told = [m._process.pid]
+    if how != "alone":
+        ours, theirs = fastshm.Pipe()
+        fastshm.Process(target=use, args=(tasks, theirs, how)).start()
+        told.append(ours.recv())
+    print(*told, flush=True)
+    time.sleep(60)
+"""
+
+
+def orphaned(method, how, address, tmp_path):
+    """The pids of the server and the child of a maker that was killed; where the child prints."""
+    path = tmp_path / "maker.py"
+    path.write_text(MAKER)
+    maker = subprocess.Popen([sys.executable, str(path), method, how, address], stdout=subprocess.PIPE, text=True)
+    pids = [int(pid) for pid in maker.stdout.readline().split()]
+    maker.kill()
+    maker.wait()
+    return pids, maker.stdout
+
+
+@pytest.mark.parametrize("address", ["", "shm://of-test-managers"])
+def test_a_server_whose_starter_was_killed_ends(method, address, tmp_path):
+    before = leftovers.segments()
+    (server,), output = orphaned(method, "alone", address, tmp_path)
+    output.close()
+    assert gone(server, 20)
+    fastshm.heap.sweep()
+    assert not leftovers.left(before)
+
+
+def test_an_orphaned_server_goes_on_while_it_has_clients(method, tmp_path):
+    before = leftovers.segments()
+    (server, child), output = orphaned(method, "uses", "", tmp_path)
+    with output:
+        assert output.readline() == "used\n", "the child went on"
+    assert gone(child)
+    assert gone(server, 20)
+    fastshm.heap.sweep()
+    assert not leftovers.left(before)
+
+
+def test_an_orphaned_server_does_not_wait_for_the_dead(method, tmp_path):
+    """Its thread waits in a queue, for a client that was killed there."""
+    (server, child), output = orphaned(method, "waits", "", tmp_path)
+    output.close()
+    assert not gone(server, 3), "somebody waits there"
+    os.kill(child, signal.SIGKILL)
+    assert gone(server, 20)
+
+
+def test_a_server_that_a_child_runs_itself_outlives_its_parent(tmp_path):
+    """What programs serve is theirs to end."""
+    program = """
+import multiprocessing, os, sys, fastshm.managers
+if os.fork():
+    os._exit(0)
+def serve():
+    server = fastshm.managers.SyncManager(address=sys.argv[1], authkey=b"key").get_server()
+    print(os.getpid(), flush=True)
+    server.serve_forever()
+multiprocessing.get_context("fork").Process(target=serve).start()
+os._exit(0)
+"""
+    address = str(tmp_path / "socket")
+    output = subprocess.Popen([sys.executable, "-c", program, address], stdout=subprocess.PIPE, text=True)
+    server = int(output.stdout.readline())
+    output.wait()
+    output.stdout.close()
+    try:
+        assert not gone(server, 3)
+        client = Ours(address=address, authkey=b"key")
+        client.connect()
+        assert client.list([1])[:] == [1]
+    finally:
+        os.kill(server, signal.SIGKILL)
+        assert gone(server)
+
+
 def children_of(pid):
     with open(f"/proc/{pid}/task/{pid}/children") as file:
         return [int(child) for child in file.read().split()]
@@ -423,15 +541,26 @@ def test_a_store_has_no_server_to_connect_to():
         tasks.put(store.dict(a=1))
         assert tasks.get()["a"] == 1
         own = fastshm.dict()
-        own["tasks"] = store.root["tasks"] = tasks
+        own["tasks"] = tasks
         del tasks
         own["tasks"].put(1)
-        assert store.root["tasks"].get() == 1
-        store.root.clear()
-        assert own["tasks"].empty()
+        assert own["tasks"].get() == 1
         own.clear()
         assert store._number_of_objects() == 0
         assert store.address == "shm://of-test-managers"
+
+
+def test_what_is_in_a_server_is_refused_by_stores():
+    """Other programs could find it there, but not use it."""
+    with fastshm.Manager("shm://of-test-managers") as store, Ours() as manager:
+        store.root["jobs"] = [1]
+        for made in (store.Queue(), store.JoinableQueue(), store.Pool(1), manager.Queue(), manager.Maths(1)):
+            for keep in (store.root.update, store.root["jobs"].append, store.dict):
+                for value in ({"x": made}, {"x": [{"in": (made,)}]}):
+                    with pytest.raises(ValueError, match=r"lives in a server of the program that made it.*m\.list"):
+                        keep(value)
+        assert store.root.to_dict() == {"jobs": [1]}
+        store.root._heap.check()
 
 
 # --- what is in a server, in containers that are not --------------------------------------------------------------------------

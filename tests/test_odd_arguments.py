@@ -132,6 +132,36 @@ def test_an_address_that_is_none():
         fastshm.Manager(5)
 
 
+@pytest.mark.parametrize("option", [{"persist": True}, {"create": False}, {"allow_pickle": False}])
+def test_what_belongs_to_a_store_needs_an_address(option):
+    with pytest.raises(TypeError, match=r'give an address, as in fastshm.Manager\("shm://myapp"'):
+        fastshm.Manager(**option)
+
+
+@pytest.mark.parametrize("arguments", [("a",), (1.5,), (1, None)])
+def test_the_decode_cache_takes_numbers(arguments):
+    with pytest.raises(TypeError, match="two numbers expected"):
+        fastshm.heap.set_decode_cache(*arguments)
+    with pytest.raises(ValueError, match="numbers from 0"):
+        fastshm.heap.set_decode_cache(-1)
+    assert fastshm.heap.get_decode_cache() == (128, 4096)
+
+
+def test_a_capacity_is_a_number():
+    for first in ([1], 1):
+        with pytest.raises(TypeError, match="capacity is a number of items, not a 'str'"):
+            fastshm.Array("q", first, capacity="x")
+
+
+def test_what_types_there_are_is_said():
+    for wrong in ("f8", "float64", float):
+        for make in (fastshm.Array, fastshm.Value, fastshm.RawArray):
+            with pytest.raises(
+                TypeError, match=r"type code .*ctypes.c_double.*for an Array .*numpy.float64, numpy.dtype\('f8'\)"
+            ):
+                make(wrong, 3)
+
+
 def test_a_sharded_counter_can_be_referred_to_weakly():
     counter = fastshm.ShardedCounter()
     seen = weakref.ref(counter)
@@ -288,7 +318,7 @@ LARGE = ctypes.c_char * 2**45
     ],
 )
 def test_memory_is_the_only_limit(make):
-    with pytest.raises(MemoryError, match="no shared memory left"):
+    with pytest.raises(MemoryError, match="not enough shared memory"):
         make()
 
 

@@ -492,6 +492,15 @@ def test_module_is_run_as_python_runs_it(tmp_path, how):
         same(["package/probe.py", how], tmp_path, options=["-P"])
 
 
+@pytest.mark.parametrize("how", ["nothing", "7", "atexit", "interrupt"])
+def test_text_is_run_as_python_runs_it(tmp_path, how):
+    for arguments in (["-c", PROBE, how, "-c", "--help"], ["-c" + PROBE, how]):
+        assert same(arguments, tmp_path).returncode == HOW[how]
+    same(["-c", "import sys; print(sys.argv, sys.path[:2])"], tmp_path, options=["-P"])
+    assert same(["-c", "f("], tmp_path).returncode == 1
+    assert same(["-c", ""], tmp_path).returncode == 0
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["nothing.py"], ["-m", "nothing"], ["."], ["broken.py"], ["coded.py"], ["-m", "broken"], ["-m", "package.nothing"]],
@@ -509,16 +518,16 @@ def test_compiled_script(tmp_path):
 
 
 def test_usage(capsys):
-    for arguments in ([], ["-m"], ["-x", "script.py"]):
+    for arguments in ([], ["-m"], ["-c"], ["-m", ""], ["-x", "script.py"]):
         with pytest.raises(SystemExit) as ended:
             main(["run", *arguments])
         assert ended.value.code == 2
-        assert "Give a script, or -m and a module" in capsys.readouterr().err
+        assert "Give a script, or -m and a module, or -c and the text" in capsys.readouterr().err
     out = io.StringIO()
     with pytest.raises(SystemExit) as ended, contextlib.redirect_stdout(out):
         main(["run", "--help"])
     assert ended.value.code == 0
-    assert "SCRIPT | -m MODULE" in out.getvalue()
+    assert "SCRIPT | -m MODULE | -c PROGRAM" in out.getvalue()
 
 
 def test_interrupted_from_outside(tmp_path):

@@ -6,6 +6,7 @@ import array
 import ctypes
 import inspect
 import multiprocessing
+import pydoc
 import re
 import threading
 
@@ -20,8 +21,15 @@ REALS = "fd"
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 ANY = inspect.Parameter.POSITIONAL_OR_KEYWORD
 MORE = {
-    "Manager": [("address", ANY, None), ("options", inspect.Parameter.VAR_KEYWORD, inspect.Parameter.empty)],
-    "Array": [("capacity", KEYWORD, None), ("shape", KEYWORD, None)],
+    "Manager": [
+        ("address", ANY, None),
+        ("create", KEYWORD, True),
+        ("persist", KEYWORD, False),
+        ("live", KEYWORD, None),
+        ("allow_pickle", KEYWORD, True),
+    ],
+    "Value": [("beside", KEYWORD, None)],
+    "Array": [("capacity", KEYWORD, None), ("shape", KEYWORD, None), ("beside", KEYWORD, None)],
 }
 MAKERS = ["Value", "Array", "RawValue", "RawArray", "Lock", "RLock", "Manager"]
 
@@ -48,6 +56,19 @@ def test_signatures(name):
     ours, original = ([(p.name, p.kind, p.default) for p in each.parameters.values()] for each in (ours, original))
     assert ours[: len(original)] == original
     assert ours[len(original) :] == MORE.get(name, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Value", ["fetch_add", "get_lock()", "lock=False", "beside", "TypeError", "ctypes type"]),
+        ("Array", ["capacity", "numpy.dtype(", "`shape`", "append", "fetch_add", "beside", "MemoryError"]),
+        ("Manager", ["shm://NAME", "create=False", "persist=True", "allow_pickle=False", "`live`", "unlink", "TypeError"]),
+    ],
+)
+def test_help(name, told):
+    text = pydoc.render_doc(getattr(fastshm, name))
+    assert [part for part in told if part not in text] == []
 
 
 # Value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 import pickle
@@ -19,7 +20,7 @@ from crew import Crew, run_program
 from leftovers import SHM
 
 import fastshm
-from fastshm import names
+from fastshm import names, records
 
 
 @pytest.fixture
@@ -96,6 +97,75 @@ def test_every_kind_of_object(address):
         assert r["lock"].abandoned
         assert all(r[name]._heap is r._heap for name in ("dict", "list", "lock", "rlock", "semaphore", "event", "barrier"))
         r._heap.check()
+
+
+OWN_TYPES = """
+import fastshm, numpy, sys
+m = fastshm.Manager(sys.argv[1], create=False)
+r = m.root
+r["counter"].update("aab")
+r["sharded"].add(2)
+assert r["frozen"][:] == [b"x", "y", {"z": 1}] and r["long"][99] == b"99" * 100
+r["atomic"].fetch_add(5)
+r["items"].append(4)
+r["rows"][1] = 7
+r["text"].value = b"there"
+assert fastshm.Value("q", beside=r["items"])._heap is r._heap
+"""
+
+
+def test_the_types_of_this_package(address, monkeypatch):
+    numpy = pytest.importorskip("numpy")
+    monkeypatch.setattr(records, "CHUNK", 1000)
+    with fastshm.Manager(address) as m:
+        r = m.root
+        r.update(counter=m.Counter("a", b=1), sharded=m.ShardedCounter(40), frozen=m.frozen([b"x", "y", {"z": 1}]))
+        r["long"] = m.frozen(b"%d" % i * 100 for i in range(100))
+        r.update(atomic=fastshm.Value("q", 2, beside=r), items=fastshm.Array("i", [1, 2], capacity=9, beside=r))
+        r.update(zeros=fastshm.Array("d", 3, beside=r), text=fastshm.Array("c", 9, beside=r))
+        r["rows"] = fastshm.Array(numpy.float32, 6, shape=(2, 3), beside=r)
+        run_program(OWN_TYPES, address)
+        assert r["counter"] == {"a": 3, "b": 2}
+        assert (r["sharded"].value, r["atomic"].value, r["items"][:], r["zeros"][:]) == (42, 7, [1, 2, 4], [0.0] * 3)
+        assert (r["rows"].shape, r["rows"][1].tolist(), r["text"].value) == ((2, 3), [7.0] * 3, b"there")
+        assert all(r[name]._heap is r._heap for name in ("counter", "sharded", "atomic", "items", "zeros", "text", "rows"))
+        r._heap.check()
+        del r
+    assert not file_of(address).exists()
+
+
+class Fields(ctypes.Structure):
+    _fields_ = (("a", ctypes.c_int),)
+
+
+def test_what_cannot_be_made_beside_others(address):
+    with fastshm.Manager(address) as m:
+        for make in (
+            lambda: fastshm.Value(Fields, beside=m.root),
+            lambda: fastshm.Value("q", lock=False, beside=m.root),
+            lambda: fastshm.Array(Fields, 2, beside=m.root),
+            lambda: fastshm.Array("q", 2, lock=m.RLock(), beside=m.root),
+        ):
+            with pytest.raises(TypeError, match="beside: only values of a simple type"):
+                make()
+        with pytest.raises(TypeError, match="Handle"):
+            fastshm.Value("q", beside=m)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: fastshm.frozen([1]), "a frozen list"),
+        (lambda: fastshm.set([1]), "a shared set or namespace"),
+        (lambda: fastshm.RawArray("i", 3), "a shared ctypes object"),
+        (lambda: fastshm.Value("i"), "an object of type 'Synchronized'"),
+        (fastshm.Counter, "an object of type 'CounterProxy'"),
+        (fastshm.ShardedCounter, "an object of type 'ShardedCounter'"),
+    ],
+)
+def test_objects_of_elsewhere_are_refused(address, make, kind):
+    with fastshm.Manager(address) as m, pytest.raises(ValueError, match=f"^{kind} in .*m.frozen.*beside=m.root"):
+        m.root["x"] = make()
 
 
 def test_the_root_is_live_unless_not_wanted(address):
@@ -213,11 +283,14 @@ def test_a_handle_on_a_former_store_of_that_name(address):
 def test_shut_down(address):
     m = fastshm.Manager(address)
     items = m.list([1])
+    assert repr(m) == f"<Store '{address}', open>"
     m.shutdown()
     m.shutdown()
     assert items[:] == [1], "handles stay good"
-    with pytest.raises(AssertionError, match="not open"):
-        m.list()
+    for use in (m.list, m.Counter, lambda: m.root):
+        with pytest.raises(AssertionError, match=f"the store is not open.*Manager.'{address}'. opens it again"):
+            use()
+    assert repr(m) == f"<Store '{address}', not open>"
     assert file_of(address).exists()
     del items
     assert not file_of(address).exists()

@@ -84,7 +84,13 @@ class Items(SynchronizedArray): ...
 
 def set_makers(known: dict[Any, str], other: Callable[..., Any]) -> None: ...
 def Array(
-    typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True, capacity: int | None = None, shape: Any = None
+    typecode_or_type: Any,
+    size_or_initializer: Any,
+    *,
+    lock: Any = True,
+    capacity: int | None = None,
+    shape: Any = None,
+    beside: Handle | None = None,
 ) -> Any: ...
 
 @final

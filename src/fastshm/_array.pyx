@@ -86,8 +86,24 @@ def set_makers(dict known, other):
 
 
 @cython.embedsignature.format("clinic")
-def Array(typecode_or_type, size_or_initializer, *, lock=True, capacity=None, shape=None):
-    """A shared array with a lock and atomic operations, which grows: see fastshm.sharedctypes.Array."""
+def Array(typecode_or_type, size_or_initializer, *, lock=True, capacity=None, shape=None, beside=None):
+    """A shared array with a recursive lock and atomic operations: `size` zero items, or those of a sequence.
+
+    `typecode_or_type` is a type code ("i", "q", "d", ...), a ctypes type, or a type of NumPy (`numpy.float64`,
+    `numpy.dtype(...)`). An array of the latter may have more axes: those of an ndarray as initializer, or of `shape`. The
+    handle knows `dtype` and `shape`, wherever it goes; a row is a copy.
+
+    Items and slices are each read and written as one step. `a.fetch_add(i, n)`, `a.wait(i, old)` and the other operations of a
+    value act on one item: see help(type(a)). `get_obj()` is the ctypes array on the same bytes; NumPy sees them through
+    `numpy.asarray(a)` or `a.numpy()`, without a copy and without the lock.
+
+    It grows: see `append`, `extend` and `resize`. As long as it has no more than `capacity` items, its bytes stay where they
+    are, and what looks at them (`get_obj()`, NumPy, memoryviews) goes on to show what others do.
+
+    `lock=False` gives the plain ctypes array; another lock object is used as it is. With `beside`, it is made in the segment of
+    that shared object (a store's root), not in this process's. TypeError and ValueError for wrong arguments; MemoryError when
+    there is no room.
+    """
     cdef object code = None
     if (lock is True or lock is None) and capacity is None and shape is None and type(size_or_initializer) is int:
         try:
@@ -95,8 +111,8 @@ def Array(typecode_or_type, size_or_initializer, *, lock=True, capacity=None, sh
         except TypeError:  # it cannot be hashed
             pass
     if code is None or code == "c" or size_or_initializer < 0:
-        return make_other(typecode_or_type, size_or_initializer, lock=lock, capacity=capacity, shape=shape)
-    return new_array(SynchronizedArray, code, size_or_initializer, 0, None, None, 0)
+        return make_other(typecode_or_type, size_or_initializer, lock=lock, capacity=capacity, shape=shape, beside=beside)
+    return new_array(SynchronizedArray, code, size_or_initializer, 0, beside, None, 0)
 
 
 cdef Packed items_of(int form, uint32_t size, object values):
@@ -138,7 +154,7 @@ cdef SynchronizedArray new_array(
 
 
 cdef class SynchronizedArray(Guarded):
-    """An array of items of one size: see fastshm.sharedctypes.Array.
+    """An array of items of one size: see fastshm.Array.
 
     Grows by append, extend and resize; changes many items as one by slices, fill and add_from; has the atomics of a value for
     each item: load, store, exchange, compare_exchange, fetch_add and the like, wait.

@@ -384,6 +384,7 @@ cdef extern from "vector.h" nogil:
     int fs_copy_ascii(void *to, const void *source, size_t n)
     int fs_vector_change(const fs_self *me, fs_vector *v, int what, int64_t i, const void *given, uint64_t count,
                          uint64_t stamp)
+    int fs_vector_exchange(const fs_self *me, fs_vector *v, int64_t start, int64_t stop, const fs_value *vals, uint64_t count)
     int fs_vector_rearrange(const fs_self *me, fs_vector *v, const int64_t *plan, uint64_t count, const fs_value *vals,
                             uint64_t stamp)
     int fs_vector_read(const fs_self *me, fs_vector *v, int64_t i, const uint64_t *pin, fs_copy *out, uint64_t *stamp)

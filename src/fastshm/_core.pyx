@@ -41,6 +41,11 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     """
+    #if PY_VERSION_HEX >= 0x030d0000
+    #define fs_is_finalizing Py_IsFinalizing
+    #else
+    #define fs_is_finalizing _Py_IsFinalizing
+    #endif
     static const uint64_t fs_always_closed = 1;
     static uint64_t fs_nothing[64]; /* stands for the object of a handle that nobody has made */
     static __thread PyObject *fs_collecting = NULL; /* borrowed: the list that takes the handles being pickled */
@@ -51,6 +56,7 @@ cdef extern from *:
     } fs_use;
     static __thread fs_use *fs_using = NULL; /* segments in which this thread is about to make a handle, or looks around */
     """
+    bint fs_is_finalizing()
     const uint64_t fs_always_closed
     uint64_t fs_nothing[64]
     PyObject *fs_collecting
@@ -82,9 +88,9 @@ class CorruptedError(RuntimeError):
 cdef int no_memory(Heap heap) except -1:
     cdef bint is_mapped = heap is not None and heap.h.fd >= 0
     f = os.fstatvfs(heap.h.fd) if is_mapped else os.statvfs("/dev/shm")
-    used = f", {heap.h.super.committed:,} in use by {heap.name}" if is_mapped else ""
+    used = f"; {heap.name} takes {heap.h.super.committed:,} of at most {heap.h.size:,}" if is_mapped else ""
     raise MemoryError(
-        f"no shared memory left in /dev/shm ({f.f_bavail * f.f_frsize:,} bytes free there{used}); free some, "
+        f"not enough shared memory: {f.f_bavail * f.f_frsize:,} bytes are free in /dev/shm{used}; ask for less, free some, "
         "enlarge the tmpfs, or raise the limits of file size (ulimit -f) and address space (ulimit -v)"
     )
 
@@ -537,7 +543,7 @@ cdef bint is_unused(Heap heap) noexcept:
 cdef int leave_if_unused(Heap heap) except -1:
     """A segment of others, in which this process holds nothing any more: its name goes with its last user, so do not be that
     user."""
-    if heap is current_heap:
+    if heap is current_heap or fs_is_finalizing():  # then heap.py has left them all, and its names may be gone
         return 0
     if heap.users:
         heap.is_to_be_left = True
@@ -1022,19 +1028,28 @@ cdef tuple handle_state(object cls, Ref ref):
     return cls, ref.heap.name, ref.offset, ref.serial, ticket, serial
 
 
+cdef dict CALLED = {  # the classes of parts by what users know the whole as
+    "Dict": "a shared set or namespace",
+    "Items": "a shared ctypes object",
+    "Records": "a frozen list",
+}
+
+
 cdef int check_may_stay(object cls, Ref ref) except -1:
     """A container owns objects of its own segment alone: what others have in theirs ends with them. Nor does a key own any."""
     cdef Heap heap = <Heap>fs_collecting_heap
-    kind = getattr(cls, "__name__", cls)
+    name = getattr(cls, "__name__", cls)
+    kind = CALLED.get(name) or f"an object of type {name!r}"
     if <object>fs_collecting is None:
         raise TypeError(
-            f"an object of type {kind!r} cannot be a key, or in one: it equals itself alone, and keys keep no shared objects"
+            f"{kind} cannot be a key, or in one: it equals itself alone, and keys keep no shared objects"
         )
     if ref.heap is not heap:
         raise ValueError(
-            f"an object of type {kind!r} in {ref.heap.name} cannot be kept by a container in {heap.name}: it would be gone "
-            "with the last process of its own segment; make it where the container is, by the same manager (m.list(...), "
-            "m.Value(...)), or store a plain copy"
+            f"{kind} in {ref.heap.name} cannot be kept by a container in {heap.name}: it would be gone with the last process "
+            "of its own segment; make it where the container is, by the same manager (m.list(...), m.Lock() and so on, a "
+            "store's also m.Counter(...), m.ShardedCounter(...), m.frozen(...)) or beside the container (fastshm.Value(..., "
+            "beside=m.root), fastshm.Array(..., beside=m.root)), or store a plain copy"
         )
     return 0
 

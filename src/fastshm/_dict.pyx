@@ -720,7 +720,7 @@ cdef class Dict(Handle):
         elif type(args[0]) is dict and not kwargs:
             new = args[0]
         elif isinstance(args[0], Dict):
-            new = args[0].copy()
+            new = Dict.copy(args[0])  # a Counter's own gives one, which adds
             new.update(kwargs)
         else:
             new = dict(*args, **kwargs)

@@ -146,6 +146,34 @@ cdef class Values:
         PyMem_Free(self.words)
 
 
+@cython.final
+cdef class Plan:
+    """For fs_vector_rearrange: which old item, or which new value, each item is to be."""
+    cdef int64_t *items
+    cdef uint64_t n
+
+    def __dealloc__(self):
+        PyMem_Free(self.items)
+
+
+cdef Plan new_plan(uint64_t n):
+    cdef Plan plan = Plan.__new__(Plan)
+    plan.items = <int64_t *>PyMem_Malloc(n * sizeof(int64_t) + 1)
+    if plan.items == NULL:
+        raise MemoryError()
+    plan.n = n
+    return plan
+
+
+cdef Plan plan_of(list numbers):
+    cdef Plan plan = new_plan(len(numbers))
+    cdef uint64_t i = 0
+    for number in numbers:
+        plan.items[i] = number
+        i += 1
+    return plan
+
+
 cdef list items_of(object source, List target):
     cdef list items
     if isinstance(source, List):
@@ -559,15 +587,21 @@ cdef class List(Handle):
 
     def __imul__(self, n):
         cdef object times = as_index(n)
+        cdef Plan plan
         cdef Items s
+        cdef uint64_t i, length
         cdef int tries = 0
         try:
             while True:
                 s = self.snapshot(0, 0, 1)
-                count = len(self) * max(times, 0)
+                length = self.measure()
+                count = length * max(times, 0)
                 if count * sizeof(fs_slot) > room_left(self.ref.heap):
                     fail(FS_NOMEM, self.ref.heap)
-                if self.rearrange(list(range(len(self))) * times, None, s.stamp):
+                plan = new_plan(count)
+                for i in range(plan.n):
+                    plan.items[i] = i % length
+                if self.rearrange(plan, None, s.stamp):
                     return self
                 tries = self.impatient(tries, None)
         finally:
@@ -710,7 +744,22 @@ cdef class List(Handle):
                 unhold(self.ref)
 
     def reverse(self):
-        self.replan(lambda count: range(count - 1, -1, -1))
+        cdef Plan plan
+        cdef Items s
+        cdef uint64_t i
+        cdef int tries = 0
+        try:
+            while True:
+                s = self.snapshot(0, 0, 1)
+                plan = new_plan(self.measure())
+                for i in range(plan.n):
+                    plan.items[i] = plan.n - 1 - i
+                if self.rearrange(plan, None, s.stamp):
+                    return
+                tries = self.impatient(tries, None)
+        finally:
+            if tries >= PATIENCE:
+                unhold(self.ref)
 
     def sort(self, *, key=None, reverse=False):
         """As list.sort: stable; others see the order before or after. ValueError when `key` or comparing changes the list."""
@@ -722,7 +771,7 @@ cdef class List(Handle):
                 s = self.snapshot(0, INT64_MAX, 1)
                 items = s.listed()
                 keys = items if key is None else [key(item) for item in items]
-                if self.rearrange(sorted(range(len(keys)), key=keys.__getitem__, reverse=reverse), None, s.stamp):
+                if self.rearrange(plan_of(sorted(range(len(keys)), key=keys.__getitem__, reverse=reverse)), None, s.stamp):
                     return
                 if own.overtook_itself or tries >= PATIENCE:  # held, so nobody else has
                     raise ValueError("list modified during sort")
@@ -731,64 +780,59 @@ cdef class List(Handle):
             if tries >= PATIENCE:
                 unhold(self.ref)
 
-    cdef int replan(self, object plan_for) except -1:
-        cdef Items s
-        cdef int tries = 0
-        try:
-            while True:
-                s = self.snapshot(0, 0, 1)
-                if self.rearrange(plan_for(len(self)), None, s.stamp):
-                    return 0
-                tries = self.impatient(tries, None)
-        finally:
-            if tries >= PATIENCE:
-                unhold(self.ref)
-
     cdef int replace(self, slice part, object values) except -1:
         """Slice assignment; deletion when `values` is None."""
         cdef Values new = None if values is None else assigned(part, values, self)
+        cdef Py_ssize_t start, stop, step
         cdef Items s
         cdef int tries = 0
+        PySlice_Unpack(part, &start, &stop, &step)
+        if step == 1:
+            return self.exchange(start, stop, new)
         try:
             while True:
                 s = self.snapshot(0, 0, 1)
-                count = len(self)
+                count = self.measure()
                 plan = list(range(count))
                 if new is None:
                     del plan[part]
                 else:
                     plan[part] = range(-1, -1 - <int64_t>new.n, -1)
-                if self.rearrange(plan, new, s.stamp):
+                if self.rearrange(plan_of(plan), new, s.stamp):
                     return 0
                 tries = self.impatient(tries, None)
         finally:
             if tries >= PATIENCE:
                 unhold(self.ref)
 
-    cdef bint rearrange(self, object plan, Values new, uint64_t stamp) except -1:
+    cdef int exchange(self, int64_t start, int64_t stop, Values new) except -1:
+        cdef fs_self me
+        cdef const fs_value *v = NULL if new is None else new.v
+        cdef uint64_t n = 0 if new is None else new.n
+        cdef int r = FS_BUSY
+        cdef bint buried = False
+        whoami(self.ref, &me)
+        while again_or_bury(r, &me, &buried):
+            with nogil:
+                r = fs_vector_exchange(&me, self.v, start, stop, v, n)
+        self.rearranged(r, &me)
+        return 0
+
+    cdef bint rearrange(self, Plan plan, Values new, uint64_t stamp) except -1:
         """False when the list has changed since it had this stamp."""
         cdef fs_self me
-        cdef uint64_t n = len(plan), i = 0
         cdef const fs_value *v = NULL if new is None else new.v
-        cdef int r
+        cdef int r = FS_BUSY
         cdef bint buried = False
-        cdef int64_t *p = <int64_t *>PyMem_Malloc(n * 8 + 8)
-        if p == NULL:
-            raise MemoryError()
-        try:
-            for old in plan:
-                p[i] = old
-                i += 1
-            whoami(self.ref, &me)
-            r = FS_BUSY
-            while True:
-                if not again_or_bury(r, &me, &buried):
-                    break
-                with nogil:
-                    r = fs_vector_rearrange(&me, self.v, p, n, v, stamp)
-        finally:
-            PyMem_Free(p)
-        reap(self.ref, &me)
+        whoami(self.ref, &me)
+        while again_or_bury(r, &me, &buried):
+            with nogil:
+                r = fs_vector_rearrange(&me, self.v, plan.items, plan.n, v, stamp)
+        return self.rearranged(r, &me)
+
+    cdef bint rearranged(self, int r, fs_self *me) except -1:
+        reap(self.ref, me)
+        fs_vector_learn(self.ref.h, self.v, &self.known)
         if r == FS_OK:
             note_change(self.v)
         elif r != FS_CHANGED:

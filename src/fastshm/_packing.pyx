@@ -116,7 +116,7 @@ cdef Packed packed(int form, uint32_t size, object values):
     cdef uint64_t word
     cdef char *to
     cdef bytes raw
-    if form == FS_CHAR and isinstance(values, str):
+    if form == FS_CHAR and isinstance(values, str) and values:
         raise TypeError("bytes expected instead of str instance")
     if not isinstance(values, (list, tuple)) and PyObject_CheckBuffer(values) and out.is_view(form, size, values):
         return out

@@ -39,8 +39,20 @@ def set_makers(dict known, other):
 
 
 @cython.embedsignature.format("clinic")
-def Value(typecode_or_type, *args, lock=True):
-    """A shared value with a lock and atomic operations: see fastshm.sharedctypes.Value."""
+def Value(typecode_or_type, *args, lock=True, beside=None):
+    """A shared value with a recursive lock and atomic operations.
+
+    `typecode_or_type` is a type code ("i", "q", "d", ...) or a ctypes type. The value is zero without arguments; else they are
+    the type's own.
+
+    `.value` is read and written as one step; `v.value += 1` is two, so use `with v.get_lock():`, or `v.fetch_add(1)`, which is
+    one. Also `load`, `store`, `exchange`, `compare_exchange`, `add`, the other `fetch_...`, `wait`, `notify_one` and
+    `notify_all`: see help(type(v)). Values of other than simple types have their fields or items instead, and no atomics.
+
+    `lock=False` gives the plain ctypes object; another lock object is used as it is. With `beside`, a value of a simple type is
+    made in the segment of that shared object (a store's root), not in this process's. TypeError for a wrong type, with nothing
+    changed; MemoryError when there is no room.
+    """
     cdef object code = None
     if lock is True or lock is None:
         try:
@@ -48,10 +60,10 @@ def Value(typecode_or_type, *args, lock=True):
         except TypeError:  # it cannot be hashed
             pass
     if code is None:
-        return make_other(typecode_or_type, *args, lock=lock)
+        return make_other(typecode_or_type, *args, lock=lock, beside=beside)
     if len(<tuple>args) > 1:
         raise TypeError(f"a value of type {typecode_or_type!r} takes one initial value, not {len(args)}")
-    return new_value(Synchronized, code, args, None)
+    return new_value(Synchronized, code, args, beside)
 
 
 cdef Synchronized new_value(type cls, str typecode, tuple initial, object beside):

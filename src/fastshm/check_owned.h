@@ -150,6 +150,7 @@ static int fs_own_redo(fs_walk *w, fs_block *o, fs_block *c, uint64_t bytes, fs_
         own = drop = 1;
         break;
     case FS_PREPARING:
+    case FS_SPLICE:
     case FS_FILL:
     case FS_BATCH:
         own = 1;
@@ -218,6 +219,29 @@ static int fs_own_table(fs_walk *w, fs_table *o, fs_table *t, int still) {
     return code;
 }
 
+/* What goes is owned by its copy in own[1], what comes by own[0] (fs_own_redo), what is moved by its old slot until the cursor has
+ * passed. */
+static int fs_own_splice(fs_walk *w, const fs_redo *r, const fs_vector *v, fs_slots *slots) {
+    fs_span s = {slots, v->start, v->n, v->capacity};
+    fs_splice p;
+    if (fs_splice_make(w->heap, r, &s, &p) != FS_OK)
+        return FS_BROKEN(w, "V4: a splice leads out of the slots");
+    uint64_t left = p.to == p.from ? p.behind : p.behind - p.moved, done = p.behind - left;
+    int up = p.to > p.from, code = fs_own_slots(w, slots, s.start, p.first, UINT64_MAX, 0);
+    uint64_t from = up ? p.from : p.from + done, to = up ? p.to + left : p.to;
+    if (code == FS_OK)
+        code = fs_own_slots(w, slots, from, from + left, UINT64_MAX, 0);
+    if (code == FS_OK)
+        code = fs_own_slots(w, slots, to, to + done, UINT64_MAX, 0);
+    if (code == FS_OK && r->own[1]) {
+        fs_slots *old = (fs_slots *)fs_used_at(w, r->own[1]);
+        if (!old || fs_room(w->heap, &old->block) < sizeof(fs_slots))
+            return FS_BROKEN(w, "V4: a splice leads out of the slots");
+        code = fs_own_slots(w, old, 0, fs_word(w, &old->n), UINT64_MAX, 0);
+    }
+    return code;
+}
+
 static int fs_own_vector(fs_walk *w, fs_vector *o, fs_vector *v) {
     fs_redo *r = &v->redo;
     if (r->state == FS_BATCH || r->batch)
@@ -233,6 +257,8 @@ static int fs_own_vector(fs_walk *w, fs_vector *o, fs_vector *v) {
         return fs_own_slots(w, s, 0, s->n, UINT64_MAX, 1);
     if (v->start > v->capacity || v->n > v->capacity - v->start)
         return FS_BROKEN(w, "V1: more items than capacity");
+    if (r->state == FS_SPLICE)
+        return fs_own_splice(w, r, v, s);
     uint64_t end = v->start + v->n, hole = UINT64_MAX;
     if (r->state == FS_SHIFT_UP || r->state == FS_SHIFT_DOWN) {
         hole = r->before[0];

@@ -8,7 +8,7 @@ import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fastshm import _dict, managers
+from fastshm import _core, _dict, managers
 
 __all__ = ["Counter", "CounterProxy"]
 
@@ -143,8 +143,12 @@ def _counted(iterable: Any) -> builtins.dict[Any, Any]:
     return builtins.dict(collections.Counter(iterable))
 
 
-def Counter(iterable: Any = None, /, **kwargs: Any) -> CounterProxy:
-    """A new shared counter of what collections.Counter takes. It lives as long as somebody has a handle on it."""
-    new = _dict.Dict.make(CounterProxy)
+def new_counter(beside: _core.Handle | None, iterable: Any, kwargs: Any) -> CounterProxy:
+    new = _dict.Dict.make(CounterProxy, beside)
     new.update(iterable, **kwargs)
     return new
+
+
+def Counter(iterable: Any = None, /, **kwargs: Any) -> CounterProxy:
+    """A new shared counter of what collections.Counter takes. It lives as long as somebody has a handle on it."""
+    return new_counter(None, iterable, kwargs)

@@ -38,13 +38,39 @@ class Context(BaseContext):
             return self
         return _ours(method, super().get_context(method))
 
-    def Manager(self, address: str | None = None, **options: Any) -> managers.SyncManager:
-        """A started manager, which needs no server process. With `live`, plain dicts and lists that are stored in its dicts and
-        lists become shared ones. With an address like "shm://myapp", that of a named store: see fastshm.stores.Store."""
-        if address is None:
-            manager = managers.SyncManager(ctx=self.get_context(), **options)
+    def Manager(
+        self,
+        address: str | None = None,
+        *,
+        create: bool = True,
+        persist: bool = False,
+        live: bool | None = None,
+        allow_pickle: bool = True,
+    ) -> managers.SyncManager:
+        """A started manager, whose dicts, lists, locks and so on are in shared memory and need no server process.
+
+        Without an address its objects are this program's and those it hands them to; they go out of service when the manager is
+        shut down. An address "shm://NAME" is that of a named store: all programs of this user that open it by that name share
+        what is in its dict `root`. It is a fastshm.stores.Store, which also makes `Counter`, `ShardedCounter` and `frozen`.
+        (Servers with addresses of their own, for other machines: fastshm.managers.SyncManager.)
+
+        `live`: plain dicts and lists that are stored in its dicts and lists become shared ones. A store does so by default.
+        Of a store alone: `create=False` opens only one that is there (else FileNotFoundError); `persist=True` keeps it until
+        fastshm.unlink(address) or the next boot, not only as long as it is used; `allow_pickle=False` refuses to unpickle what
+        others have stored, and to store what needs a pickle. TypeError when one of these is given without an address.
+        """
+        manager: managers.SyncManager
+        if address is not None:
+            manager = stores.Store(
+                address, create=create, persist=persist, live=live is None or live, allow_pickle=allow_pickle
+            )
+        elif not create or persist or not allow_pickle:
+            raise TypeError(
+                "create, persist and allow_pickle are of named stores: give an address, as in "
+                'fastshm.Manager("shm://myapp", persist=True)'
+            )
         else:
-            manager = stores.Store(address, **options)
+            manager = managers.SyncManager(ctx=self.get_context(), live=bool(live))
         manager.start()
         return manager
 

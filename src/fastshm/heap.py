@@ -332,8 +332,11 @@ def set_decode_cache(values: int = 128, largest: int = 4096) -> None:
 
     It is this process's affair, and that of those that multiprocessing starts from it hereafter. What is kept now is forgotten.
     Objects that a reader could change are never shared by two reads: those get a copy, or decode it anew. ValueError for a
-    number below 0 or above 2**31 - 1.
+    number below 0 or above 2**31 - 1, TypeError for what is no whole number.
     """
+    for number in (values, largest):
+        if not hasattr(type(number), "__index__"):
+            raise TypeError(f"two numbers expected, of values and of bytes, not a {type(number).__name__!r}")
     if not (0 <= values < 1 << 31 and 0 <= largest < 1 << 31):
         raise ValueError(f"numbers from 0 to 2**31 - 1 expected, not {values} and {largest}")
     _configuration()[KEPT] = values, largest

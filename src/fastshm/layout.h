@@ -13,7 +13,7 @@
 #include "platform.h"
 
 #define FS_MAGIC 0x6d68737473616601ull /* "\1fastshm" */
-#define FS_FORMAT 4u
+#define FS_FORMAT 5u
 #define FS_STAMP ((uint64_t)FS_FORMAT << 32 | (uint64_t)sizeof(void *) << 16 | FS_BYTE_ORDER)
 
 #define FS_GRAIN 64u /* block sizes and alignment: one cache line */
@@ -292,7 +292,7 @@ typedef struct {
 #define FS_REDO_WORDS 12
 #define FS_REDO_OWNED 4
 
-enum { FS_IDLE = 0, FS_PREPARING = 1, FS_COMMITTED = 2, FS_BATCH = 3, FS_SHIFT_DOWN = 4, FS_SHIFT_UP = 5, FS_FILL = 6 };
+enum { FS_IDLE = 0, FS_PREPARING = 1, FS_COMMITTED = 2, FS_BATCH = 3, FS_SHIFT_DOWN = 4, FS_SHIFT_UP = 5, FS_FILL = 6, FS_SPLICE = 7 };
 enum { FS_REPEATED = 7 }; /* beside FS_COMMITTED, of an array's stage */
 
 typedef struct {

@@ -13,7 +13,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable
-from multiprocessing import ProcessError, connection, managers, process, util
+from multiprocessing import ProcessError, managers, process, util
 from multiprocessing.managers import BaseProxy, SharedMemoryManager, Token
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -131,7 +131,15 @@ def _not_negative(value: int) -> int:
 
 
 class BaseManager(managers.BaseManager):
-    """The stdlib's manager of registered types, which may be registered with the classes of proxies that are here."""
+    """The stdlib's manager of registered types, which may be registered with the classes of proxies that are here. Its server
+    ends when the process that started it has died and nobody is connected."""
+
+    _Server = served.Server
+
+    @classmethod
+    def _run_server(cls, *args: Any, **kwargs: Any) -> None:
+        served.end_with_starter()
+        super()._run_server(*args, **kwargs)  # type: ignore[misc]
 
     @classmethod
     def register(cls, typeid: str, callable: Any = None, proxytype: Any = None, *args: Any, **options: Any) -> None:
@@ -142,7 +150,6 @@ class _Served(BaseManager, _Stdlib.SyncManager):  # type: ignore[misc]
     """The stdlib's manager, with the sets that it has since Python 3.14, and with proxies that shared containers keep."""
 
     _registry: Any = {}  # noqa: RUF012  (the stdlib's)
-    _Server = served.Server
 
     @classmethod
     def register(cls, typeid: str, callable: Any = None, proxytype: Any = None, *args: Any, **options: Any) -> None:
@@ -169,21 +176,6 @@ def _in_shared_memory(make: Callable[Concatenate[Any, _P], _R]) -> Callable[Conc
         return (make_there if self._served else make)(self, *args, **kwargs)
 
     return method
-
-
-def _end_with_its_starter(initializer: Any, initargs: Any) -> None:
-    """Runs in a server whose starter is daemonic: that may be ended by a signal, and shuts nothing down then."""
-    threading.Thread(target=_stop_after, args=(process.parent_process(),), daemon=True).start()
-    if initializer is not None:
-        initializer(*initargs)
-
-
-def _stop_after(starter: Any) -> None:
-    connection.wait([starter.sentinel])
-    server = getattr(process.current_process(), "_manager_server", None)
-    if server is None:
-        os._exit(1)
-    server.stop_event.set()
 
 
 class SyncManager(_Served):
@@ -260,11 +252,11 @@ class SyncManager(_Served):
                 self._start_server()
 
     def _start_server(self) -> None:
-        initializer, settings = self._initializer, process.current_process()._config  # type: ignore[attr-defined]
+        settings = process.current_process()._config  # type: ignore[attr-defined]
         daemonic = settings.pop("daemon", False)  # such a process may have no children, but this one
         before, self._state.value = self._state.value, State.INITIAL
         try:
-            super().start(*((_end_with_its_starter, initializer) if daemonic else initializer))
+            super().start(*self._initializer)
         except BaseException:
             self._state.value = before
             raise

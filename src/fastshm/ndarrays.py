@@ -43,7 +43,9 @@ def dtype_of_code(code: str | None) -> Any:
     return numpy.dtype(code)
 
 
-def new(dtype: Any, size_or_initializer: Any, shape: Any, capacity: int) -> SynchronizedNDArray:
+def new(
+    dtype: Any, size_or_initializer: Any, shape: Any, capacity: int, beside: _core.Handle | None = None
+) -> SynchronizedNDArray:
     import numpy
 
     dtype, inner = dtype.base, dtype.shape
@@ -70,6 +72,7 @@ def new(dtype: Any, size_or_initializer: Any, shape: Any, capacity: int) -> Sync
         "\0" if tail else code,
         whole[0],
         size,
+        beside,
         values=values if values is None or (code != "\0" and not tail) else _octets(values),
         capacity=capacity,
     )
@@ -97,7 +100,7 @@ def _octets(values: Any) -> Any:
 
 
 class SynchronizedNDArray(SynchronizedArray):
-    """An array of a NumPy type: see fastshm.sharedctypes.Array.
+    """An array of a NumPy type: see fastshm.Array.
 
     `a[i]` is a number, a record or an ndarray, a slice an ndarray: copies, each of one instant. Items and slices are written as
     one step, broadcast and converted as NumPy does it. `a.numpy()` is a view.

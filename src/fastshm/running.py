@@ -9,12 +9,12 @@ import runpy
 import sys
 import types
 from collections.abc import Callable, Sequence
-from importlib.machinery import SourceFileLoader, SourcelessFileLoader
+from importlib.machinery import BuiltinImporter, SourceFileLoader, SourcelessFileLoader
 from typing import Any
 
 from fastshm import patching
 
-USAGE = "python -m fastshm run [-h] (SCRIPT | -m MODULE) [ARGUMENT ...]"
+USAGE = "python -m fastshm run [-h] (SCRIPT | -m MODULE | -c PROGRAM) [ARGUMENT ...]"
 
 
 def add_command(commands: Any) -> None:
@@ -24,10 +24,11 @@ def add_command(commands: Any) -> None:
         "run",
         help=summary,
         usage=USAGE,
-        description=f"{summary[0].upper()}{summary[1:]}: a script, a folder or zip file with a __main__.py, or a module. All "
-        "arguments after it are its own; it sees itself as if Python had been called with them.",
+        description=f"{summary[0].upper()}{summary[1:]}: a script, a folder or zip file with a __main__.py, a module, or a "
+        "text. All arguments after it are its own; it sees itself as if Python had been called with them.",
     )
     parser.add_argument("-m", metavar="MODULE", help="the name of a module or package to run")
+    parser.add_argument("-c", metavar="PROGRAM", help="the text of a program to run")
     parser.add_argument("SCRIPT", nargs="?", help="the file or folder to run")
     parser.add_argument("ARGUMENT", nargs="*", help="the program's")
 
@@ -37,12 +38,15 @@ def add_command(commands: Any) -> None:
         if first in ("-h", "--help"):
             parser.print_help()
             parser.exit()
-        options = argparse.Namespace(run=run, passes_interrupts=True, module=None, script=first, arguments=rest)
-        if first.startswith("-m"):
-            options.module, options.arguments = (first[2:], rest) if first[2:] else ("".join(rest[:1]), rest[1:])
-        if options.module == "" or (options.module is None and (not first or first.startswith("-"))):
-            parser.error("what to run? Give a script, or -m and a module")
-        return options, []
+        kind = first[:2] if first[:2] in ("-m", "-c") else ""
+        if kind:
+            missing = not first[2:] and not rest
+            first, rest = (first[2:], rest) if first[2:] else ("".join(rest[:1]), rest[1:])
+        else:
+            missing = not first or first.startswith("-")
+        if missing or (kind == "-m" and not first):
+            parser.error("what to run? Give a script, or -m and a module, or -c and the text of a program")
+        return argparse.Namespace(run=run, passes_interrupts=True, kind=kind, program=first, arguments=rest), []
 
     parser.parse_known_args = take_all  # type: ignore[method-assign, assignment]
 
@@ -50,11 +54,13 @@ def add_command(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """The command. The program may end it by any exception, too."""
     patching.patch()
-    if options.module is not None:
-        sys.argv[:] = ["-m", *options.arguments]
-        return _run(_module, options.module)
-    sys.argv[:] = [options.script, *options.arguments]
-    path = os.getcwd() if options.script == "." else os.path.join(os.getcwd(), options.script)
+    sys.argv[:] = [options.kind or options.program, *options.arguments]
+    if options.kind == "-m":
+        return _run(_module, options.program)
+    if options.kind == "-c":
+        _set_first_of_path("", is_wanted=not sys.flags.safe_path)
+        return _run(_text, options.program)
+    path = os.getcwd() if options.program == "." else os.path.join(os.getcwd(), options.program)
     if pkgutil.get_importer(path) is not None:
         _set_first_of_path(path, is_wanted=True)
         return _run(_module, "__main__", False)
@@ -88,6 +94,12 @@ def _new_main() -> types.ModuleType:
 def _module(*names: Any) -> None:
     _new_main()
     runpy._run_module_as_main(*names)  # type: ignore[attr-defined]  # what Python's own -m calls
+
+
+def _text(program: str) -> None:
+    main = _new_main()
+    vars(main)["__loader__"] = BuiltinImporter
+    exec(compile(program, "<string>", "exec", dont_inherit=True), vars(main))
 
 
 def _script(path: str, source: bytes) -> None:

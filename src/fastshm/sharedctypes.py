@@ -7,12 +7,13 @@ core array, with the stdlib's wrappers around them.
 from __future__ import annotations
 
 import ctypes
+import sys
 import weakref
 from multiprocessing import sharedctypes as _sharedctypes
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-from fastshm import _array, _typed, heap, ndarrays, synchronize  # noqa: F401  (heap and synchronize give the core its hooks)
+from fastshm import _array, _core, _typed, heap, ndarrays, synchronize  # noqa: F401  (heap and synchronize give the core its hooks)
 from fastshm._array import SynchronizedArray
 from fastshm._typed import Synchronized
 from fastshm.arrays import SynchronizedString, codes_of_types, object_of, set_reducer, types
@@ -39,8 +40,8 @@ def _type_of(typecode_or_type: Any) -> Any:
         ctypes.sizeof(kind)
     except TypeError:
         raise TypeError(
-            f"this type has no size: {typecode_or_type!r} is neither a type code nor a ctypes type; for an Array, also "
-            "numpy.float32 and the like"
+            f"this type has no size: {typecode_or_type!r}; give a type code ('i', 'q', 'd', ...) or a ctypes type "
+            "(ctypes.c_double), for an Array also a type of NumPy (numpy.float64, numpy.dtype('f8'))"
         ) from None
     return kind
 
@@ -106,17 +107,13 @@ def RawArray(typecode_or_type: Any, size_or_initializer: Any) -> Any:
 # --- with a lock --------------------------------------------------------------------------------------------------------------
 
 
-def Value(typecode_or_type: Any, *args: Any, lock: Any = True, ctx: Any = None) -> Any:
-    """A shared value with a recursive lock.
-
-    `.value` is read and written as one step; `v.value += 1` is two, so use `with v.get_lock():`, or `v.fetch_add(1)`, which is
-    one. `lock=False` gives the plain ctypes object; another lock object is used as it is. TypeError for a wrong type, with
-    nothing changed.
-    """
-    return _typed.Value(typecode_or_type, *args, lock=lock)
+def Value(typecode_or_type: Any, *args: Any, lock: Any = True, ctx: Any = None, beside: _core.Handle | None = None) -> Any:
+    """See fastshm.Value. `ctx` decides nothing."""
+    return _typed.Value(typecode_or_type, *args, lock=lock, beside=beside)
 
 
-def _other_value(typecode_or_type: Any, *args: Any, lock: Any) -> Any:
+def _other_value(typecode_or_type: Any, *args: Any, lock: Any, beside: _core.Handle | None) -> Any:
+    _refuse_beside(beside)
     return _with_lock(RawValue(typecode_or_type, *args), lock)
 
 
@@ -128,18 +125,9 @@ def Array(
     ctx: Any = None,
     capacity: int | None = None,
     shape: Any = None,
+    beside: _core.Handle | None = None,
 ) -> Any:
-    """A shared array with a recursive lock: `size` zero items, or those of a sequence.
-
-    Items and slices are each read and written as one step. `get_obj()` is the ctypes array on the same bytes; NumPy sees them
-    through `numpy.asarray(a)` or `a.numpy()`, without a copy.
-
-    It grows: see `append`, `extend` and `resize`. As long as it has no more than `capacity` items, its bytes stay where they
-    are, and what looks at them (`get_obj()`, NumPy, memoryviews) goes on to show what others do.
-
-    A NumPy type (`numpy.float64`, `numpy.dtype(...)`) is taken, too, and an array may then have more axes: those of an ndarray
-    as initializer, or of `shape`. The handle knows `dtype` and `shape`, wherever it goes. See fastshm.ndarrays.
-    """
+    """See fastshm.Array. `ctx` decides nothing."""
     if size_or_initializer is None:
         raise TypeError("an array is made of a number of items or of a sequence of them, not of None")
     code = _code_of(typecode_or_type)
@@ -150,20 +138,33 @@ def Array(
         if dtype is not None:
             if lock is not True and lock is not None:
                 raise TypeError("an array of a NumPy type, or with a shape, has the lock that it comes with")
-            return ndarrays.new(dtype, size_or_initializer, shape, _room(capacity))
+            return ndarrays.new(dtype, size_or_initializer, shape, _room(capacity), beside)
     if code is not None and (lock is True or lock is None):
         kind = SynchronizedString if code == "c" else SynchronizedArray
         if not isinstance(size_or_initializer, int):
-            return SynchronizedArray.make(kind, code, 0, values=size_or_initializer, capacity=_room(capacity))
+            return SynchronizedArray.make(kind, code, 0, 0, beside, size_or_initializer, _room(capacity))
+        if abs(size_or_initializer) > sys.maxsize:
+            raise OverflowError(f"an array of {size_or_initializer} items cannot be: its length does not fit into 64 bits")
         if size_or_initializer < 0:
             raise ValueError(f"Array length must be >= 0, not {size_or_initializer}")
-        return SynchronizedArray.make(kind, code, size_or_initializer, capacity=_room(capacity))
+        return SynchronizedArray.make(kind, code, size_or_initializer, 0, beside, None, _room(capacity))
     if capacity is not None:
         raise TypeError("capacity: only arrays of a simple type, with the lock that they come with, can grow")
+    _refuse_beside(beside)
     return _with_lock(RawArray(typecode_or_type, size_or_initializer), lock)
 
 
+def _refuse_beside(beside: _core.Handle | None) -> None:
+    if beside is not None:
+        raise TypeError(
+            "beside: only values of a simple type, and arrays of one or of a NumPy type, with the lock that they come with, "
+            "are made beside others"
+        )
+
+
 def _room(capacity: int | None) -> int:
+    if capacity is not None and not hasattr(type(capacity), "__index__"):
+        raise TypeError(f"capacity is a number of items, not a {type(capacity).__name__!r}")
     if capacity is not None and capacity < 0:
         raise ValueError(f"capacity must be >= 0, not {capacity}")
     return capacity or 0

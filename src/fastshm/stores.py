@@ -13,10 +13,12 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Iterable
 from multiprocessing import ProcessError
 from typing import Any
 
-from fastshm import _core, _dict, heap, managers, names
+from fastshm import _core, _dict, collections, heap, managers, names, records
+from fastshm.counter import ShardedCounter
 
 __all__ = ["SCHEME", "Store", "unlink"]
 
@@ -36,7 +38,11 @@ def _file_of(address: str) -> str:
 
 
 class Store(managers.SyncManager):
-    """A manager whose objects are in a named store. shutdown() lets go of the store; handles on its objects stay good."""
+    """A manager whose objects are in a named store. shutdown() lets go of the store; handles on its objects stay good.
+
+    Besides what managers make, it makes `Counter`, `ShardedCounter` and `frozen`. fastshm.Value and fastshm.Array, with their
+    atomics, are made in it by `beside=store.root`.
+    """
 
     def __init__(
         self, address: str, *, create: bool = True, persist: bool = False, live: bool = True, allow_pickle: bool = True
@@ -109,8 +115,27 @@ class Store(managers.SyncManager):
     @property
     def root(self) -> managers.DictProxy:
         """The dict by which the objects are found. `setdefault` makes one in one step, whoever comes first."""
-        assert self._root is not None, "the store is not open"
+        if self._root is None:  # of the type that the stdlib's managers raise when they are not started
+            raise AssertionError(
+                f"the store is not open: this manager was shut down or not started; fastshm.Manager({self._name!r}) opens it "
+                "again"
+            )
         return self._root
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name!r}, {'not open' if self._root is None else 'open'}>"
+
+    def Counter(self, iterable: Any = None, /, **kwargs: Any) -> collections.CounterProxy:
+        """A shared counter of what collections.Counter takes: see fastshm.Counter."""
+        return collections.new_counter(self._open(), iterable, kwargs)
+
+    def ShardedCounter(self, value: int = 0) -> ShardedCounter:
+        """A counter for many writers: see fastshm.ShardedCounter."""
+        return ShardedCounter(value, beside=self._open())
+
+    def frozen(self, items: Iterable[Any], /) -> records.FrozenList:
+        """A read-only list of records: see fastshm.frozen."""
+        return records.frozen(items, beside=self._open())
 
     def _open(self) -> _core.Handle:
         return self.root  # beside what new objects are made

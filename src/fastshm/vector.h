@@ -8,9 +8,11 @@
  *
  * Inserting and deleting in the middle move slots one at a time with a cursor (SHIFT_UP, SHIFT_DOWN), committed before the
  * first move: whoever finds the vector so goes on from the cursor, and moving a slot twice does no harm. It needs no memory, so
- * deleting works when there is none. Sorting, slices and the like build new slots beside the old ones and swap them.
+ * deleting works when there is none. A splice (other items instead of some that are neighbours) moves those behind likewise, by
+ * more than one slot. Sorting, extended slices and the like build new slots beside the old ones and swap them.
  *
- *   cost        get, set, append, pop at either end O(1) (append amortised); insert, delete O(n) moves; the rest O(n)
+ *   cost        get, set, append, pop at either end O(1) (append amortised); insert, delete, splice O(n) moves, none when as
+ *               many come as go; the rest O(n)
  *   invariants  start + n <= capacity; slots outside [start, start + n) own nothing, but for the first before[0] behind the end
  *               while FS_FILL
  */
@@ -91,9 +93,43 @@ static inline void fs_vector_stamp(fs_vector *v) { fs_store_relaxed(&v->stamp, v
 
 /* --- settling ------------------------------------------------------------------------------------------------------------ */
 
+/* A splice under way, out of the redo record: what lies from `first` up to `from` goes, the items of `fresh` come to lie at `into`,
+ * and the ones behind, which are at [from, from + behind) before and at [to, to + behind) after, are moved beginning with the one
+ * whose place is free. */
+typedef struct {
+    fs_slots *fresh; /* own[0]; NULL when none come */
+    uint64_t first, into, count, from, to, behind, moved;
+} fs_splice;
+
+static int fs_splice_make(fs_heap *heap, const fs_redo *r, const fs_span *s, fs_splice *p) {
+    uint64_t fresh = fs_load_relaxed(&r->own[0]), gone = fs_load_relaxed(&r->before[2]), front = fs_load_relaxed(&r->before[3]);
+    p->moved = fs_load_relaxed(&r->before[0]);
+    p->first = fs_load_relaxed(&r->before[1]);
+    p->count = 0;
+    p->fresh = NULL;
+    if (fresh) {
+        if (!(p->fresh = fs_kind_at(heap, fresh, FS_SLOTS, sizeof(fs_slots))))
+            return FS_CORRUPT;
+        p->count = fs_load_relaxed(&p->fresh->n);
+        if (p->count > (fs_room(heap, &p->fresh->block) - sizeof(fs_slots)) / sizeof(fs_slot))
+            return FS_CORRUPT;
+    }
+    uint64_t end = s->start + s->n;
+    if (!s->slots || p->first < s->start || p->first > end || gone > end - p->first || front > gone)
+        return FS_CORRUPT;
+    p->from = p->first + gone;
+    p->into = p->first + front;
+    if (p->count > s->capacity - p->into)
+        return FS_CORRUPT;
+    p->to = p->into + p->count;
+    p->behind = end - p->from;
+    return p->moved > p->behind || p->behind > s->capacity - p->to ? FS_CORRUPT : FS_OK;
+}
+
 static int fs_vector_settle(const fs_self *me, fs_vector *v) {
     fs_redo *r = &v->redo;
     fs_span s;
+    fs_splice p;
     uint64_t state = fs_load_relaxed(&r->state), from, to;
     int code;
     switch (state) {
@@ -132,6 +168,22 @@ static int fs_vector_settle(const fs_self *me, fs_vector *v) {
                 fs_crash_order();
             }
         }
+        r->state = FS_COMMITTED;
+        break;
+    case FS_SPLICE:
+        fs_write_begin(&v->o.lock);
+        if (fs_span_make(me->heap, v, &s) != FS_OK || fs_splice_make(me->heap, r, &s, &p) != FS_OK)
+            return FS_CORRUPT;
+        for (uint64_t k = p.to == p.from ? p.behind : p.moved; k < p.behind; k++) {
+            uint64_t i = p.to > p.from ? p.behind - 1 - k : k;
+            fs_slot_copy(&s.slots->slot[p.to + i], &s.slots->slot[p.from + i]);
+            fs_crash_order();
+            r->before[0] = k + 1;
+            fs_crash_order();
+        }
+        for (uint64_t i = 0; i < p.count; i++)
+            fs_slot_copy(&s.slots->slot[p.into + i], &p.fresh->slot[i]);
+        fs_crash_order();
         r->state = FS_COMMITTED;
         break;
     default:
@@ -178,11 +230,11 @@ static inline int fs_vector_commit(const fs_self *me, fs_vector *v, uint64_t sta
 
 /* --- room ---------------------------------------------------------------------------------------------------------------- */
 
-static int fs_slots_alloc(const fs_self *me, fs_redo *r, uint64_t capacity, fs_slots **out) {
+static int fs_slots_alloc(const fs_self *me, uint64_t *own, uint64_t capacity, fs_slots **out) {
     fs_block *b;
     if (capacity > me->heap->size / sizeof(fs_slot))
         return FS_NOMEM;
-    int code = fs_alloc_to(me, sizeof(fs_slots) - FS_HEADER + capacity * sizeof(fs_slot), FS_RAW, &r->own[1], &b);
+    int code = fs_alloc_to(me, sizeof(fs_slots) - FS_HEADER + capacity * sizeof(fs_slot), FS_RAW, own, &b);
     if (code == FS_OK) {
         *out = (fs_slots *)b;
         (*out)->link = (*out)->n = 0;
@@ -199,7 +251,7 @@ FS_COLD static int fs_vector_grow(const fs_self *me, fs_vector *v, fs_span *s, u
     if (capacity < want)
         capacity = want;
     fs_redo_prepare(r);
-    int code = fs_slots_alloc(me, r, capacity, &new);
+    int code = fs_slots_alloc(me, &r->own[1], capacity, &new);
     if (code != FS_OK) {
         fs_redo_settle(me, r);
         return code;
@@ -373,6 +425,79 @@ static int fs_vector_delete(const fs_self *me, fs_vector *v, fs_span *s, uint64_
     return fs_vector_commit(me, v, FS_SHIFT_DOWN);
 }
 
+/* Slots of their own for new items, referred to by own[0]. */
+static int fs_slots_make(const fs_self *me, fs_redo *r, const fs_value *vals, uint64_t count, fs_slots **out) {
+    fs_slots *new;
+    int code = fs_slots_alloc(me, &r->own[0], count, &new);
+    if (code != FS_OK)
+        return code;
+    fs_store_release(&new->block.kind, FS_SLOTS);
+    for (uint64_t i = 0; i < count && code == FS_OK; i++) {
+        uint64_t word;
+        int owning = fs_owning(vals[i].kind);
+        fs_store_relaxed(&new->slot[i].about, fs_about(&vals[i])); /* the checker may be looking, up to new->n */
+        fs_store_relaxed(&new->slot[i].value, owning ? 0 : vals[i].value);
+        fs_crash_order();
+        fs_store_release(&new->n, i + 1);
+        fs_crash_order();
+        if (owning)
+            code = fs_value_make(me, &vals[i], &new->slot[i].value, &word);
+    }
+    *out = new;
+    return code;
+}
+
+/* A copy of slots that stay where they are until the change is committed: what they own is dropped with it then. In own[1]. */
+static int fs_slots_leave(const fs_self *me, fs_redo *r, const fs_slot *from, uint64_t count, fs_slots **out) {
+    int code = fs_slots_alloc(me, &r->own[1], count, out);
+    if (code == FS_OK) {
+        fs_copy_racy((*out)->slot, from, count * sizeof(fs_slot));
+        (*out)->n = count;
+    }
+    return code;
+}
+
+/* `count` other items instead of the `gone` from item i on. It needs no memory when none come, and those that go own nothing. */
+static int fs_vector_splice(const fs_self *me, fs_vector *v, fs_span *s, uint64_t i, uint64_t gone, const fs_value *vals,
+                            uint64_t count) {
+    fs_heap *heap = me->heap;
+    fs_redo *r = &v->redo;
+    fs_slots *new = NULL, *old = NULL;
+    uint64_t front = i || gone < count ? 0 : gone - count; /* the first ones go: the start moves instead of the others */
+    int code, owning = 0;
+    if (!gone && !count)
+        return FS_OK;
+    if (count > gone && (code = fs_vector_room(me, v, s, count - gone)) != FS_OK)
+        return code;
+    const fs_slot *slot = &s->slots->slot[s->start + i];
+    for (uint64_t k = 0; k < gone && !owning; k++)
+        owning = fs_owning(fs_about_kind(slot[k].about));
+    fs_vector_stamp(v);
+    fs_redo_prepare(r);
+    if ((count && (code = fs_slots_make(me, r, vals, count, &new)) != FS_OK) ||
+        (owning && (code = fs_slots_leave(me, r, slot, gone, &old)) != FS_OK)) {
+        fs_store_relaxed(&v->stamp, v->stamp - 1); /* nothing has changed */
+        fs_redo_settle(me, r);
+        return code;
+    }
+    fs_write_begin(&v->o.lock);
+    if (count) {
+        fs_redo_add(heap, r, &new->block.kind, fs_pair(FS_RAW, 1));
+        r->drop[0] = r->own[0];
+    }
+    if (owning) {
+        fs_redo_add(heap, r, &old->block.kind, fs_pair(FS_SLOTS, 1));
+        r->drop[1] = r->own[1];
+    }
+    fs_redo_add(heap, r, &v->start, s->n + count == gone ? 0 : s->start + front);
+    fs_redo_add(heap, r, &v->n, s->n - gone + count);
+    r->before[0] = 0;
+    r->before[1] = s->start + i;
+    r->before[2] = gone;
+    r->before[3] = front;
+    return fs_vector_commit(me, v, FS_SPLICE);
+}
+
 /* New contents: item k is the old item plan[k] when that is >= 0, else the value vals[-1 - plan[k]]. */
 static int fs_vector_replan(const fs_self *me, fs_vector *v, fs_span *s, const int64_t *plan, uint64_t count,
                             const fs_value *vals) {
@@ -383,7 +508,7 @@ static int fs_vector_replan(const fs_self *me, fs_vector *v, fs_span *s, const i
     fs_vector_stamp(v);
     fs_redo_prepare(r);
     if (count) {
-        if ((code = fs_slots_alloc(me, r, count, &new)) != FS_OK)
+        if ((code = fs_slots_alloc(me, &r->own[1], count, &new)) != FS_OK)
             goto fail;
         fs_store_release(&new->block.kind, FS_SLOTS);
         for (uint64_t k = 0; k < count; k++) {
@@ -605,6 +730,19 @@ static inline uint64_t fs_slice(int64_t *start, int64_t stop, int64_t step, int6
     if (step < 0)
         return stop < first ? (uint64_t)(first - stop - 1) / (uint64_t)-step + 1 : 0;
     return first < stop ? (uint64_t)(stop - first - 1) / (uint64_t)step + 1 : 0;
+}
+
+/* Other items instead of those of a slice (without a step): Python's l[start:stop] = vals. */
+FS_UNUSED static int fs_vector_exchange(const fs_self *me, fs_vector *v, int64_t start, int64_t stop, const fs_value *vals,
+                                        uint64_t count) {
+    fs_span s;
+    int entered = fs_vector_enter(me, v, &s);
+    if (entered < 0)
+        return entered;
+    uint64_t gone = fs_slice(&start, stop, 1, (int64_t)s.n);
+    int r = fs_vector_splice(me, v, &s, (uint64_t)start, gone, vals, count);
+    fs_vector_leave(me, v, entered);
+    return r;
 }
 
 /* The items of a slice, all of one instant, and the stamp they had. Pins as in fs_table_snapshot. */

@@ -282,6 +282,11 @@ static void rearrange(void) {
     fs_value v = text(20);
     wish(fs_vector_rearrange(&me, vector(), plan, 5, &v, vector()->stamp));
 }
+static void replace(void) {
+    fs_value v[3] = {text(20), number(1), inner()};
+    wish(fs_vector_exchange(&me, vector(), 1, 3, v, 3));
+}
+static void replace_first(void) { wish(fs_vector_exchange(&me, vector(), 0, 3, NULL, 0)); }
 static void insert_key(void) { put(TABLE, 22, bundle()); }
 static void overwrite(void) { put(TABLE, 2, text(200)); }
 static void remove_key(void) {
@@ -408,10 +413,11 @@ static const struct {
     void (*operate)(void);
 } deaths[] = {
     {"append", append_text}, {"insert", insert_in_middle}, {"delete", delete_in_middle}, {"extend", extend},
-    {"rearrange", rearrange}, {"insert a key", insert_key}, {"overwrite", overwrite}, {"remove a key", remove_key},
+    {"rearrange", rearrange}, {"replace", replace}, {"replace the first", replace_first}, {"insert a key", insert_key}, {"overwrite", overwrite},
+    {"remove a key", remove_key},
     {"grow", grow}, {"update", update}, {"clear", clear}, {"write a slice", write_slice}, {"section", section},
     {"make and drop", make_and_drop}, {"drop containers", drop_containers}, {"bury", bury},
-#define FIRST_WAITED 16
+#define FIRST_WAITED 18
     {"take a permit", take_a_permit}, {"give a permit", give_a_permit}, {"enlarge the ledger", enlarge_ledger},
     {"fold", fold_all}, {"come", come}, {"come, many", come_many}, {"notify", notify}, {"notify all", notify_all},
     {"be notified in vain", be_notified_in_vain}, {"arrive", arrive}, {"arrive and act", arrive_and_act},
@@ -953,6 +959,12 @@ static void v_rearrange(uint8_t a) {
     plan[n + 1] = -2;
     known(fs_vector_rearrange(&me, v, plan, a & 2 ? n + 2 : n, val, stamp));
 }
+static void v_exchange(uint8_t a) {
+    fs_vector *v = bound(VECTOR);
+    fs_value val[3] = {some(a), some(a / 2), some(a / 3)};
+    if (v)
+        known(fs_vector_exchange(&me, v, a % 8 - 3, a / 8 % 8 - 1, val, a / 64));
+}
 
 static void a_write(uint8_t a) {
     int slot = a & 1 ? ARRAY : BYTES;
@@ -1336,7 +1348,7 @@ static void o_make_waited(uint8_t a) {
 
 static void (*const actions[])(uint8_t) = {
     t_peek, t_set, t_default, t_add, t_fill, t_remove, t_take, t_read, t_copy, t_clear, t_update, t_last,
-    v_set, v_insert, v_delete, v_extend, v_peek, v_read, v_take, v_copy, v_words, v_seek, v_slots, v_rearrange,
+    v_set, v_insert, v_delete, v_extend, v_peek, v_read, v_take, v_copy, v_words, v_seek, v_slots, v_rearrange, v_exchange,
     a_write, a_item, c_add, c_wait, n_count, o_section, o_try, o_wait, o_open, o_drop, o_new,
     h_alloc, h_free, h_lengthen, h_flush,
     k_ticket, k_slots, k_heir, k_orphan, k_bury, k_reap, k_settle, k_check, k_refresh, k_nothing,

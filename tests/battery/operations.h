@@ -504,6 +504,18 @@ static void extend(void) {
     fs_value v[] = {number(1), text('p', 100), inner(), text('q', 30), number(2), bundle()};
     wish(fs_vector_change(&me, vector(), FS_EXTEND, 0, v, 6, FS_ANY_STAMP));
 }
+static void replace(int64_t start, int64_t stop, uint64_t count) {
+    fs_value v[] = {text('p', 100), number(1), inner(), text('q', 30)};
+    wish(fs_vector_exchange(&me, vector(), start, stop, v, count));
+    fs_reap(&me);
+}
+static void splice_more(void) { replace(1, 3, 4); }
+static void splice_fewer(void) { replace(1, 5, 1); }
+static void splice_as_many(void) { replace(2, 6, 4); }
+static void splice_in(void) { replace(2, 2, 3); }
+static void splice_out(void) { replace(2, 5, 0); }
+static void splice_first(void) { replace(0, 4, 1); }
+static void splice_all(void) { replace(0, INT64_MAX, 0); }
 static void rearrange(void) {
     int64_t plan[] = {6, 5, 1, 1, -1, 0, -2};
     fs_value v[] = {text('p', 100), inner()};
@@ -813,7 +825,16 @@ static const operation operations[] = {
     {"list delete in the middle", VECTOR, fill_vector, delete_middle},
     {"list pop", VECTOR, fill_vector, pop_last},
     {"list extend", VECTOR, fill_vector, extend},
-    {"list rearranged (sort, slices)", VECTOR, fill_vector, rearrange},
+    {"list splice, more", VECTOR, fill_vector, splice_more},
+    {"list splice, more with growth", VECTOR, fill_vector_to_growth, splice_more},
+    {"list splice, fewer", VECTOR, fill_vector, splice_fewer},
+    {"list splice, as many", VECTOR, fill_vector, splice_as_many},
+    {"list splice, none go", VECTOR, fill_vector, splice_in},
+    {"list splice, none come", VECTOR, fill_vector, splice_out},
+    {"list splice, words that go", VECTOR, fill_vector_of_words, splice_out},
+    {"list splice, the first", VECTOR, fill_vector, splice_first},
+    {"list splice, all go", VECTOR, fill_vector, splice_all},
+    {"list rearranged (sort, extended slices)", VECTOR, fill_vector, rearrange},
     {"semaphore acquire", SEMAPHORE, make_semaphore, acquire},
     {"semaphore release", SEMAPHORE, make_semaphore, release},
     {"event set", EVENT, make_event, set_event},

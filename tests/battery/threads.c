@@ -279,6 +279,15 @@ static void v_rearrange(worker *w) {
     while (repeated(r));
     expect("rearrange", r, FS_CHANGED);
 }
+static void v_exchange(worker *w) {
+    fs_value v[3] = {some(w), some(w), some(w)};
+    int64_t start = (int64_t)(chance(w) % 9);
+    int r;
+    do
+        r = fs_vector_exchange(&w->me, vector(), start, start + (int64_t)(chance(w) % 4), v, chance(w) % 4);
+    while (repeated(r));
+    expect("exchange", r, FS_OK);
+}
 static void a_write(worker *w) {
     uint64_t items[10];
     int entered, r;
@@ -550,7 +559,7 @@ static void check(worker *w) {
 
 static void (*const operations[])(worker *) = {
     t_put, t_put, t_add, t_peek, t_peek, t_read, t_remove, t_take, t_update, t_copy, v_append, v_append, v_insert, v_set,
-    v_delete, v_delete, v_peek, v_copy, v_words, v_seek, v_rearrange, a_write, a_item, c_add, c_read, c_wait, n_count, section, token, make_and_drop, ticket,
+    v_delete, v_delete, v_peek, v_copy, v_words, v_seek, v_rearrange, v_exchange, a_write, a_item, c_add, c_read, c_wait, n_count, section, token, make_and_drop, ticket,
     reap, bury, check, v_extend, v_take, large,
     s_pass, s_pass, b_pass, b_pass, b_value, e_change, e_wait, w_wait, w_wait, w_notify, w_notify, r_pass, r_pass, r_abort, make_waited,
 };
