@@ -108,12 +108,14 @@ cdef Snapshot snapshot(Ref ref, fs_table *t, bint values, uint8_t form, uint64_t
             if s.pins is None:
                 s.pins = new_pins(ref)
             s.pins.reserve(s.s.pins, False)
-            slots, room = s.pins.offsets, s.pins.room
+            whoami(ref, &me)
             me.wait = 1
         elif not again(r, &me):
             break
         elif s.pins is not None:
             s.pins.clear()
+        if s.pins is not None:
+            slots, room = s.pins.places(), s.pins.room
         with nogil:
             r = fs_table_copy(&me, t, values, form, first, slots, room, &s.s, extent)
     if r == FS_CHANGED:
