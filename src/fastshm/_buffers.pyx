@@ -85,7 +85,7 @@ cdef class Packed:
             pass
 
     cdef bint make_whole(self, list pieces, fs_value *v, Heap heap) except -1:
-        """False in a child that was forked meanwhile: it has a part in what its parent is still filling in, and makes another."""
+        """False in a child that was forked meanwhile: what its parent is still filling in is not for it. It makes another."""
         cdef Pin pin = Pin.__new__(Pin)
         cdef fs_self me
         cdef fs_block *b

@@ -42,8 +42,8 @@ cdef int64_t deadline_asked(object block, object timeout) except? -2:
 
 
 cdef int wait_for_lock(Ref ref, fs_lock *lock, fs_self *me, bint by_process, int64_t deadline) except -2:
-    """Sleeps without the interpreter lock; FS_OK, FS_TAKEN_OVER, or FS_TIMEOUT as -1. It is the caller's then, or his process's,
-    and *me is up to date."""
+    """Sleeps without the interpreter lock; FS_OK, FS_TAKEN_OVER, or FS_TIMEOUT as -1. It is the caller's then, or his
+    process's, and *me is up to date."""
     cdef uint32_t identity = ref.h.process_id if by_process else me.id
     cdef int r = fs_lock_wait(ref.h, lock, identity, 0)
     if r == FS_BUSY and deadline == 0:

@@ -264,8 +264,8 @@ cdef class Waiters(Handle):
         return notified
 
     cdef bint wait_seated(self, object lock, int count, int64_t deadline, bint *notified) except -1:
-        """False in a child that was forked meanwhile: the seat and what comes to it are its parent's. With the lock, it waits anew
-        as itself."""
+        """False in a child that was forked meanwhile: the seat and what comes to it are its parent's. With the lock, it waits
+        anew as itself."""
         cdef fs_self me
         cdef bint has_lock = False
         cdef int released = 0
