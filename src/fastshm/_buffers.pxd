@@ -13,6 +13,7 @@ cdef class Packed:
     cdef Pin pin
     cdef int refer(self, fs_value *v) except -1
     cdef int make(self, list pieces, fs_value *v, Heap heap) except -1
+    cdef bint make_whole(self, list pieces, fs_value *v, Heap heap) except -1
 
 cdef object damaged()
 cdef Packed packed(uint32_t kind, list pieces, uint64_t size, list refs, fs_value *v, Heap heap)

@@ -81,19 +81,25 @@ cdef class Packed:
 
     cdef int make(self, list pieces, fs_value *v, Heap heap) except -1:
         """In a block, which the pin refers to."""
+        while not self.make_whole(pieces, v, heap):
+            pass
+
+    cdef bint make_whole(self, list pieces, fs_value *v, Heap heap) except -1:
+        """False in a child that was forked meanwhile: what its parent is still filling in is not for it. It makes another."""
         cdef Pin pin = Pin.__new__(Pin)
         cdef fs_self me
         cdef fs_block *b
         cdef char *to
         cdef bint buried = False
-        whoami(heap.h, heap, &me)
         cdef uint64_t slot = slot_for_new(heap)
+        whoami(heap.h, heap, &me)
         cdef uint64_t *place = fs_slot_word(heap.h, slot)
         cdef int r = fs_value_begin(&me, v, place, &b, &to)
         try:
             while True:
                 if not again_or_bury(r, &me, &buried):
                     break
+                place = fs_slot_word(heap.h, slot)
                 with nogil:
                     r = fs_value_begin(&me, v, place, &b, &to)
             if r != FS_OK:
@@ -103,16 +109,22 @@ cdef class Packed:
             raise
         pin.slot = slot
         pin.heap = heap
+        cdef uint32_t maker = me.id
         lay(to, pieces)
+        whoami(heap.h, heap, &me)
+        if me.id != maker:
+            return False
         r = fs_value_finish(&me, v, b)
         while again(r, &me):
+            if me.id != maker:
+                return False
             with nogil:
                 r = fs_value_finish(&me, v, b)
         if r != FS_OK:
             fail(r, heap)
         v.made = fs_offset(heap.h, b)
         self.pin = pin
-        return 0
+        return True
 
     def __dealloc__(self):
         PyMem_Free(self.offsets)

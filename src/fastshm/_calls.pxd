@@ -1,10 +1,9 @@
 """How an extension calls the C layer: who asks, and whether to ask again."""
 
-from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastshm._c cimport *
-from fastshm._core cimport Ref, check_open, deadline_of, fail, retry
+from fastshm._core cimport Ref, check_open, deadline_of, fail, let_signals_in, retry
 
 cdef extern from *:
     """
@@ -14,6 +13,7 @@ cdef extern from *:
 
 
 cdef inline int whoami(Ref ref, fs_self *me) except -1:
+    """Good until code of Python's may have run, for that may have forked: then to be asked anew. again() and its like do so."""
     if ref.switch.closed[0]:
         check_open(ref)
     cdef int r = fs_me(ref.h, me)
@@ -54,7 +54,7 @@ cdef inline bint wait_for_item(
     """True once the item's bits are not `old`, False when the patience is at its end."""
     cdef int r = FS_INTERRUPTED
     while r == FS_INTERRUPTED:
-        PyErr_CheckSignals()
+        let_signals_in(me)
         check_gate(ref)
         with nogil:
             r = fs_item_wait(me, ref.o, turn, look, which, size, old, p)

@@ -26,6 +26,8 @@ cdef class Pins:
     cdef uint64_t room
     cdef int reserve(self, uint64_t count, bint whole) except -1
     cdef int clear(self) except -1
+    cdef uint64_t *places(self) noexcept
+    cdef uint64_t *word(self, uint64_t i) noexcept
     cdef list adopt(self, uint32_t kind, uint64_t i)
     cdef object value(self, uint32_t kind, uint32_t length, uint64_t i, bint in_place)
 
@@ -35,6 +37,7 @@ cdef class Decision:
     cdef void *container
     cdef unsigned long thread
     cdef bint overtook_itself
+    cdef uint32_t holder  # who holds the container's lock for it, once tries have reached PATIENCE
     cdef void *next
     cdef void *previous
 

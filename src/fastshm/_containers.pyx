@@ -50,6 +50,17 @@ cdef class Pins:
             self.room += 1
         return 0
 
+    cdef uint64_t *places(self) noexcept:
+        """Where the slots are: to be asked when code may have run, which may have forked, for a child has slots of its own."""
+        cdef uint64_t i
+        for i in range(self.room):
+            if self.numbers[i] != FS_ANY:
+                self.offsets[i] = fs_slot_offset(self.ref.h, self.numbers[i])
+        return self.offsets
+
+    cdef inline uint64_t *word(self, uint64_t i) noexcept:
+        return fs_slot_word(self.ref.h, self.numbers[i])
+
     cdef int clear(self) except -1:
         """Gives back what an unfinished try has taken."""
         cdef fs_self me
@@ -59,6 +70,7 @@ cdef class Pins:
             return 0
         whoami(self.ref, &me)
         me.wait = 1
+        self.places()
         for i in range(self.room):
             if self.offsets[i] == 0:
                 break
@@ -72,7 +84,7 @@ cdef class Pins:
 
     cdef list adopt(self, uint32_t kind, uint64_t i):
         """Handles on what slot i refers to: an object, or a bundle's objects."""
-        cdef uint64_t offset = fs_load_relaxed(<uint64_t *>(self.ref.h.base + self.offsets[i])), slot = self.numbers[i]
+        cdef uint64_t offset = fs_load_relaxed(self.word(i)), slot = self.numbers[i]
         cdef uint64_t n, count, *place
         cdef list out = []
         cdef fs_bundle *u
@@ -85,11 +97,11 @@ cdef class Pins:
         u = fs_bundle_at(self.ref.h, offset, &count)
         if u == NULL:
             fail(FS_CORRUPT, self.ref.heap)
-        whoami(self.ref, &me)
-        me.wait = 1
         for n in range(count):
             offset = fs_load_relaxed(&u.refs[n])
             slot = reserve_slot(self.ref.heap)
+            whoami(self.ref, &me)
+            me.wait = 1
             place = fs_slot_word(self.ref.h, slot)
             r = FS_INTERRUPTED
             while r == FS_INTERRUPTED:
@@ -111,7 +123,7 @@ cdef class Pins:
             if in_place:
                 return view_of(kind, 0, 0, NULL, 0, refs, self.ref.heap, None)
             return decode_value(kind, 0, 0, NULL, 0, refs, self.ref.heap)
-        seen.kind, seen.value = kind, fs_load_relaxed(<uint64_t *>(self.ref.h.base + self.offsets[i]))
+        seen.kind, seen.value = kind, fs_load_relaxed(self.word(i))
         if fs_value_look(self.ref.h, &seen) != FS_OK:
             fail(FS_CORRUPT, self.ref.heap)
         if in_place:

@@ -49,6 +49,7 @@ cdef int fail(int code, Heap heap) except -1
 cdef int check_open(Ref ref) except -1
 cdef int closed_error(Ref ref) except -1
 cdef int retry(int code, fs_self *me) except -1
+cdef int let_signals_in(fs_self *me) except -1
 cdef int whoami(fs_heap *h, Heap heap, fs_self *me) except -1
 cdef int identify(fs_heap *heap, uint32_t *out) noexcept nogil
 cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate)

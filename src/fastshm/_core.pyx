@@ -124,8 +124,23 @@ cdef int fail_with(int code, Heap heap, int e) except -1:
 
 cdef int retry(int code, fs_self *me) except -1:
     """After FS_BUSY or FS_INTERRUPTED: lets signals through and makes the next try a waiting one."""
-    PyErr_CheckSignals()
+    let_signals_in(me)
     me.wait = 1
+    return 0
+
+
+cdef int let_signals_in(fs_self *me) except -1:
+    """Lets the handlers of signals run. They may fork: who comes back from them asks anew who it is."""
+    cdef int r, wait = me.wait
+    cdef Heap heap
+    PyErr_CheckSignals()
+    r = fs_me(me.heap, me)
+    me.wait = wait
+    if r != FS_OK:
+        for heap in list(known_heaps.values()):
+            if heap.h == me.heap:
+                shut_error(heap)
+        fail(r, None)
     return 0
 
 
@@ -404,7 +419,7 @@ cdef class Heap:
         whoami(self.h, self, &me)
         me.wait = 1
         while r == FS_INTERRUPTED:
-            PyErr_CheckSignals()
+            let_signals_in(&me)
             with nogil:
                 r = fs_ref_first(&me, table.ref.offset, &self.h.super.root)
         if r != FS_OK and r != FS_EXISTS:
@@ -896,10 +911,10 @@ cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate):
     cdef fs_object *o
     cdef uint64_t slot, *word, *place
     cdef int r
-    whoami(heap.h, heap, &me)
     if heap.pending:
         heap.drain(False)
     slot = slot_for_new(heap)
+    whoami(heap.h, heap, &me)  # behind what may run code, here and elsewhere: that may have forked
     place = fs_slot_word(heap.h, slot)
     r = fs_object_new(&me, size, kind, place, &o)
     while r == FS_BUSY or r == FS_INTERRUPTED:
@@ -908,6 +923,7 @@ cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate):
         except BaseException:
             fs_slot_unuse(heap.h, slot)
             raise
+        place = fs_slot_word(heap.h, slot)
         with nogil:
             r = fs_object_new(&me, size, kind, place, &o)
     if r == FS_NOMEM:
@@ -939,8 +955,8 @@ cdef Ref open_ref(Heap heap, uint64_t offset, uint64_t serial):
     cdef fs_self me
     cdef uint64_t slot, *place
     cdef int r
-    whoami(heap.h, heap, &me)
     slot = reserve_slot(heap)
+    whoami(heap.h, heap, &me)
     place = fs_slot_word(heap.h, slot)
     r = fs_object_open(&me, offset, serial, place)
     while r == FS_BUSY or r == FS_INTERRUPTED:
@@ -1078,8 +1094,8 @@ cdef Ref ref_from_ticket(Heap heap, uint64_t offset, uint64_t serial, uint64_t t
     cdef fs_self me
     cdef uint64_t slot, *place
     cdef int r
-    whoami(heap.h, heap, &me)
     slot = reserve_slot(heap)
+    whoami(heap.h, heap, &me)
     place = fs_slot_word(heap.h, slot)
     r = fs_ticket_use(&me, ticket, ticket_serial, offset, place)
     while r == FS_BUSY or r == FS_INTERRUPTED:

@@ -28,7 +28,7 @@ from fastshm._containers cimport (
     make_plain, most_kept, new_pins, note_change, reap, take_desk, taken, wait_for_heap,
 )
 from fastshm._core cimport Handle, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
-from fastshm._locks cimport hold, lock_of, unhold
+from fastshm._locks cimport hold_quietly, is_held_still, let_go, lock_of
 from fastshm._hints cimport Hint, Hints, hint_of, hints_end, hints_follow, remember
 from fastshm._pickles cimport load
 from fastshm._replicas cimport Copies, Mirror, Snapshot, has_key, new_copies, new_mirror, snapshot
@@ -189,9 +189,11 @@ cdef class Dict(Handle):
             if r == FS_RANGE:
                 pins = new_pins(self.ref)
                 pins.reserve(1, in_place)
-                pin = pins.offsets
+                whoami(self.ref, &me)
             elif not again(r, &me):
                 break
+            if pins is not None:
+                pin = pins.places()
             with nogil:
                 r = fs_table_read(&me, self.t, k, pin, &c, seen)
         if r == FS_MISSING:
@@ -391,6 +393,8 @@ cdef class Dict(Handle):
                 note_change(self.t)
                 return FS_OK
         _kept = key_in(self, key, &k)
+        if _kept is not None:
+            whoami(self.ref, &me)
         if k.form != FS_K_OTHER:
             r = fs_table_put_by(&me, self.t, &self.p, &k, &v, how, FS_ANY, NULL, NULL)
             if r == FS_OK:
@@ -445,20 +449,23 @@ cdef class Dict(Handle):
                     tries = self.impatient(tries, own)
                     if tries > PATIENCE:  # the key's own methods insert keys, whenever they are called
                         looked = self.t.keys_changed
+                    whoami(self.ref, me)
                 elif not again_or_bury(r, me, &buried):
                     fail(r, self.ref.heap)
                 with nogil:
                     r = fs_table_put(me, self.t, k, v, how, looked, seen, NULL)
         finally:
             if tries >= PATIENCE:
-                unhold(self.ref)
+                let_go(self.ref, own.holder)
 
     cdef int impatient(self, int tries, Decision own) except -1:
         """Overtaken once more: in the end, or when its own code did it, the lock is held, so that only that can do it again."""
+        if tries >= PATIENCE and not is_held_still(self.ref, own.holder):  # but by the parent of this child
+            tries = PATIENCE - 1
         if own.overtook_itself and tries + 1 < PATIENCE:
             tries = PATIENCE - 1
         if tries + 1 == PATIENCE:
-            hold(self.ref, -1, FS_HOLD_QUIET)
+            own.holder = hold_quietly(self.ref)
         elif tries > PATIENCE:
             raise RuntimeError("dictionary changed, again and again, by the code of the keys or values that are looked at")
         return tries + 1
@@ -499,12 +506,14 @@ cdef class Dict(Handle):
                 kept = self.mirrored().resolve(key, k, &looked)
                 if kept is None:
                     return False
+                whoami(self.ref, &me)
             elif not again(r, &me):
                 break
             with nogil:
                 r = fs_table_remove(&me, self.t, k, seen, at)
             if r == FS_MISSING and seen == NULL:
                 kept = key_in(self, key, k)  # deleted meanwhile: look again
+                whoami(self.ref, &me)
         if r < 0 and r != FS_CHANGED:
             fail(r, self.ref.heap)
         if r == FS_OK:
@@ -573,7 +582,7 @@ cdef class Dict(Handle):
                 tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                unhold(self.ref)
+                let_go(self.ref, own.holder)
 
     cdef object look(self, object key, fs_key *k, list kept, fs_witness *seen, bint in_place):
         """The value under the lock and its witness, or MISSING. *k is the key that is stored; kept[0] holds its bytes."""
@@ -624,7 +633,7 @@ cdef class Dict(Handle):
                 tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                unhold(self.ref)
+                let_go(self.ref, own.holder)
 
     def setdefault(self, key, default=None, /):
         cdef object out, held
@@ -661,6 +670,7 @@ cdef class Dict(Handle):
                         note_change(self.t)
                         return <int64_t>result
                 _kept = key_in(self, key, &k)
+                whoami(self.ref, &me)
                 r = FS_CHANGED
                 if k.form != FS_K_OTHER:
                     r = fs_table_put_by(&me, self.t, &self.p, &k, &v, FS_ADD, FS_ANY, NULL, &result)
@@ -696,7 +706,7 @@ cdef class Dict(Handle):
                 tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                unhold(self.ref)
+                let_go(self.ref, own.holder)
 
     def clear(self):
         cdef fs_self me
@@ -725,27 +735,30 @@ cdef class Dict(Handle):
         else:
             new = dict(*args, **kwargs)
         if new:
-            self.merge(new, FS_PUT)
+            self.merge(new, FS_PUT, 0)
 
     def add_from(self, dict amounts, /):
         """Adds each number to the value of its key (0 when it is not there). All of it at one instant, or, after an error,
         nothing."""
+        if not amounts or self.merge(amounts, FS_ADD, 0) == FS_OK:
+            return
+        while not self.add_held(amounts):  # some are no machine integers
+            pass
+
+    cdef bint add_held(self, dict amounts) except -1:
+        """The same under the lock. False in a child that was forked meanwhile: it holds no lock, and begins anew."""
         cdef dict sums = {}
-        if not amounts:
-            return
-        if self.merge(amounts, FS_ADD) == FS_OK:
-            return
-        hold(self.ref, -1, FS_HOLD_QUIET)  # some are no machine integers
+        cdef uint32_t holder = hold_quietly(self.ref)
         try:
             for key, amount in amounts.items():
                 sums[key] = self.get(key, 0) + amount
-            self.merge(sums, FS_PUT)
+            return self.merge(sums, FS_PUT, holder) == FS_OK
         finally:
-            unhold(self.ref)
+            let_go(self.ref, holder)
 
-    cdef int merge(self, dict new, int how) except -100:
+    cdef int merge(self, dict new, int how, uint32_t holder) except -100:
         """FS_OK. With FS_ADD also, and nothing is changed: FS_TYPE and FS_OVERFLOW, when it is not a matter of machine
-        integers."""
+        integers. With a holder of the lock also FS_INTERRUPTED, with nothing changed, in whoever is somebody else."""
         cdef Py_ssize_t n = len(new), i = 0
         cdef list kept = []
         cdef bint foreign = False
@@ -771,7 +784,7 @@ cdef class Dict(Handle):
                     foreign = foreign or keys[i].form == FS_K_OTHER
                     i += 1
             whoami(self.ref, &me)
-            if n < 1000 and not foreign:
+            if n < 1000 and not foreign and (not holder or me.id == holder):
                 r = fs_table_merge(&me, self.t, keys, values, n, how, looked)
             else:
                 r = FS_CHANGED if foreign else FS_BUSY
@@ -783,8 +796,11 @@ cdef class Dict(Handle):
                     tries = self.impatient(tries, own)
                     if tries > PATIENCE:
                         looked = self.t.keys_changed
+                    whoami(self.ref, &me)
                 elif not again_or_bury(r, &me, &buried):
                     break
+                if holder and me.id != holder:
+                    return FS_INTERRUPTED
                 with nogil:
                     r = fs_table_merge(&me, self.t, keys, values, n, how, looked)
             if r != FS_OK and not (how == FS_ADD and (r == FS_TYPE or r == FS_OVERFLOW)):
@@ -795,7 +811,7 @@ cdef class Dict(Handle):
         finally:
             give_desk(desk)
             if tries >= PATIENCE:
-                unhold(self.ref)
+                let_go(self.ref, own.holder)
         return r
 
     cdef inline int encode(self, object key, object value, fs_key *k, fs_value *v, list kept) except -1:
@@ -813,27 +829,32 @@ cdef class Dict(Handle):
         there already, stays as it is.
 
         It costs a copy of what stays, in shared memory."""
+        cdef list out = None if gone is None else list(gone)
+        new = new.copy()
+        while not self.exchange_held(out, new):
+            pass
+
+    cdef bint exchange_held(self, list gone, dict new) except -1:
+        """The same under the lock. False in a child that was forked meanwhile: it holds no lock, and begins anew."""
         cdef list kept = []
-        cdef Py_ssize_t i = 0, out_count, count
         cdef bint all_of_them = gone is None
+        cdef Py_ssize_t i = 0, out_count = 0 if all_of_them else len(gone), count = len(new)
         cdef fs_key *keys = NULL
         cdef fs_value *values = NULL
         cdef uint64_t looked
         cdef fs_self me
         cdef int r
-        gone, new = [] if all_of_them else list(gone), new.copy()
-        out_count, count = len(gone), len(new)
-        hold(self.ref, -1, FS_HOLD_QUIET)  # what is looked up now is what is then there
+        cdef uint32_t holder = hold_quietly(self.ref)  # what is looked up now is what is then there
         try:
             keys = <fs_key *>PyMem_Malloc((out_count + count) * sizeof(fs_key))
             values = <fs_value *>PyMem_Malloc(count * sizeof(fs_value))
             if keys == NULL or values == NULL:
                 raise MemoryError()
-            for key in gone:
+            for i in range(out_count):
+                key = gone[i]
                 kept.append((key, key_in(self, key, &keys[i])))
                 if self.t.used and (keys[i].form == FS_K_OTHER or self.t.others):
                     kept.append(self.mirrored().resolve(key, &keys[i], &looked))
-                i += 1
             i = 0
             for key, value in new.items():
                 self.encode(key, value, &keys[out_count + i], &values[i], kept)
@@ -845,6 +866,8 @@ cdef class Dict(Handle):
             r = FS_INTERRUPTED
             looked = self.t.keys_changed
             while r == FS_INTERRUPTED or r == FS_BUSY:
+                if me.id != holder:
+                    return False
                 with nogil:
                     r = fs_table_exchange(
                         &me, self.t, NULL if all_of_them else keys, out_count, keys + out_count, values, count, looked
@@ -854,10 +877,11 @@ cdef class Dict(Handle):
                 fail(r, self.ref.heap)
             note_change(self.t)
             reap(self.ref, &me)
+            return True
         finally:
             PyMem_Free(keys)
             PyMem_Free(values)
-            unhold(self.ref)
+            let_go(self.ref, holder)
 
     def set_many(self, items, /):
         """What update() does with its argument, under the name that get_many() and pop_many() suggest."""
@@ -900,7 +924,7 @@ cdef class Dict(Handle):
                 tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                unhold(self.ref)
+                let_go(self.ref, own.holder)
 
     def wait_for(self, key, predicate=None, timeout=None):
         """The value of a key, as soon as it is there and `predicate(value)` is true. The builtin TimeoutError after `timeout`

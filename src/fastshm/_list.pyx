@@ -31,7 +31,7 @@ from fastshm._containers cimport (
     most_kept, new_pins, note_change, reap, taken, wait_for_heap,
 )
 from fastshm._core cimport Handle, Heap, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
-from fastshm._locks cimport hold, lock_of, unhold
+from fastshm._locks cimport hold_quietly, is_held_still, let_go, lock_of
 
 from fastshm._forms cimport fs_is_short, fs_short
 
@@ -377,9 +377,11 @@ cdef class List(Handle):
             if r == FS_MISSING:
                 pins = new_pins(self.ref)
                 pins.reserve(1, in_place)
-                pin = pins.offsets
+                whoami(self.ref, &me)
             elif not again(r, &me):
                 break
+            if pins is not None:
+                pin = pins.places()
             with nogil:
                 r = fs_vector_read(&me, self.v, i, pin, &c, stamp)
         if r == FS_RANGE:
@@ -404,12 +406,14 @@ cdef class List(Handle):
                 if s.pins is None:
                     s.pins = new_pins(self.ref)
                 s.pins.reserve(s.s.pins, False)
-                slots, room = s.pins.offsets, s.pins.room
+                whoami(self.ref, &me)
                 me.wait = 1
             elif not again(r, &me):
                 break
             elif s.pins is not None:
                 s.pins.clear()
+            if s.pins is not None:
+                slots, room = s.pins.places(), s.pins.room
             with nogil:
                 r = fs_vector_copy(&me, self.v, start, stop, step, slots, room, &s.s, &s.stamp)
         if r != FS_OK:
@@ -590,6 +594,7 @@ cdef class List(Handle):
         cdef Plan plan
         cdef Items s
         cdef uint64_t i, length
+        cdef Decision own = decide(self.v)
         cdef int tries = 0
         try:
             while True:
@@ -603,10 +608,10 @@ cdef class List(Handle):
                     plan.items[i] = i % length
                 if self.rearrange(plan, None, s.stamp):
                     return self
-                tries = self.impatient(tries, None)
+                tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                unhold(self.ref)
+                let_go(self.ref, own.holder)
 
     def insert(self, i, value, /):
         cdef fs_value v
@@ -693,7 +698,7 @@ cdef class List(Handle):
                 tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                unhold(self.ref)
+                let_go(self.ref, own.holder)
 
     cdef int wait(self, fs_self *me) except -1:
         """Until the lock was free for a moment: for what is then tried with the interpreter lock."""
@@ -711,10 +716,12 @@ cdef class List(Handle):
 
     cdef int impatient(self, int tries, Decision own) except -1:
         """Overtaken once more: in the end, or when its own code did it, the lock is held, so that only that can do it again."""
-        if own is not None and own.overtook_itself and tries + 1 < PATIENCE:
+        if tries >= PATIENCE and not is_held_still(self.ref, own.holder):  # but by the parent of this child
+            tries = PATIENCE - 1
+        if own.overtook_itself and tries + 1 < PATIENCE:
             tries = PATIENCE - 1
         if tries + 1 == PATIENCE:
-            hold(self.ref, -1, FS_HOLD_QUIET)
+            own.holder = hold_quietly(self.ref)
         elif tries > PATIENCE:
             raise ValueError("list modified, again and again, by the code of the items that are looked at")
         return tries + 1
@@ -741,11 +748,12 @@ cdef class List(Handle):
                 tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                unhold(self.ref)
+                let_go(self.ref, own.holder)
 
     def reverse(self):
         cdef Plan plan
         cdef Items s
+        cdef Decision own = decide(self.v)
         cdef uint64_t i
         cdef int tries = 0
         try:
@@ -756,10 +764,10 @@ cdef class List(Handle):
                     plan.items[i] = plan.n - 1 - i
                 if self.rearrange(plan, None, s.stamp):
                     return
-                tries = self.impatient(tries, None)
+                tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                unhold(self.ref)
+                let_go(self.ref, own.holder)
 
     def sort(self, *, key=None, reverse=False):
         """As list.sort: stable; others see the order before or after. ValueError when `key` or comparing changes the list."""
@@ -773,18 +781,19 @@ cdef class List(Handle):
                 keys = items if key is None else [key(item) for item in items]
                 if self.rearrange(plan_of(sorted(range(len(keys)), key=keys.__getitem__, reverse=reverse)), None, s.stamp):
                     return
-                if own.overtook_itself or tries >= PATIENCE:  # held, so nobody else has
+                if own.overtook_itself or (tries >= PATIENCE and is_held_still(self.ref, own.holder)):  # so nobody else has
                     raise ValueError("list modified during sort")
                 tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                unhold(self.ref)
+                let_go(self.ref, own.holder)
 
     cdef int replace(self, slice part, object values) except -1:
         """Slice assignment; deletion when `values` is None."""
         cdef Values new = None if values is None else assigned(part, values, self)
         cdef Py_ssize_t start, stop, step
         cdef Items s
+        cdef Decision own = decide(self.v)
         cdef int tries = 0
         PySlice_Unpack(part, &start, &stop, &step)
         if step == 1:
@@ -800,10 +809,10 @@ cdef class List(Handle):
                     plan[part] = range(-1, -1 - <int64_t>new.n, -1)
                 if self.rearrange(plan_of(plan), new, s.stamp):
                     return 0
-                tries = self.impatient(tries, None)
+                tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                unhold(self.ref)
+                let_go(self.ref, own.holder)
 
     cdef int exchange(self, int64_t start, int64_t stop, Values new) except -1:
         cdef fs_self me

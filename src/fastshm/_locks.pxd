@@ -15,4 +15,7 @@ cdef int64_t deadline_asked(object block, object timeout) except? -2
 cdef int enter_object(Ref ref, fs_self *me) except -1
 cdef int hold(Ref ref, int64_t deadline, uint32_t flags) except -1
 cdef int unhold(Ref ref) except -1
+cdef uint32_t hold_quietly(Ref ref) except 0
+cdef bint is_held_still(Ref ref, uint32_t holder) noexcept
+cdef int let_go(Ref ref, uint32_t holder) except -1
 cdef object lock_of(Handle handle)

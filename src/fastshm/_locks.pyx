@@ -4,7 +4,6 @@ A recursive lock is an object of its own or the one that guards another object; 
 process."""
 
 cimport cython
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AsDouble
 from cpython.number cimport PyIndex_Check, PyNumber_Index
 from cpython.version cimport PY_VERSION_HEX
@@ -13,7 +12,8 @@ from libc.stdint cimport int64_t, uint32_t
 from fastshm._c cimport *
 from fastshm._calls cimport fs_identify_by
 from fastshm._core cimport (
-    Handle, Ref, check_open, closed_error, deadline_of, fail, gate_ref, heap_of, identify, is_ours, new_ref, whoami,
+    Handle, Ref, check_open, closed_error, deadline_of, fail, gate_ref, heap_of, identify, is_ours, let_signals_in, new_ref,
+    whoami,
 )
 
 fs_identify_by(identify)
@@ -41,14 +41,17 @@ cdef int64_t deadline_asked(object block, object timeout) except? -2:
     return deadline_of(block, timeout)
 
 
-cdef int wait_for_lock(Ref ref, fs_lock *lock, uint32_t identity, int64_t deadline) except -2:
-    """Sleeps without the interpreter lock; FS_OK, FS_TAKEN_OVER, or FS_TIMEOUT as -1."""
+cdef int wait_for_lock(Ref ref, fs_lock *lock, fs_self *me, bint by_process, int64_t deadline) except -2:
+    """Sleeps without the interpreter lock; FS_OK, FS_TAKEN_OVER, or FS_TIMEOUT as -1. It is the caller's then, or his
+    process's, and *me is up to date."""
+    cdef uint32_t identity = ref.h.process_id if by_process else me.id
     cdef int r = fs_lock_wait(ref.h, lock, identity, 0)
     if r == FS_BUSY and deadline == 0:
         r = fs_lock_try(ref.h, lock, identity)
         return -1 if r == FS_BUSY else r
     while r == FS_BUSY or r == FS_INTERRUPTED:
-        PyErr_CheckSignals()
+        let_signals_in(me)
+        identity = ref.h.process_id if by_process else me.id
         with nogil:
             r = fs_lock_wait(ref.h, lock, identity, deadline)
     return -1 if r == FS_TIMEOUT else r
@@ -79,7 +82,7 @@ cdef int enter_object(Ref ref, fs_self *me) except -1:
     whoami(ref.h, ref.heap, me)
     cdef int r = fs_enter(me, &ref.o.lock)
     if r < 0:
-        r = wait_for_lock(ref, &ref.o.lock, me.id, -1)
+        r = wait_for_lock(ref, &ref.o.lock, me, False, -1)
     if r == FS_TAKEN_OVER:
         settle_or_leave(ref, me)
     return r
@@ -121,7 +124,7 @@ cdef int hold(Ref ref, int64_t deadline, uint32_t flags) except -1:
     whoami(ref.h, ref.heap, &me)
     r = fs_enter(&me, lock)
     if r < 0:
-        r = wait_for_lock(ref, lock, me.id, deadline)
+        r = wait_for_lock(ref, lock, &me, False, deadline)
         if r == -1:
             return 0
     if r == FS_TAKEN_OVER:
@@ -147,6 +150,27 @@ cdef int unhold(Ref ref) except -1:
             fs_leave(&me, lock)
             raise
     fs_hold_end(&me, lock)
+    return 0
+
+
+# --- held while code of anybody's decides -------------------------------------------------------------------------------------
+
+cdef uint32_t hold_quietly(Ref ref) except 0:
+    """Holds the lock around code of anybody's, for changes that are whole each. What it returns goes to let_go()."""
+    hold(ref, -1, FS_HOLD_QUIET)
+    return fs_load_u32(&ref.o.lock.word) & FS_LOCK_OWNER
+
+
+cdef bint is_held_still(Ref ref, uint32_t holder) noexcept:
+    """Not by a child that was forked since."""
+    cdef fs_self me
+    return fs_me(ref.h, &me) == FS_OK and me.id == holder
+
+
+cdef int let_go(Ref ref, uint32_t holder) except -1:
+    """The end of hold_quietly(); in a child that was forked since, it is its parent who holds it."""
+    if is_held_still(ref, holder):
+        unhold(ref)
     return 0
 
 
@@ -317,7 +341,7 @@ cdef inline int take(Ref ref, int64_t deadline) except -1:
     if fs_me(ref.h, &me) != FS_OK:
         whoami(ref.h, ref.heap, &me)
     if not fs_cas_u32(&lock.word, 0, ref.h.process_id):
-        r = wait_for_lock(ref, lock, ref.h.process_id, deadline)
+        r = wait_for_lock(ref, lock, &me, True, deadline)
         if r == -1:
             return 0
     lock.hold = me.id | (FS_HOLD_ABANDONED if r == FS_TAKEN_OVER else 0)

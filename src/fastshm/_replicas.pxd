@@ -53,6 +53,7 @@ cdef class Mirror:
     cdef uint64_t seed
     cdef dict known
     cdef dict partial  # while it is being brought up to date
+    cdef uint32_t filler  # by whom
     cdef bint natives  # also those that need no `==`
     cdef fs_extent extent
     cdef dict refresh(self, bint natives)

@@ -108,12 +108,14 @@ cdef Snapshot snapshot(Ref ref, fs_table *t, bint values, uint8_t form, uint64_t
             if s.pins is None:
                 s.pins = new_pins(ref)
             s.pins.reserve(s.s.pins, False)
-            slots, room = s.pins.offsets, s.pins.room
+            whoami(ref, &me)
             me.wait = 1
         elif not again(r, &me):
             break
         elif s.pins is not None:
             s.pins.clear()
+        if s.pins is not None:
+            slots, room = s.pins.places(), s.pins.room
         with nogil:
             r = fs_table_copy(&me, t, values, form, first, slots, room, &s.s, extent)
     if r == FS_CHANGED:
@@ -381,14 +383,17 @@ cdef bint has_key(Ref ref, fs_table *t, const fs_key *k) except -1:
 @cython.final
 cdef class Mirror:
     cdef dict refresh(self, bint natives):
-        """The keys, up to date. Hashing and comparing them may run code that comes back here: it gets what is known so far."""
+        """The keys, up to date. Hashing and comparing them may run code that comes back here: it gets what is known so far.
+        Other threads, and a child that is forked meanwhile, do not wait for that: they look for themselves."""
         cdef dict known = self.known
+        cdef fs_self me
         cdef fs_extent extent = self.extent
         cdef Snapshot s = None
         cdef fs_record *r
         cdef uint64_t total
         cdef bytes raw
-        if self.partial is not None:
+        whoami(self.ref, &me)
+        if self.partial is not None and self.filler == me.id:
             self.extent.keys_changed = self.t.keys_changed
             return self.partial
         natives = natives or self.natives
@@ -397,7 +402,8 @@ cdef class Mirror:
         if s is None:  # for the first time, or numbers stand for other keys than before
             known = {}
             s = snapshot(self.ref, self.t, False, 0 if natives else FS_K_OTHER, 0, &extent)
-        self.known, self.partial = None, known
+        whoami(self.ref, &me)
+        self.known, self.partial, self.filler = None, known, me.id
         try:
             while True:
                 r = s.next()
@@ -406,7 +412,8 @@ cdef class Mirror:
                 raw = PyBytes_FromStringAndSize(<char *>fs_record_key(r, &total), r.entry.key_length)
                 known[s.key(r)] = (r.entry.form & ~FS_KEY_IN_BLOB, raw)
         finally:
-            self.partial = None
+            if self.partial is known:
+                self.partial = None
         self.known, self.natives, self.extent = known, natives, extent
         return known
 

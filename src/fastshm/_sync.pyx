@@ -286,44 +286,59 @@ cdef class Waiters(Handle):
     def wait(self, lock, int count, timeout=None):
         """Releases the lock `count` times, waits to be notified, acquires it again: True, or False when the time ran out."""
         cdef int64_t deadline = patient(timeout)
-        cdef uint64_t seat = self.join()
-        cdef bint notified = False, has_lock = False
+        cdef bint notified = False
+        while not self.wait_seated(lock, count, deadline, &notified):
+            pass
+        return notified
+
+    cdef bint wait_seated(self, object lock, int count, int64_t deadline, bint *notified) except -1:
+        """False in a child that was forked meanwhile: the seat and what comes to it are its parent's. With the lock, it waits
+        anew as itself."""
+        cdef fs_self me
+        cdef bint has_lock = False
         cdef int released = 0
+        whoami(self.ref, &me)
+        cdef uint32_t owner = me.id
+        cdef uint64_t seat = self.join(&me)
+        if me.id != owner:  # its parent has the lock
+            owner, released = me.id, count
         try:
             try:
                 while released < count:
                     let_go(lock)
                     released += 1
-                notified = self.sleep(seat, deadline)
+                notified[0] = self.sleep(seat, owner, deadline)
             except BaseException:
-                self.done(seat, True)
+                self.done(seat, owner, True)
                 raise
             finally:
                 regain(lock, released)
             has_lock = True
         finally:
-            self.done(seat, not has_lock)
-        return notified
-
-    cdef uint64_t join(self) except? 0xffffffffffffffff:
-        cdef fs_self me
-        cdef uint64_t seat = 0
+            self.done(seat, owner, not has_lock)
         whoami(self.ref, &me)
-        cdef int r = fs_waiters_join(&me, <fs_waiters *>self.ref.o, &seat)
-        while again(r, &me):
+        return me.id == owner
+
+    cdef uint64_t join(self, fs_self *me) except? 0xffffffffffffffff:
+        cdef uint64_t seat = 0
+        cdef int r = fs_waiters_join(me, <fs_waiters *>self.ref.o, &seat)
+        while again(r, me):
             with nogil:
-                r = fs_waiters_join(&me, <fs_waiters *>self.ref.o, &seat)
+                r = fs_waiters_join(me, <fs_waiters *>self.ref.o, &seat)
         if r != FS_OK:
             fail(r, self.ref.heap)
         return seat
 
-    cdef bint sleep(self, uint64_t seat, int64_t deadline) except -1:
+    cdef bint sleep(self, uint64_t seat, uint32_t owner, int64_t deadline) except -1:
+        """Was it notified? Not if this is no longer the seat's owner, who is awaited no more."""
         cdef fs_self me
         cdef fs_patience p = fs_patience(deadline, 0)
         cdef int r = FS_INTERRUPTED
         whoami(self.ref, &me)
         while r == FS_INTERRUPTED:
             retry(r, &me)
+            if me.id != owner:
+                return False
             check_gate(self.ref)
             with nogil:
                 r = fs_waiters_wait(&me, <fs_waiters *>self.ref.o, seat, &p)
@@ -339,11 +354,11 @@ cdef class Waiters(Handle):
             fail(r, self.ref.heap)
         return r == FS_EXISTS
 
-    cdef int done(self, uint64_t seat, bint in_vain) except -1:
+    cdef int done(self, uint64_t seat, uint32_t owner, bint in_vain) except -1:
         """The seat is free. A notification that came in vain is the next one's."""
         cdef fs_self me
         cdef int r = FS_BUSY
-        if fs_me(self.ref.h, &me) != FS_OK:
+        if fs_me(self.ref.h, &me) != FS_OK or me.id != owner:
             return 0
         me.wait = 1
         while r == FS_BUSY or r == FS_INTERRUPTED:
@@ -393,16 +408,23 @@ cdef class Barrier(Handle):
 
     def _pass(self, action, timeout):
         """Waits for the others; the last one runs the action. Its index, from 0 in the order of coming."""
+        cdef int64_t deadline = patient(timeout)
+        cdef uint64_t index = 0
+        while not self.pass_placed(action, deadline, &index):
+            pass
+        return index
+
+    cdef bint pass_placed(self, object action, int64_t deadline, uint64_t *index) except -1:
+        """False in a child that was forked meanwhile: the place is its parent's. It has yet to come."""
         cdef fs_self me
         cdef fs_barrier *b = <fs_barrier *>self.ref.o
         cdef fs_patience p = fs_patience(-1, 0)
-        cdef int64_t deadline = patient(timeout)
-        cdef uint64_t place = 0, index = 0
+        cdef uint64_t place = 0
         cdef int fate = FS_STAYS, r = FS_BUSY, has_action = action is not None
         whoami(self.ref, &me)
         while True:
             with nogil:
-                r = fs_barrier_arrive(&me, b, has_action, &place, &index, &fate)
+                r = fs_barrier_arrive(&me, b, has_action, &place, index, &fate)
                 if r == FS_MISSING:
                     r = fs_barrier_wait(&me, b, FS_NO_PLACE, &p)
                     r = FS_INTERRUPTED if r == FS_OK else r
@@ -415,60 +437,71 @@ cdef class Barrier(Handle):
         if r != FS_OK:
             fail(r, self.ref.heap)
         if fate == FS_ACTS:
-            self.act(&me, action, place)
-        elif fate == FS_STAYS:
-            self.stay(&me, place, deadline)
-        return index
+            return self.act(me.id, action, place)
+        if fate == FS_STAYS:
+            return self.stay(me.id, place, deadline)
+        return True
 
-    cdef int act(self, fs_self *me, object action, uint64_t place) except -1:
+    cdef bint act(self, uint32_t owner, object action, uint64_t place) except -1:
+        cdef fs_self me
         cdef fs_barrier *b = <fs_barrier *>self.ref.o
         cdef int r = FS_BUSY
-        me.wait = 1
         try:
             action()
         except BaseException:
-            self.end(me, b, place, True)
+            self.end(owner, b, place, True)
             raise
+        whoami(self.ref, &me)
+        if me.id != owner:
+            return False
+        me.wait = 1
         while r == FS_BUSY or r == FS_INTERRUPTED:
             with nogil:
-                r = fs_barrier_acted(me, b, place)
+                r = fs_barrier_acted(&me, b, place)
         if r == FS_CHANGED:
             raise BrokenBarrierError
         if r != FS_OK:
             fail(r, self.ref.heap)
-        return 0
+        return True
 
-    cdef int stay(self, fs_self *me, uint64_t place, int64_t deadline) except -1:
+    cdef bint stay(self, uint32_t owner, uint64_t place, int64_t deadline) except -1:
+        cdef fs_self me
         cdef fs_barrier *b = <fs_barrier *>self.ref.o
         cdef fs_patience p = fs_patience(deadline, 0)
         cdef int r = FS_INTERRUPTED
+        whoami(self.ref, &me)
         try:
             while r == FS_INTERRUPTED or r == FS_BUSY or r == FS_TIMEOUT:
-                retry(r, me)
+                retry(r, &me)
+                if me.id != owner:
+                    return False
                 check_gate(self.ref)
                 with nogil:
-                    r = fs_barrier_wait(me, b, place, &p)
+                    r = fs_barrier_wait(&me, b, place, &p)
                     if r == FS_TIMEOUT:
-                        r = fs_barrier_late(me, b)
+                        r = fs_barrier_late(&me, b)
                         r = FS_INTERRUPTED if r == FS_OK else r
         finally:
-            self.end(me, b, place, False)
+            self.end(owner, b, place, False)
         if r == FS_CHANGED:
             raise BrokenBarrierError
         if r != FS_OK:
             fail(r, self.ref.heap)
-        return 0
+        return True
 
-    cdef int end(self, fs_self *me, fs_barrier *b, uint64_t place, bint broken) noexcept:
-        """Out of the place, whatever comes."""
+    cdef int end(self, uint32_t owner, fs_barrier *b, uint64_t place, bint broken) noexcept:
+        """Out of the place, whatever comes; unless it is that of the parent of this child."""
+        cdef fs_self me
         cdef int r = FS_BUSY
+        if fs_me(self.ref.h, &me) != FS_OK or me.id != owner:
+            return 0
         me.wait = 1
         with nogil:
             while broken and (r == FS_BUSY or r == FS_INTERRUPTED):
-                r = fs_barrier_abort(me, b)
+                r = fs_barrier_abort(&me, b)
             r = FS_BUSY
             while r == FS_BUSY or r == FS_INTERRUPTED:
-                r = fs_barrier_leave(me, b, place)
+                r = fs_barrier_leave(&me, b, place)
         return 0
 
     def abort(self):

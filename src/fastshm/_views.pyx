@@ -62,12 +62,13 @@ cdef Pin look(Ref ref, fs_array *a, fs_run *run):
         if fs_load_acquire(&a.items) == 0:  # so they were there when the count was read
             return None
     pin = Pin.__new__(Pin)
-    whoami(ref, &me)
     slot = reserve_slot(ref.heap)
+    whoami(ref, &me)
     place = fs_slot_word(ref.h, slot)
     r = fs_array_pin(&me, a, place, run)
     try:
         while again(r, &me):
+            place = fs_slot_word(ref.h, slot)
             with nogil:
                 r = fs_array_pin(&me, a, place, run)
     except BaseException:
