@@ -93,13 +93,14 @@ def test_no_shared_object_in_a_key(key):
     assert len(s) == 0
 
 
-def test_a_queue_of_a_manager_is_kept_by_containers_of_any_segment(store):
-    """It is in a server, which is told where the container's value is."""
+def test_a_queue_of_a_manager_is_refused_by_containers_of_a_store(store):
+    """It is in a server of this program, which others cannot reach; in a container of this program's it is kept."""
     with fastshm.Manager() as manager:
-        store.root["queue"] = manager.Queue()
-        store.root["queue"].put(5)
-        assert store.root["queue"].get() == 5
-        del store.root["queue"]
+        with pytest.raises(ValueError, match="lives in a server of the program"):
+            store.root["queue"] = manager.Queue()
+        own = fastshm.dict(queue=manager.Queue())
+        own["queue"].put(5)
+        assert own["queue"].get() == 5
 
 
 def test_containers_of_one_family_keep_each_others(crew):

@@ -242,7 +242,7 @@ static int fs_slots_alloc(const fs_self *me, uint64_t *own, uint64_t capacity, f
     return code;
 }
 
-/* Makes room for `more` slots behind the end. */
+/* Makes room for `more` slots behind the end, in a new block with half as many again. */
 FS_COLD static int fs_vector_grow(const fs_self *me, fs_vector *v, fs_span *s, uint64_t more) {
     fs_heap *heap = me->heap;
     fs_redo *r = &v->redo;
@@ -732,6 +732,14 @@ static inline uint64_t fs_slice(int64_t *start, int64_t stop, int64_t step, int6
     return first < stop ? (uint64_t)(stop - first - 1) / (uint64_t)step + 1 : 0;
 }
 
+/* A smaller block when few of many slots are in use. Nothing depends on it, so that there is no memory for it is no failure. */
+static int fs_vector_shrink(const fs_self *me, fs_vector *v) {
+    fs_span s;
+    if (v->redo.state != FS_IDLE || fs_span_make(me->heap, v, &s) != FS_OK || s.capacity <= 4 * s.n + 64)
+        return FS_OK;
+    return fs_vector_grow(me, v, &s, 0) == FS_CORRUPT ? FS_CORRUPT : FS_OK;
+}
+
 /* Other items instead of those of a slice (without a step): Python's l[start:stop] = vals. */
 FS_UNUSED static int fs_vector_exchange(const fs_self *me, fs_vector *v, int64_t start, int64_t stop, const fs_value *vals,
                                         uint64_t count) {
@@ -740,7 +748,10 @@ FS_UNUSED static int fs_vector_exchange(const fs_self *me, fs_vector *v, int64_t
     if (entered < 0)
         return entered;
     uint64_t gone = fs_slice(&start, stop, 1, (int64_t)s.n);
-    int r = fs_vector_splice(me, v, &s, (uint64_t)start, gone, vals, count);
+    int r = !count && gone && gone == s.n ? fs_vector_replan(me, v, &s, NULL, 0, NULL)
+                                          : fs_vector_splice(me, v, &s, (uint64_t)start, gone, vals, count);
+    if (r == FS_OK && gone > count)
+        r = fs_vector_shrink(me, v);
     fs_vector_leave(me, v, entered);
     return r;
 }

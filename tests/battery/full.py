@@ -33,8 +33,8 @@ MUTANTS = (
     Mutant(
         "the refusal says how much is free",
         "_core.pyx",
-        "({f.f_bavail * f.f_frsize:,} bytes free there{used})",
-        "(full{used})",
+        "{f.f_bavail * f.f_frsize:,} bytes are free in /dev/shm{used}",
+        "/dev/shm is full{used}",
     ),
     Mutant(
         "blocks in quick lists are merged before memory is refused",

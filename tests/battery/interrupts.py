@@ -20,19 +20,17 @@ from trials import figure
 NAMES = {"alone": "nothing", "object": "the object", "heap": "the heap"}
 
 MUTANTS = (
-    Mutant(
-        "a wait for the heap looks for signals", "_core.pyx", "    PyErr_CheckSignals()\n    me.wait = 1", "    me.wait = 1"
-    ),
+    Mutant("a wait for the heap looks for signals", "_core.pyx", "    let_signals_in(me)\n    me.wait = 1", "    me.wait = 1"),
     Mutant(
         "a wait for an object looks for signals",
         "_locks.pyx",
-        "        PyErr_CheckSignals()\n        with nogil:\n            r = fs_lock_wait",
-        "        with nogil:\n            r = fs_lock_wait",
+        "        let_signals_in(me)\n        identity = ref.h.process_id",
+        "        identity = ref.h.process_id",
     ),
     Mutant(
         "a wait for a value looks for signals",
         "_calls.pxd",
-        "        PyErr_CheckSignals()\n        check_gate(ref)\n        with nogil:\n            r = fs_item_wait",
+        "        let_signals_in(me)\n        check_gate(ref)\n        with nogil:\n            r = fs_item_wait",
         "        check_gate(ref)\n        with nogil:\n            r = fs_item_wait",
     ),
     Mutant(

@@ -156,6 +156,14 @@ static void fill_vector_of_words(void) {
     wish(fs_vector_change(&me, vector(), FS_EXTEND, 0, &last, 1, FS_ANY_STAMP)); /* by growth: there is room behind it */
 }
 
+static void fill_vector_of_many(void) {
+    fs_value v[100];
+    make(INNER, sizeof(fs_vector), FS_VECTOR);
+    make(VECTOR, sizeof(fs_vector), FS_VECTOR);
+    for (uint64_t i = 0; i < 100; i++)
+        v[i] = number(i);
+    wish(fs_vector_change(&me, vector(), FS_EXTEND, 0, v, 100, FS_ANY_STAMP));
+}
 static void fill_vector_of_one(void) {
     fill_vector_of_words();
     for (int i = 0; i < 6; i++)
@@ -516,6 +524,7 @@ static void splice_in(void) { replace(2, 2, 3); }
 static void splice_out(void) { replace(2, 5, 0); }
 static void splice_first(void) { replace(0, 4, 1); }
 static void splice_all(void) { replace(0, INT64_MAX, 0); }
+static void splice_most(void) { replace(2, 98, 2); }
 static void rearrange(void) {
     int64_t plan[] = {6, 5, 1, 1, -1, 0, -2};
     fs_value v[] = {text('p', 100), inner()};
@@ -834,6 +843,7 @@ static const operation operations[] = {
     {"list splice, words that go", VECTOR, fill_vector_of_words, splice_out},
     {"list splice, the first", VECTOR, fill_vector, splice_first},
     {"list splice, all go", VECTOR, fill_vector, splice_all},
+    {"list splice, nearly all go", VECTOR, fill_vector_of_many, splice_most},
     {"list rearranged (sort, extended slices)", VECTOR, fill_vector, rearrange},
     {"semaphore acquire", SEMAPHORE, make_semaphore, acquire},
     {"semaphore release", SEMAPHORE, make_semaphore, release},
