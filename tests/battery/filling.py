@@ -305,7 +305,7 @@ tried = 0
 def is_remedy(error: BaseException) -> None:
     """It says how much is free, truly, and what helps."""
     text = str(error)
-    found = re.search(r"\(([\d,]+) bytes free there", text)
+    found = re.search(r": ([\d,]+) bytes are free in", text)
     assert found, f"how much is free? {text!r}"
     f = os.statvfs("/dev/shm")
     free = int(found[1].replace(",", ""))
