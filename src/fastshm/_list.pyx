@@ -430,8 +430,6 @@ cdef class List(Handle):
         cdef uint64_t count, stamp, i, at
         cdef int r
         cdef object out, item
-        cdef Word *w
-        cdef bint keeping = most_kept != 0
         cdef bint placed = start >= 0 and step > 0  # else it is not known here which items they are
         if self.ref.switch.closed[0]:
             check_open(self.ref)
@@ -448,11 +446,7 @@ cdef class List(Handle):
                 if not is_plain_word(slots[i].about):
                     return None
                 at = start + <int64_t>i * step if placed else MOST_WORDS
-                w = self.words_kept + at
-                if at < self.room and w.value == slots[i].value and w.about == slots[i].about and w.object != NULL and keeping:
-                    item = <object>w.object
-                else:
-                    item = self.word_anew(at, slots[i].about, slots[i].value)
+                item = self.word(at, slots[i].about, slots[i].value)
                 Py_INCREF(item)
                 PyList_SET_ITEM(out, i, item)
         finally:
