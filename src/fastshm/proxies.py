@@ -224,7 +224,8 @@ class SetProxy(Proxy, _set.Set):
     def _become(self, name: str, others: Any) -> None:
         with self.get_lock():
             old = self.copy()
-            new = getattr(old, name)(*map(_plain, others))
+            new = old.copy()
+            getattr(new, name)(*map(_plain, others))  # in place, as a builtin's: which side is asked whether keys are equal
             gone = old - new
             if all(item in self.items for item in gone):
                 self.items.exchange_keys(gone, builtins.dict.fromkeys(new - old))
@@ -232,13 +233,13 @@ class SetProxy(Proxy, _set.Set):
                 self.items.exchange_keys(None, builtins.dict.fromkeys(new))
 
     def intersection_update(self, *others: Any) -> None:
-        self._become("intersection", others)
+        self._become("intersection_update", others)
 
     def difference_update(self, *others: Any) -> None:
-        self._become("difference", others)
+        self._become("difference_update", others)
 
     def symmetric_difference_update(self, other: Any) -> None:
-        self._become("symmetric_difference", (other,))
+        self._become("symmetric_difference_update", (other,))
 
     def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
         self.update(_set_only(other))
