@@ -52,7 +52,7 @@ class Folded:
         self.text = text
 
     def __eq__(self, other):
-        return isinstance(other, Folded) and self.text.lower() == other.text.lower()
+        return self.text.lower() == other.text.lower() if isinstance(other, Folded) else NotImplemented  # a Folder knows better
 
     def __hash__(self):
         return hash(self.text.lower())
