@@ -10,6 +10,7 @@ import multiprocessing
 import pickle
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ways
@@ -197,3 +198,45 @@ def test_thousand_handles_of_one_object():
     last = handles.pop()
     handles.clear()
     assert last.fetch_add(1) == 1_000
+
+
+class PicklesAnother:
+    """What is pickled by the way, as by a signal's handler that comes meanwhile."""
+
+    by_the_way: Any = None
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PicklesAnother) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __reduce__(self) -> Any:
+        if self.by_the_way is not None:
+            self.pickled.append(pickle.dumps(self.by_the_way))
+        return PicklesAnother, (self.name,)
+
+    pickled: list[bytes] = []  # noqa: RUF012
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_what_is_pickled_while_a_key_or_value_is(where: str) -> None:
+    PicklesAnother.pickled.clear()
+    table = fastshm.dict()
+    with fastshm.Manager("shm://by-the-way") as store:
+        other = fastshm.dict(a=1) if where == "here" else store.dict(a=1)
+        one = PicklesAnother("one")
+        one.by_the_way = other
+        table[one] = 1
+        table["value"] = [one, fastshm.list([2])]
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            assert len(PicklesAnother.pickled) >= 2
+            for pickled in PicklesAnother.pickled:
+                assert pickle.loads(pickled)["a"] == 1
+                assert pool.apply(pickle.loads, [pickled])["a"] == 1
+        assert table[PicklesAnother("one")] == 1
+        assert table["value"][0] == one
+        assert list(table["value"][1]) == [2]

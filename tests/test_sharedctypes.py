@@ -9,6 +9,7 @@ import multiprocessing
 import pydoc
 import re
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -612,3 +613,36 @@ def test_threads_of_one_process_lose_nothing():
     for thread in threads:
         thread.join()
     assert value.value == 30_000
+
+
+@pytest.mark.parametrize("make", [lambda: fastshm.Value("i", 5), lambda: fastshm.Array("i", 5)])
+def test_each_has_attributes_of_its_own(make: Any) -> None:
+    first, second, third = make(), make(), make()
+    assert vars(third) == {}
+    first.note = "first"
+    vars(second)["note"] = "second"
+    assert (first.note, second.note) == ("first", "second")
+    assert vars(first) == {"note": "first"}
+    assert vars(first) is vars(first)
+    assert vars(make()) == vars(third) == {}
+    del first.note
+    for one in (first, third):
+        with pytest.raises(AttributeError):
+            _ = one.note
+        with pytest.raises(AttributeError):
+            del one.note
+    with pytest.raises(AttributeError):
+        third.typecode = "q"
+    with pytest.raises(TypeError):
+        object.__setattr__(third, "note", "by another way")
+    assert vars(make()) == {}
+
+
+def test_a_class_that_has_another_value() -> None:
+    class Doubled(type(fastshm.Value("i"))):  # type: ignore[misc]
+        value = property(lambda self: self.load() * 2, lambda self, new: self.store(new // 2))
+
+    v = Doubled.make(Doubled, "i", (4,))
+    assert v.value == 8
+    v.value = 20
+    assert (v.load(), v.value) == (10, 20)

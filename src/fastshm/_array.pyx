@@ -17,9 +17,9 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from fastshm._c cimport *
-from fastshm._attributes cimport no_dict_yet
+from fastshm._attributes cimport attributes_of, set_attribute, share_dict
 from fastshm._calls cimport again, again_or_bury, fs_identify_by, patient_number, wait_for_item, whoami
-from fastshm._core cimport Pin, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
+from fastshm._core cimport Pin, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref, offset_of
 from fastshm._locks cimport Guarded
 from fastshm._forms cimport (
     PyFloat_AS_DOUBLE, PyFloat_CheckExact, PyLong_AsLongLongAndOverflow, PyLong_CheckExact, box, fs_is_short, fs_short,
@@ -178,7 +178,10 @@ cdef class SynchronizedArray(Guarded):
     def __cinit__(self):
         self.a = <fs_array *>self.ref.o
         self.itemsize = 1
-        no_dict_yet(self)
+        share_dict(self)
+
+    def __setattr__(self, name, value):
+        set_attribute(self, name, value)
 
     @staticmethod
     def make(type cls, str typecode, uint64_t count, uint32_t itemsize=0, gate=None, values=None, uint64_t capacity=0):
@@ -187,7 +190,7 @@ cdef class SynchronizedArray(Guarded):
         return new_array(cls, typecode, count, itemsize, gate, values, capacity)
 
     cdef int bind(self) except -1:
-        cdef fs_array *a = <fs_array *>fs_kind_at(self.ref.h, self.ref.offset, FS_ARRAY, FS_ARRAY_DATA)
+        cdef fs_array *a = <fs_array *>fs_kind_at(self.ref.heap.h, offset_of(self.ref), FS_ARRAY, FS_ARRAY_DATA)
         cdef fs_run run
         cdef int form = FS_BYTES_ONLY
         cdef uint32_t code, size
@@ -201,7 +204,7 @@ cdef class SynchronizedArray(Guarded):
         if fs_load_relaxed(&a.items):  # looked for under the lock, by whoever needs them
             self.items, self.p, self.capacity_ = ~<uint64_t>0, NULL, 0
             return 0
-        if fs_run_make(self.ref.h, a, &run) == FS_OK:
+        if fs_run_make(self.ref.heap.h, a, &run) == FS_OK:
             self.items, self.p, self.capacity_ = run.items, run.p, run.capacity
         elif fs_load_acquire(&a.items) == 0:
             fail(FS_CORRUPT, self.ref.heap)
@@ -724,7 +727,7 @@ cdef Py_ssize_t fitting_number(SynchronizedArray self, slice where, object value
 cdef inline int array_enter(SynchronizedArray self, fs_self *me) except -1:
     """The lock, with no write of others left half done, and with this handle knowing where the items are."""
     cdef fs_array *a = self.a
-    if not self.ref.switch.closed[0] and fs_enter_free(self.ref.h, &a.o.lock, me):
+    if not self.ref.closed[0] and fs_enter_free(self.ref.heap.h, &a.o.lock, me):
         if fs_array_is_settled(a) and fs_load_relaxed(&a.items) == self.items:
             return FS_OK
         return array_enter_slowly(self, fs_array_entered(me, a, FS_OK), me)
@@ -746,7 +749,7 @@ cdef int array_enter_slowly(SynchronizedArray self, int r, fs_self *me) except -
 cdef uint64_t array_find(SynchronizedArray self, fs_self *me, int entered) except? 0xffffffffffffffff:
     """Under the lock: where the items are, and how many. (Without it, another thread could put something older here.)"""
     cdef fs_run run
-    if fs_run_make(self.ref.h, self.a, &run) != FS_OK or run.size != self.itemsize:
+    if fs_run_make(self.ref.heap.h, self.a, &run) != FS_OK or run.size != self.itemsize:
         fs_leave_entered(me, &self.a.o.lock, entered)
         fail(FS_CORRUPT, self.ref.heap)
     self.p, self.capacity_ = run.p, run.capacity
@@ -789,7 +792,7 @@ cdef inline uint64_t array_look(
     cdef fs_array *a = self.a
     cdef uint64_t version = fs_read_begin(&a.o.lock), count, word
     cdef Py_ssize_t at = i
-    if self.ref.switch.closed[0]:
+    if self.ref.closed[0]:
         check_open(self.ref)
     if not version & 1 and fs_load_relaxed(&a.items) == self.items:
         count = fs_load_acquire(&a.count)
@@ -969,4 +972,4 @@ cdef int carried_out(SynchronizedArray self, Order *order) except -1:
             fail(r, self.ref.heap)
 
 
-own_methods(SynchronizedArray)
+own_methods(SynchronizedArray, lambda array: attributes_of(array))

@@ -25,7 +25,7 @@ from libc.string cimport memcpy, memset
 
 from fastshm._c cimport *
 from fastshm._calls cimport again, again_or_bury, fs_identify_by
-from fastshm._core cimport Collecting, Ref, fail, identify, slot_for_new, start_collecting, stop_collecting, whoami
+from fastshm._core cimport Collecting, Ref, fail, identify, offset_of, slot_for_new, start_collecting, stop_collecting, whoami
 
 from fastshm._core import CorruptedError
 
@@ -74,7 +74,7 @@ cdef class Packed:
         if self.offsets == NULL:
             raise MemoryError()
         for i in range(n):
-            self.offsets[i] = (<Ref>self.refs[i]).offset
+            self.offsets[i] = offset_of(<Ref>self.refs[i])
         v.refs = self.offsets
         v.ref_count = n
         return 0

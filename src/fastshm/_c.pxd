@@ -58,12 +58,12 @@ cdef extern from "segment.h" nogil:
         uint64_t serial
 
     ctypedef struct fs_switch:
-        const uint64_t *closed
+        pass
 
     enum:
         FS_SHUT_LEFT, FS_SHUT_FORKED
 
-    void fs_switch_set(fs_heap *heap, fs_switch *s, const uint64_t *closed)
+    void fs_switch_set(fs_heap *heap, fs_switch *s, const uint64_t **closed, const uint64_t *by)
     void fs_switch_end(fs_switch *s)
 
     ctypedef struct fs_heap:

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastshm._c cimport *
-from fastshm._core cimport Ref, check_open, deadline_of, fail, let_signals_in, retry
+from fastshm._core cimport Ref, check_open, deadline_of, fail, let_signals_in, offset_of, retry
 
 cdef extern from *:
     """
@@ -14,9 +14,9 @@ cdef extern from *:
 
 cdef inline int whoami(Ref ref, fs_self *me) except -1:
     """Good until code of Python's may have run, for that may have forked: then to be asked anew. again() and its like do so."""
-    if ref.switch.closed[0]:
+    if ref.closed[0]:
         check_open(ref)
-    cdef int r = fs_me(ref.h, me)
+    cdef int r = fs_me(ref.heap.h, me)
     if r != FS_OK:
         fail(r, ref.heap)
     return 0
@@ -43,7 +43,7 @@ cdef inline bint again_or_bury(int r, fs_self *me, bint *buried) except -1:
 
 cdef inline int check_gate(Ref ref) except -1:
     """While waiting: is its manager still there? (When this process ends, its daemon threads end with it, silently.)"""
-    if ref.gate is not None and ref.switch.closed[0] and not ref.h.shut:
+    if ref.closed[0] and not ref.heap.h.shut:
         check_open(ref)
     return 0
 
@@ -66,7 +66,7 @@ cdef inline bint wait_for_item(
 
 
 cdef inline int check_kind(Ref ref, uint32_t kind) except -1:
-    if fs_kind_at(ref.h, ref.offset, kind, fs_kind_size(kind)) == NULL:
+    if fs_kind_at(ref.heap.h, offset_of(ref), kind, fs_kind_size(kind)) == NULL:
         fail(FS_CORRUPT, ref.heap)
     return 0
 

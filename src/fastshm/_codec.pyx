@@ -20,7 +20,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from fastshm._buffers cimport (
     Packed, array_at, copied, copied_writable, loaded_with_buffers, packed, packed_array, packed_with_buffers, span,
 )
-from fastshm._core cimport Collecting, Handle, check_open, make_handle, start_collecting, stop_collecting
+from fastshm._core cimport (
+    Collecting, Handle, check_open, has_come_to, make_handle, offset_of, start_collecting, stop_collecting,
+)
 from fastshm._pickles cimport dump_small, load
 
 cdef extern from "Python.h":
@@ -274,12 +276,20 @@ cdef object encode_key(object key, fs_key *k, uint64_t seed, Heap heap):
     return out
 
 
+class Collector(ForkingPickler):
+    """Says which objects are parts of a key or a value."""
+
+    def reducer_override(self, o):
+        has_come_to(o)
+        return NotImplemented
+
+
 cdef bytes pickled(object key, Heap heap):
     may_dump(heap, "key", key)
     buffer = io.BytesIO()
     cdef Collecting before = start_collecting(None, heap)
     try:
-        ForkingPickler(buffer, 5).dump(key)
+        Collector(buffer, 5).dump(key)
     finally:
         stop_collecting(before)
     return buffer.getvalue()
@@ -420,7 +430,7 @@ cdef Packed pack(object value, fs_value *v, Heap heap):
         text = dumps(value, 5)
         return packed(FS_V_PICKLE_BLOB, [(0, text)], len(text), refs, v, heap)
     file = io.BytesIO()
-    pickler = ForkingPickler(file, 5, True, buffers.append)
+    pickler = Collector(file, 5, True, buffers.append)
     before = start_collecting(refs, heap)
     try:
         pickler.dump(value)
@@ -456,7 +466,7 @@ cdef object encode_value(object value, fs_value *v, Heap heap):
         ref = (<Handle>value).ref
         check_open(ref)
         v.kind = FS_V_OBJECT
-        v.value = ref.offset
+        v.value = offset_of(ref)
         return value
     else:
         held = packed_array(value, v, heap)

@@ -118,6 +118,6 @@ cdef inline int wait_for_heap(Ref ref, fs_self *me) except -1:
 
 
 cdef inline int reap(Ref ref, fs_self *me) noexcept:
-    if ref.h.super.dying:
+    if ref.heap.h.super.dying:
         fs_reap(me)
     return 0

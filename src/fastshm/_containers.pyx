@@ -42,7 +42,7 @@ cdef class Pins:
             if not is_full:
                 try:
                     self.numbers[self.room] = reserve_slot(self.ref.heap)
-                    self.offsets[self.room] = fs_slot_offset(self.ref.h, self.numbers[self.room])
+                    self.offsets[self.room] = fs_slot_offset(self.ref.heap.h, self.numbers[self.room])
                 except MemoryError:
                     if whole:
                         raise
@@ -55,11 +55,11 @@ cdef class Pins:
         cdef uint64_t i
         for i in range(self.room):
             if self.numbers[i] != FS_ANY:
-                self.offsets[i] = fs_slot_offset(self.ref.h, self.numbers[i])
+                self.offsets[i] = fs_slot_offset(self.ref.heap.h, self.numbers[i])
         return self.offsets
 
     cdef inline uint64_t *word(self, uint64_t i) noexcept:
-        return fs_slot_word(self.ref.h, self.numbers[i])
+        return fs_slot_word(self.ref.heap.h, self.numbers[i])
 
     cdef int clear(self) except -1:
         """Gives back what an unfinished try has taken."""
@@ -77,7 +77,7 @@ cdef class Pins:
             r = FS_INTERRUPTED
             while r == FS_INTERRUPTED:
                 with nogil:
-                    r = fs_drop(&me, <uint64_t *>(self.ref.h.base + self.offsets[i]))
+                    r = fs_drop(&me, <uint64_t *>(self.ref.heap.h.base + self.offsets[i]))
             if r != FS_OK:
                 fail(r, self.ref.heap)
         return 0
@@ -94,7 +94,7 @@ cdef class Pins:
             self.numbers[i] = FS_ANY
             out.append(adopt_ref(self.ref.heap, offset, slot))
             return out
-        u = fs_bundle_at(self.ref.h, offset, &count)
+        u = fs_bundle_at(self.ref.heap.h, offset, &count)
         if u == NULL:
             fail(FS_CORRUPT, self.ref.heap)
         for n in range(count):
@@ -102,7 +102,7 @@ cdef class Pins:
             slot = reserve_slot(self.ref.heap)
             whoami(self.ref, &me)
             me.wait = 1
-            place = fs_slot_word(self.ref.h, slot)
+            place = fs_slot_word(self.ref.heap.h, slot)
             r = FS_INTERRUPTED
             while r == FS_INTERRUPTED:
                 with nogil:
@@ -124,7 +124,7 @@ cdef class Pins:
                 return view_of(kind, 0, 0, NULL, 0, refs, self.ref.heap, None)
             return decode_value(kind, 0, 0, NULL, 0, refs, self.ref.heap)
         seen.kind, seen.value = kind, fs_load_relaxed(self.word(i))
-        if fs_value_look(self.ref.h, &seen) != FS_OK:
+        if fs_value_look(self.ref.heap.h, &seen) != FS_OK:
             fail(FS_CORRUPT, self.ref.heap)
         if in_place:
             pin = Pin.__new__(Pin)

@@ -21,15 +21,16 @@ cdef class Heap:
     cpdef bint takes_pickles(self) except -1
 
 cdef class Ref:
-    """One reference to one object; its end gives it back."""
+    """One reference to one object; its end gives it back. There may be very many: what can be told otherwise is not kept."""
     cdef Heap heap
-    cdef fs_heap *h
     cdef fs_object *o
-    cdef uint64_t offset
-    cdef uint64_t serial
     cdef uint64_t slot
-    cdef fs_switch switch  # closed[0] is not 0: the object's manager was shut down, or this process has no part in it
+    cdef const uint64_t *closed  # not 0: the object's manager was shut down, or this process has no part in it
+
+cdef class SwitchedRef(Ref):
+    """One to an object that a manager closes."""
     cdef Ref gate
+    cdef fs_switch switch
 
 cdef class Pin:
     """A handle slot that refers to a block, so that it stays what it is while somebody looks at it."""
@@ -44,6 +45,7 @@ cdef class Handle:
 cdef struct Collecting:
     void *into
     void *heap
+    void *come_to
 
 cdef int fail(int code, Heap heap) except -1
 cdef int check_open(Ref ref) except -1
@@ -62,7 +64,10 @@ cdef Heap default_heap()
 cdef Handle make_handle(type cls, Ref ref)
 cdef Collecting start_collecting(list into, Heap heap) noexcept
 cdef void stop_collecting(Collecting before) noexcept
+cdef void has_come_to(object o) noexcept
 cdef int64_t deadline_of(object block, object timeout) except? -2
 cdef bint is_ours(fs_heap *h, uint32_t identity)
+cdef uint64_t offset_of(Ref ref) noexcept
+cdef Ref gate_of(Ref ref)
 cdef Ref gate_ref(object beside)
 cdef Heap heap_of(object beside)

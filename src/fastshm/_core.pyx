@@ -50,6 +50,7 @@ cdef extern from *:
     static uint64_t fs_nothing[64]; /* stands for the object of a handle that nobody has made */
     static __thread PyObject *fs_collecting = NULL; /* borrowed: the list that takes the handles being pickled */
     static __thread PyObject *fs_collecting_heap = NULL;
+    static __thread PyObject *fs_come_to = NULL; /* borrowed: what that pickling has just come to; a handle's reference */
     typedef struct fs_use {
         void *heap;
         struct fs_use *before;
@@ -61,6 +62,7 @@ cdef extern from *:
     uint64_t fs_nothing[64]
     PyObject *fs_collecting
     PyObject *fs_collecting_heap
+    PyObject *fs_come_to
     ctypedef struct Use "fs_use":
         void *heap
         Use *before
@@ -172,7 +174,7 @@ cdef int closed_error(Ref ref) except -1:
 
 
 cdef int check_open(Ref ref) except -1:
-    if ref.switch.closed[0]:
+    if ref.closed[0]:
         closed_error(ref)
     return 0
 
@@ -416,12 +418,13 @@ cdef class Heap:
         """Makes it the root, unless there is one."""
         cdef fs_self me
         cdef int r = FS_INTERRUPTED
+        cdef uint64_t offset = offset_of(table.ref)
         whoami(self.h, self, &me)
         me.wait = 1
         while r == FS_INTERRUPTED:
             let_signals_in(&me)
             with nogil:
-                r = fs_ref_first(&me, table.ref.offset, &self.h.super.root)
+                r = fs_ref_first(&me, offset, &self.h.super.root)
         if r != FS_OK and r != FS_EXISTS:
             fail(r, self)
 
@@ -794,20 +797,34 @@ def after_fork_in_child():
 # --- references ---------------------------------------------------------------------------------------------------------------
 
 @cython.no_gc
-@cython.final
 cdef class Ref:
     def __dealloc__(self):
-        fs_switch_end(&self.switch)
         if self.o != NULL:
             self.o = NULL
             release_slot(self.heap, self.slot)
 
 
+@cython.no_gc
+@cython.final
+cdef class SwitchedRef(Ref):
+    def __dealloc__(self):
+        fs_switch_end(&self.switch)
+
+
+cdef uint64_t offset_of(Ref ref) noexcept:
+    """0 for a handle that nobody has made."""
+    return 0 if ref is no_ref else fs_offset(ref.heap.h, ref.o)
+
+
+cdef Ref gate_of(Ref ref):
+    """What closes the object, None if nothing does."""
+    return (<SwitchedRef>ref).gate if type(ref) is SwitchedRef else None
+
+
 cdef Ref no_ref = Ref.__new__(Ref)  # of a handle that was made without its maker, say by a damaged pickle
 no_ref.heap = Heap.__new__(Heap)
-no_ref.h = no_ref.heap.h
 no_ref.o = <fs_object *>fs_nothing
-no_ref.switch.closed = &fs_always_closed
+no_ref.closed = &fs_always_closed
 
 
 cdef void release_slot(Heap heap, uint64_t slot) noexcept:
@@ -872,36 +889,42 @@ cdef class Pin:
             release_slot(self.heap, self.slot)
 
 
-cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot):
+cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot, bint switched):
     """The handle on an object that the slot refers to already. When it cannot be made, the slot is given back."""
     cdef fs_block *b = fs_block_at(heap.h, offset)
     cdef Ref ref
     try:
         if b == NULL or not FS_CELL <= b.kind <= FS_LAST_OBJECT:
             fail(FS_CORRUPT, heap)
-        ref = Ref.__new__(Ref)
+        ref = SwitchedRef.__new__(SwitchedRef) if switched else Ref.__new__(Ref)
     except BaseException:
         release_slot(heap, slot)
         raise
     ref.heap = heap
-    ref.h = heap.h
-    ref.offset = offset
     ref.slot = slot
     ref.o = <fs_object *>(heap.h.base + offset)
-    ref.serial = ref.o.serial
-    ref.switch.closed = &heap.h.shut
+    ref.closed = &heap.h.shut
     return ref
+
+
+cdef int switch_by(Ref ref, Ref gate) except -1:
+    cdef SwitchedRef switched = <SwitchedRef>ref
+    switched.gate = gate
+    fs_switch_set(ref.heap.h, &switched.switch, &ref.closed, &(<fs_cell *>gate.o).value)
+    return 0
 
 
 cdef Ref adopt_ref(Heap heap, uint64_t offset, uint64_t slot):
     """The same, closed when its gate is."""
-    cdef Ref ref = wrap_ref(heap, offset, slot)
-    cdef uint64_t gate = fs_load_relaxed(&ref.o.gate)
+    cdef fs_block *b = fs_block_at(heap.h, offset)
+    cdef uint64_t gate = 0
+    if b != NULL and FS_CELL <= b.kind <= FS_LAST_OBJECT:  # else wrap_ref() refuses it
+        gate = fs_load_relaxed(&(<fs_object *>b).gate)
+    cdef Ref ref = wrap_ref(heap, offset, slot, gate != 0)
     if gate:
         if fs_kind_at(heap.h, gate, FS_GATE, sizeof(fs_cell)) == NULL:
             fail(FS_CORRUPT, heap)
-        ref.gate = open_ref(heap, gate, (<fs_object *>(heap.h.base + gate)).serial)
-        fs_switch_set(heap.h, &ref.switch, &(<fs_cell *>ref.gate.o).value)
+        switch_by(ref, open_ref(heap, gate, (<fs_object *>(heap.h.base + gate)).serial))
     return ref
 
 
@@ -909,7 +932,7 @@ cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate):
     """A new object of `size` bytes, all zero, closed when its gate is."""
     cdef fs_self me
     cdef fs_object *o
-    cdef uint64_t slot, *word, *place
+    cdef uint64_t slot, offset, *word, *place
     cdef int r
     if heap.pending:
         heap.drain(False)
@@ -935,18 +958,18 @@ cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate):
         fs_slot_unuse(heap.h, slot)
         fail(r, heap)
     if gate is None:
-        return wrap_ref(heap, fs_offset(heap.h, o), slot)
+        return wrap_ref(heap, fs_offset(heap.h, o), slot, False)
     word = &o.gate
-    r = fs_ref_to(&me, gate.offset, word)
+    offset = offset_of(gate)
+    r = fs_ref_to(&me, offset, word)
     while r == FS_BUSY or r == FS_INTERRUPTED:
         me.wait = 1
         with nogil:
-            r = fs_ref_to(&me, gate.offset, word)
-    cdef Ref ref = wrap_ref(heap, fs_offset(heap.h, o), slot)
+            r = fs_ref_to(&me, offset, word)
+    cdef Ref ref = wrap_ref(heap, fs_offset(heap.h, o), slot, True)
     if r != FS_OK:
         fail(r, heap)
-    ref.gate = gate
-    fs_switch_set(heap.h, &ref.switch, &(<fs_cell *>gate.o).value)
+    switch_by(ref, gate)
     return ref
 
 
@@ -994,7 +1017,7 @@ cdef class Handle:
     @property
     def _address(self):
         """(segment, offset, serial): equal for two handles on one object."""
-        return self.ref.heap.name, self.ref.offset, self.ref.serial
+        return self.ref.heap.name, offset_of(self.ref), self.ref.o.serial
 
 
 cdef Handle make_handle(type cls, Ref ref):
@@ -1004,44 +1027,51 @@ cdef Handle make_handle(type cls, Ref ref):
     return handle
 
 
-def own_methods(cls):
+def own_methods(cls, attributes=None):
     """Makes the methods that a class inherits its own, because the interpreter calls those of an object's own class without a
-    detour."""
-    cdef object own
+    detour. `attributes` is asked for an object's `__dict__`."""
     for name in dir(cls):
         method = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
         if type(method) is MethodDescriptorType and method.__objclass__ is not cls and issubclass(method.__objclass__, Handle):
-            own = PyDescr_NewMethod(<PyTypeObject *>cls, (<PyMethodDescrObject *>method).d_method)
-            if (<PyTypeObject *>cls).tp_flags & Py_TPFLAGS_HEAPTYPE:
-                setattr(cls, name, own)
-            else:  # an extension's, which is still being made
-                (<dict>(<PyTypeObject *>cls).tp_dict)[name] = own
-                PyType_Modified(<PyTypeObject *>cls)
+            set_own(cls, name, PyDescr_NewMethod(<PyTypeObject *>cls, (<PyMethodDescrObject *>method).d_method))
+    if attributes is not None:
+        set_own(cls, "__dict__", property(attributes))
     return cls
+
+
+cdef int set_own(object cls, str name, object value) except -1:
+    if (<PyTypeObject *>cls).tp_flags & Py_TPFLAGS_HEAPTYPE:
+        setattr(cls, name, value)
+    else:  # an extension's, which is still being made
+        (<dict>(<PyTypeObject *>cls).tp_dict)[name] = value
+        PyType_Modified(<PyTypeObject *>cls)
+    return 0
 
 
 cdef tuple handle_state(object cls, Ref ref):
     """How a handle travels: with a ticket of its own, or, while a container's value is being pickled, as a number in that
     value."""
     cdef fs_self me
-    cdef uint64_t ticket = 0, serial = 0
+    cdef uint64_t ticket = 0, serial = 0, offset = offset_of(ref)
     cdef int r
     cdef list into
     check_open(ref)
-    if fs_collecting != NULL:
+    if is_come_to(ref):
         check_may_stay(cls, ref)
         into = <list>fs_collecting
         into.append(ref)
         return cls, None, len(into) - 1, 0, 0, 0
-    whoami(ref.h, ref.heap, &me)
-    r = fs_ticket_new(&me, ref.offset, &ticket, &serial)
+    if fs_collecting != NULL and <object>fs_collecting is not None and ref.heap is <Heap>fs_collecting_heap:
+        (<list>fs_collecting).append(ref)  # in case that the value has the pickle in it
+    whoami(ref.heap.h, ref.heap, &me)
+    r = fs_ticket_new(&me, offset, &ticket, &serial)
     while r == FS_BUSY or r == FS_INTERRUPTED:
         retry(r, &me)
         with nogil:
-            r = fs_ticket_new(&me, ref.offset, &ticket, &serial)
+            r = fs_ticket_new(&me, offset, &ticket, &serial)
     if r != FS_OK:
         fail(r, ref.heap)
-    return cls, ref.heap.name, ref.offset, ref.serial, ticket, serial
+    return cls, ref.heap.name, offset, ref.o.serial, ticket, serial
 
 
 cdef dict CALLED = {  # the classes of parts by what users know the whole as
@@ -1121,22 +1151,39 @@ def reopen(cls, name, uint64_t offset, uint64_t serial, uint64_t ticket, uint64_
 cdef Collecting start_collecting(list into, Heap heap) noexcept:
     """Until stop_collecting: handles pickled or unpickled by this thread are those of a container's value, or, where `into` is
     None, of a key, which takes none. What the value's own reducers do with other containers nests."""
-    global fs_collecting, fs_collecting_heap
-    cdef Collecting before = Collecting(fs_collecting, fs_collecting_heap)
+    global fs_collecting, fs_collecting_heap, fs_come_to
+    cdef Collecting before = Collecting(fs_collecting, fs_collecting_heap, fs_come_to)
     fs_collecting = <PyObject *>into
     fs_collecting_heap = <PyObject *>heap
+    fs_come_to = NULL
     return before
 
 
 cdef void stop_collecting(Collecting before) noexcept:
-    global fs_collecting, fs_collecting_heap
+    global fs_collecting, fs_collecting_heap, fs_come_to
     fs_collecting = <PyObject *>before.into
     fs_collecting_heap = <PyObject *>before.heap
+    fs_come_to = <PyObject *>before.come_to
 
 
-def pickled_into():
-    """The segment of the container whose value this thread is pickling, or unpickling; None when there is none."""
-    if fs_collecting == NULL or <object>fs_collecting is None:
+cdef void has_come_to(object o) noexcept:
+    """The pickler of a value or a key asks for its parts. What is pickled meanwhile by another, by a reducer, a finalizer or a
+    signal's handler, is no part of it."""
+    global fs_come_to
+    fs_come_to = <PyObject *>((<Handle>o).ref if isinstance(o, Handle) else o)
+
+
+cdef bint is_come_to(object o) noexcept:
+    global fs_come_to
+    if fs_collecting == NULL or fs_come_to != <PyObject *>o:
+        return False
+    fs_come_to = NULL
+    return True
+
+
+def pickled_into(o):
+    """The segment of the container in whose value this thread is pickling `o`; None when there is none."""
+    if not is_come_to(o) or <object>fs_collecting is None:
         return None
     return <Heap>fs_collecting_heap
 
@@ -1159,7 +1206,7 @@ cdef Ref gate_ref(object beside):
     """What closes a new object: a gate, or what closes the object beside which it is made."""
     if beside is None or isinstance(beside, Heap):
         return None
-    return (<Gate>beside).ref if isinstance(beside, Gate) else (<Handle?>beside).ref.gate
+    return (<Gate>beside).ref if isinstance(beside, Gate) else gate_of((<Handle?>beside).ref)
 
 
 cdef Heap heap_of(object beside):

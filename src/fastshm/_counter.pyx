@@ -7,7 +7,7 @@ from libc.stdint cimport uint64_t
 
 from fastshm._c cimport *
 from fastshm._calls cimport fs_identify_by, whoami
-from fastshm._core cimport Handle, Ref, check_open, fail, gate_ref, heap_of, identify, new_ref
+from fastshm._core cimport Handle, Ref, check_open, fail, gate_ref, heap_of, identify, new_ref, offset_of
 from fastshm._forms cimport box, unboxed
 
 fs_identify_by(identify)
@@ -57,13 +57,13 @@ cdef class ShardedCounter(Handle):
         self.bind()
 
     cdef int bind(self) except -1:
-        cdef fs_counter *c = <fs_counter *>fs_kind_at(self.ref.h, self.ref.offset, FS_COUNTER, sizeof(fs_counter))
+        cdef fs_counter *c = <fs_counter *>fs_kind_at(self.ref.heap.h, offset_of(self.ref), FS_COUNTER, sizeof(fs_counter))
         cdef uint64_t stripes
         cdef unsigned bits = 1
         if c == NULL:
             fail(FS_CORRUPT, self.ref.heap)
         stripes = fs_load_relaxed(&c.stripes)
-        if not fs_stripes_fit(stripes, fs_room(self.ref.h, &c.o.block)):
+        if not fs_stripes_fit(stripes, fs_room(self.ref.heap.h, &c.o.block)):
             fail(FS_CORRUPT, self.ref.heap)
         while <uint64_t>1 << bits < stripes:
             bits += 1

@@ -27,7 +27,7 @@ from fastshm._containers cimport (
     FS_ANY, MISSING, PATIENCE, TRIES, Cache, Decision, Desk, Pins, decide, forget, give_desk, largest_kept, lively, made,
     make_plain, most_kept, new_pins, note_change, reap, take_desk, taken, wait_for_heap,
 )
-from fastshm._core cimport Handle, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
+from fastshm._core cimport Handle, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref, offset_of
 from fastshm._locks cimport hold_quietly, is_held_still, let_go, lock_of
 from fastshm._hints cimport Hint, Hints, hint_of, hints_end, hints_follow, remember
 from fastshm._pickles cimport load
@@ -73,7 +73,7 @@ cdef class Dict(Handle):
 
     cdef int bind(self) except -1:
         self.t = <fs_table *>self.ref.o
-        if fs_kind_at(self.ref.h, self.ref.offset, FS_TABLE, sizeof(fs_table)) == NULL:
+        if fs_kind_at(self.ref.heap.h, offset_of(self.ref), FS_TABLE, sizeof(fs_table)) == NULL:
             fail(FS_CORRUPT, self.ref.heap)
         self.seed = self.t.seed
         self.live = self.t.live != 0
@@ -116,7 +116,7 @@ cdef class Dict(Handle):
         cdef object out
         cdef int r
         for _ in range(TRIES):
-            r = fs_peek_at(self.ref.h, t, k, p)
+            r = fs_peek_at(self.ref.heap.h, t, k, p)
             if r == FS_MISSING:
                 others = t.others
                 if fs_peek_valid(t, p, 0):
@@ -217,7 +217,7 @@ cdef class Dict(Handle):
         cdef object kept, out
         cdef uint64_t looked
         cdef Hint *h
-        if self.ref.switch.closed[0]:
+        if self.ref.closed[0]:
             check_open(self.ref)
         if self.hints.lines != NULL:
             h = hint_of(&self.hints, key)
@@ -271,7 +271,7 @@ cdef class Dict(Handle):
         cdef uint64_t looked
         cdef Hint *h
         cdef int r
-        if self.ref.switch.closed[0]:
+        if self.ref.closed[0]:
             check_open(self.ref)
         if self.hints.lines != NULL:
             h = hint_of(&self.hints, key)
@@ -280,7 +280,7 @@ cdef class Dict(Handle):
         _kept = key_in(self, key, &k)
         if k.form != FS_K_OTHER:
             for _ in range(TRIES):
-                r = fs_peek_at(self.ref.h, self.t, &k, &self.p)
+                r = fs_peek_at(self.ref.heap.h, self.t, &k, &self.p)
                 if r == FS_OK and fs_peek_valid(self.t, &self.p, 1):
                     remember(&self.hints, &self.p, key, NULL)
                     return True
@@ -296,13 +296,13 @@ cdef class Dict(Handle):
         cdef fs_self me
         cdef uint64_t used
         cdef int r
-        if self.ref.switch.closed[0]:
+        if self.ref.closed[0]:
             check_open(self.ref)
         if fs_table_count(self.t, &used) != FS_OK:
             self.enter(&me, &r)
             used = fs_load_relaxed(&self.t.used)
             fs_table_leave(&me, self.t, r)
-        if used > self.ref.h.size:
+        if used > self.ref.heap.h.size:
             fail(FS_CORRUPT, self.ref.heap)
         return used
 
@@ -401,7 +401,7 @@ cdef class Dict(Handle):
                 note_change(self.t)
                 if not self.p.view.version & 1:
                     remember(&self.hints, &self.p, key, NULL)
-                if self.ref.h.super.dying:
+                if self.ref.heap.h.super.dying:
                     fs_reap(&me)
                 return r
         else:
@@ -419,7 +419,7 @@ cdef class Dict(Handle):
         if h.at.head != head:  # what the object was made of is gone
             Py_XDECREF(h.object)
             h.object = NULL
-        if self.ref.h.super.dying:
+        if self.ref.heap.h.super.dying:
             fs_reap(me)
         return r
 
@@ -475,11 +475,11 @@ cdef class Dict(Handle):
         cdef Hint *h
         cdef int64_t number
         cdef int overflow
-        if self.hints.lines != NULL and PyLong_CheckExact(value) and not self.ref.switch.closed[0]:  # the short way of put()
+        if self.hints.lines != NULL and PyLong_CheckExact(value) and not self.ref.closed[0]:  # the short way of put()
             h = hint_of(&self.hints, key)
             if h != NULL:
                 number = PyLong_AsLongLongAndOverflow(value, &overflow)
-                if not overflow and fs_me(self.ref.h, &me) == FS_OK:
+                if not overflow and fs_me(self.ref.heap.h, &me) == FS_OK:
                     if fs_hint_store(&me, self.t, &h.at, FS_V_INT, <uint64_t>number) == FS_OK:
                         return
         self.put(key, value, FS_PUT)

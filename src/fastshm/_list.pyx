@@ -30,7 +30,7 @@ from fastshm._containers cimport (
     FS_ANY, MISSING, PATIENCE, TRIES, Cache, Decision, Pins, decide, forget, largest_kept, lively, made, make_plain,
     most_kept, new_pins, note_change, reap, taken, wait_for_heap,
 )
-from fastshm._core cimport Handle, Heap, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
+from fastshm._core cimport Handle, Heap, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref, offset_of
 from fastshm._locks cimport hold_quietly, is_held_still, let_go, lock_of
 
 from fastshm._forms cimport fs_is_short, fs_short
@@ -241,7 +241,7 @@ cdef class List(Handle):
 
     cdef int bind(self) except -1:
         self.v = <fs_vector *>self.ref.o
-        if fs_kind_at(self.ref.h, self.ref.offset, FS_VECTOR, sizeof(fs_vector)) == NULL:
+        if fs_kind_at(self.ref.heap.h, offset_of(self.ref), FS_VECTOR, sizeof(fs_vector)) == NULL:
             fail(FS_CORRUPT, self.ref.heap)
         self.live = self.v.live != 0
         return 0
@@ -284,13 +284,13 @@ cdef class List(Handle):
 
     def __len__(self):
         cdef uint64_t version, n
-        if self.ref.switch.closed[0]:
+        if self.ref.closed[0]:
             check_open(self.ref)
         if self.fresh != NULL:
             (<ListIterator>self.fresh).snapshot()
         version = fs_read_begin(&self.v.o.lock)
         n = fs_load_relaxed(&self.v.n)
-        if not version & 1 and n <= self.ref.h.size and fs_read_valid(&self.v.o.lock, version):
+        if not version & 1 and n <= self.ref.heap.h.size and fs_read_valid(&self.v.o.lock, version):
             return n
         return self.measure()
 
@@ -317,11 +317,11 @@ cdef class List(Handle):
         cdef uint64_t stamp
         cdef bint is_text
         cdef int r
-        if self.ref.switch.closed[0]:
+        if self.ref.closed[0]:
             check_open(self.ref)
-        fs_vector_learn(self.ref.h, self.v, &self.known)
+        fs_vector_learn(self.ref.heap.h, self.v, &self.known)
         for _ in range(TRIES):
-            r = fs_vector_peek(self.ref.h, self.v, i, &seen_at, &seen)
+            r = fs_vector_peek(self.ref.heap.h, self.v, i, &seen_at, &seen)
             if r == FS_OK:
                 if seen.kind < FS_V_OWNING:
                     if fs_vector_peek_valid(self.v, i, &seen_at):
@@ -431,13 +431,13 @@ cdef class List(Handle):
         cdef int r
         cdef object out, item
         cdef bint placed = start >= 0 and step > 0  # else it is not known here which items they are
-        if self.ref.switch.closed[0]:
+        if self.ref.closed[0]:
             check_open(self.ref)
         if self.v.n < LONG:
-            r = fs_vector_slots_peek(self.ref.h, self.v, start, stop, step, &slots, &count, &stamp)
+            r = fs_vector_slots_peek(self.ref.heap.h, self.v, start, stop, step, &slots, &count, &stamp)
         else:
             with nogil:
-                r = fs_vector_slots_peek(self.ref.h, self.v, start, stop, step, &slots, &count, &stamp)
+                r = fs_vector_slots_peek(self.ref.heap.h, self.v, start, stop, step, &slots, &count, &stamp)
         if r != FS_OK:
             return None
         try:
@@ -466,10 +466,10 @@ cdef class List(Handle):
         _held = value_of(value, &wanted, self.ref.heap)
         whoami(self.ref, &me)
         if self.v.n < LONG:
-            r = fs_vector_seek_peek(self.ref.h, self.v, &wanted, at, stamp)
+            r = fs_vector_seek_peek(self.ref.heap.h, self.v, &wanted, at, stamp)
         else:
             with nogil:
-                r = fs_vector_seek_peek(self.ref.h, self.v, &wanted, at, stamp)
+                r = fs_vector_seek_peek(self.ref.heap.h, self.v, &wanted, at, stamp)
         if r == FS_BUSY and self.v.n < LONG:
             r = fs_vector_seek(&me, self.v, &wanted, at, stamp)
         while again(r, &me):
@@ -496,7 +496,7 @@ cdef class List(Handle):
         """Item by item as the list is then; wholly of one instant when its length is asked for before the first, as list()
         does."""
         cdef ListIterator it = ListIterator.__new__(ListIterator)
-        if self.ref.switch.closed[0]:
+        if self.ref.closed[0]:
             check_open(self.ref)
         it.items = self
         self.fresh = <PyObject *>it
@@ -542,9 +542,9 @@ cdef class List(Handle):
                 break
             with nogil:
                 r = fs_vector_change(&me, self.v, what, i, v, count, stamp)
-        if self.ref.h.super.dying:
+        if self.ref.heap.h.super.dying:
             fs_reap(&me)
-        fs_vector_learn(self.ref.h, self.v, &self.known)
+        fs_vector_learn(self.ref.heap.h, self.v, &self.known)
         if r == FS_OK:
             note_change(self.v)
         elif r != FS_CHANGED and r != FS_RANGE:
@@ -554,7 +554,7 @@ cdef class List(Handle):
     def append(self, value, /):
         cdef fs_slot word
         cdef fs_self me
-        if word_of(value, &word) and not self.ref.switch.closed[0] and fs_enter_free(self.ref.h, &self.v.o.lock, &me):
+        if word_of(value, &word) and not self.ref.closed[0] and fs_enter_free(self.ref.heap.h, &self.v.o.lock, &me):
             if fs_vector_append_word(&me, self.v, &self.known, word.about, word.value):
                 note_change(self.v)
                 return
@@ -624,7 +624,7 @@ cdef class List(Handle):
             return
         if word_of(value, &word):
             at = index_of(i)
-            if not self.ref.switch.closed[0] and fs_enter_free(self.ref.h, &self.v.o.lock, &me):
+            if not self.ref.closed[0] and fs_enter_free(self.ref.heap.h, &self.v.o.lock, &me):
                 if fs_vector_set_word(&me, self.v, &self.known, at, word.about, word.value):
                     note_change(self.v)
                     return
@@ -649,10 +649,10 @@ cdef class List(Handle):
         cdef fs_slot last
         cdef fs_self me
         cdef int64_t at = ssize_of(i)
-        if at == -1 and not self.ref.switch.closed[0]:
+        if at == -1 and not self.ref.closed[0]:
             if fs_vector_word_peek(self.v, &self.known, -1, &last.about, &last.value) and is_plain_word(last.about):
                 out = word_object(last.about, last.value)
-                if fs_enter_free(self.ref.h, &self.v.o.lock, &me):
+                if fs_enter_free(self.ref.heap.h, &self.v.o.lock, &me):
                     if fs_vector_pop_word(&me, self.v, &self.known, last.about, last.value):
                         note_change(self.v)
                         return out
@@ -835,7 +835,7 @@ cdef class List(Handle):
 
     cdef bint rearranged(self, int r, fs_self *me) except -1:
         reap(self.ref, me)
-        fs_vector_learn(self.ref.h, self.v, &self.known)
+        fs_vector_learn(self.ref.heap.h, self.v, &self.known)
         if r == FS_OK:
             note_change(self.v)
         elif r != FS_CHANGED:
@@ -866,7 +866,7 @@ cdef Values assigned(slice part, object values, List target):
 cdef inline object item_of(List self, int64_t i):
     """IndexError when out of range."""
     cdef uint64_t about, value
-    if not self.ref.switch.closed[0] and fs_vector_word_peek(self.v, &self.known, i, &about, &value) and is_plain_word(about):
+    if not self.ref.closed[0] and fs_vector_word_peek(self.v, &self.known, i, &about, &value) and is_plain_word(about):
         return self.word(<uint64_t>i, about, value)
     return self.item(i)
 
@@ -919,7 +919,7 @@ cdef class ListIterator:
         cdef uint64_t about, value
         if self.items is None:
             raise StopIteration
-        if self.at and self.whole is None and not self.items.ref.switch.closed[0]:
+        if self.at and self.whole is None and not self.items.ref.closed[0]:
             if fs_vector_word_peek(self.items.v, &self.items.known, self.at, &about, &value) and is_plain_word(about):
                 self.at += 1
                 return self.items.word(self.at - 1, about, value)

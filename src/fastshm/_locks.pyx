@@ -13,7 +13,7 @@ from fastshm._c cimport *
 from fastshm._calls cimport fs_identify_by
 from fastshm._core cimport (
     Handle, Ref, check_open, closed_error, deadline_of, fail, gate_ref, heap_of, identify, is_ours, let_signals_in, new_ref,
-    whoami,
+    offset_of, whoami,
 )
 
 fs_identify_by(identify)
@@ -44,16 +44,16 @@ cdef int64_t deadline_asked(object block, object timeout) except? -2:
 cdef int wait_for_lock(Ref ref, fs_lock *lock, fs_self *me, bint by_process, int64_t deadline) except -2:
     """Sleeps without the interpreter lock; FS_OK, FS_TAKEN_OVER, or FS_TIMEOUT as -1. It is the caller's then, or his
     process's, and *me is up to date."""
-    cdef uint32_t identity = ref.h.process_id if by_process else me.id
-    cdef int r = fs_lock_wait(ref.h, lock, identity, 0)
+    cdef uint32_t identity = ref.heap.h.process_id if by_process else me.id
+    cdef int r = fs_lock_wait(ref.heap.h, lock, identity, 0)
     if r == FS_BUSY and deadline == 0:
-        r = fs_lock_try(ref.h, lock, identity)
+        r = fs_lock_try(ref.heap.h, lock, identity)
         return -1 if r == FS_BUSY else r
     while r == FS_BUSY or r == FS_INTERRUPTED:
         let_signals_in(me)
-        identity = ref.h.process_id if by_process else me.id
+        identity = ref.heap.h.process_id if by_process else me.id
         with nogil:
-            r = fs_lock_wait(ref.h, lock, identity, deadline)
+            r = fs_lock_wait(ref.heap.h, lock, identity, deadline)
     return -1 if r == FS_TIMEOUT else r
 
 
@@ -79,7 +79,7 @@ cdef int settle_or_leave(Ref ref, fs_self *me) except -1:
 
 cdef int enter_object(Ref ref, fs_self *me) except -1:
     """One operation's hold on the object's lock: FS_OK, FS_NESTED or FS_TAKEN_OVER, settled."""
-    whoami(ref.h, ref.heap, me)
+    whoami(ref.heap.h, ref.heap, me)
     cdef int r = fs_enter(me, &ref.o.lock)
     if r < 0:
         r = wait_for_lock(ref, &ref.o.lock, me, False, -1)
@@ -106,7 +106,7 @@ cdef inline bint hold_now(Ref ref) noexcept:
     """The user's acquire, when nothing is in the way."""
     cdef fs_self me
     cdef int r
-    if ref.switch.closed[0] or fs_me(ref.h, &me) != FS_OK:
+    if ref.closed[0] or fs_me(ref.heap.h, &me) != FS_OK:
         return False
     r = fs_enter(&me, &ref.o.lock)
     if r != FS_OK and r != FS_NESTED:
@@ -121,7 +121,7 @@ cdef int hold(Ref ref, int64_t deadline, uint32_t flags) except -1:
     cdef fs_lock *lock = &ref.o.lock
     cdef int r
     check_open(ref)
-    whoami(ref.h, ref.heap, &me)
+    whoami(ref.heap.h, ref.heap, &me)
     r = fs_enter(&me, lock)
     if r < 0:
         r = wait_for_lock(ref, lock, &me, False, deadline)
@@ -136,10 +136,10 @@ cdef int hold(Ref ref, int64_t deadline, uint32_t flags) except -1:
 cdef int unhold(Ref ref) except -1:
     cdef fs_self me
     cdef fs_lock *lock = &ref.o.lock
-    if not ref.offset:  # nobody has made it
+    if ref.closed[0] and not offset_of(ref):  # nobody has made it
         closed_error(ref)
-    if fs_me(ref.h, &me) != FS_OK:
-        whoami(ref.h, ref.heap, &me)
+    if fs_me(ref.heap.h, &me) != FS_OK:
+        whoami(ref.heap.h, ref.heap, &me)
     if not fs_is_mine(&me, lock) or not lock.hold & FS_HOLD_COUNT:
         raise AssertionError("attempt to release recursive lock not owned by thread")
     if lock.hold & FS_HOLD_COUNT == 1 and ref.o.block.kind != FS_MUTEX and ref.o.block.kind != FS_CELL:
@@ -164,7 +164,7 @@ cdef uint32_t hold_quietly(Ref ref) except 0:
 cdef bint is_held_still(Ref ref, uint32_t holder) noexcept:
     """Not by a child that was forked since."""
     cdef fs_self me
-    return fs_me(ref.h, &me) == FS_OK and me.id == holder
+    return fs_me(ref.heap.h, &me) == FS_OK and me.id == holder
 
 
 cdef int let_go(Ref ref, uint32_t holder) except -1:
@@ -250,25 +250,25 @@ cdef class RecursiveLock(Gateway):
     def abandoned(self):
         """True for the holder that took over from one that died inside its critical section, until it releases."""
         cdef fs_self me
-        whoami(self.ref.h, self.ref.heap, &me)
+        whoami(self.ref.heap.h, self.ref.heap, &me)
         return bool(fs_is_mine(&me, &self.ref.o.lock) and self.ref.o.lock.hold & FS_HOLD_ABANDONED)
 
     def _state(self):
         """(holds: 'mine', 'thread', 'process' or None; recursion count)"""
         cdef fs_self me
-        whoami(self.ref.h, self.ref.heap, &me)
+        whoami(self.ref.heap.h, self.ref.heap, &me)
         cdef uint32_t owner = fs_load_u32(&self.ref.o.lock.word) & FS_LOCK_OWNER
         cdef uint32_t count = self.ref.o.lock.hold & FS_HOLD_COUNT
         if not owner:
             return None, 0
         if owner == me.id:
             return "mine", count
-        return ("thread" if is_ours(self.ref.h, owner) else "process"), count
+        return ("thread" if is_ours(self.ref.heap.h, owner) else "process"), count
 
     def _held(self):
         """How often this thread holds it."""
         cdef fs_self me
-        whoami(self.ref.h, self.ref.heap, &me)
+        whoami(self.ref.heap.h, self.ref.heap, &me)
         return self.ref.o.lock.hold & FS_HOLD_COUNT if fs_is_mine(&me, &self.ref.o.lock) else 0
 
 
@@ -336,11 +336,11 @@ cdef inline int take(Ref ref, int64_t deadline) except -1:
     cdef fs_self me
     cdef fs_lock *lock = &ref.o.lock
     cdef int r = FS_OK
-    if ref.switch.closed[0]:
+    if ref.closed[0]:
         check_open(ref)
-    if fs_me(ref.h, &me) != FS_OK:
-        whoami(ref.h, ref.heap, &me)
-    if not fs_cas_u32(&lock.word, 0, ref.h.process_id):
+    if fs_me(ref.heap.h, &me) != FS_OK:
+        whoami(ref.heap.h, ref.heap, &me)
+    if not fs_cas_u32(&lock.word, 0, ref.heap.h.process_id):
         r = wait_for_lock(ref, lock, &me, True, deadline)
         if r == -1:
             return 0
@@ -350,7 +350,7 @@ cdef inline int take(Ref ref, int64_t deadline) except -1:
 
 cdef inline int give(Ref ref) except -1:
     cdef fs_lock *lock = &ref.o.lock
-    if ref.switch.closed[0]:
+    if ref.closed[0]:
         check_open(ref)
     if not fs_load_u32(&lock.word) & FS_LOCK_OWNER:
         raise ValueError("semaphore or lock released too many times")
@@ -398,23 +398,23 @@ cdef class Mutex(Gateway):
     def abandoned(self):
         """True while held by a process that took it over from a dead one."""
         cdef fs_lock *lock = &self.ref.o.lock
-        return bool(fs_load_u32(&lock.word) & FS_LOCK_OWNER == self.ref.h.process_id and lock.hold & FS_HOLD_ABANDONED)
+        return bool(fs_load_u32(&lock.word) & FS_LOCK_OWNER == self.ref.heap.h.process_id and lock.hold & FS_HOLD_ABANDONED)
 
     def _state(self):
         """'mine', 'thread', 'process', or None when free."""
         cdef fs_self me
-        whoami(self.ref.h, self.ref.heap, &me)
+        whoami(self.ref.heap.h, self.ref.heap, &me)
         cdef uint32_t owner = fs_load_u32(&self.ref.o.lock.word) & FS_LOCK_OWNER
         if not owner:
             return None
-        if owner != self.ref.h.process_id:
+        if owner != self.ref.heap.h.process_id:
             return "process"
         return "mine" if self.ref.o.lock.hold & FS_HOLD_COUNT == me.id else "thread"
 
     def _held(self):
         """1 when this thread holds it, else 0."""
         cdef fs_self me
-        whoami(self.ref.h, self.ref.heap, &me)
+        whoami(self.ref.heap.h, self.ref.heap, &me)
         cdef fs_lock *lock = &self.ref.o.lock
-        cdef bint ours = fs_load_u32(&lock.word) & FS_LOCK_OWNER == self.ref.h.process_id
+        cdef bint ours = fs_load_u32(&lock.word) & FS_LOCK_OWNER == self.ref.heap.h.process_id
         return int(ours and lock.hold & FS_HOLD_COUNT == me.id)

@@ -194,7 +194,7 @@ cdef class Copies:
     cdef list keys_kept(self):
         """The replica's keys, if they are those of this instant; not to be changed."""
         cdef uint64_t changed
-        if self.ref.switch.closed[0]:
+        if self.ref.closed[0]:
             check_open(self.ref)
         if self.replica is None or not most_kept or fs_table_word(self.t, &self.t.keys_changed, &changed) != FS_OK:
             return None
@@ -309,7 +309,7 @@ cdef class KeyIterator:
         cdef uint64_t used
         if self.d is None:
             raise StopIteration
-        if self.ref.switch.closed[0] or fs_table_count(self.t, &used) != FS_OK:
+        if self.ref.closed[0] or fs_table_count(self.t, &used) != FS_OK:
             used = len(self.d)
         if used != self.used:
             self.used = FS_ANY

@@ -39,7 +39,7 @@ cdef int take(Ref ref, int64_t deadline) except -1:
     cdef fs_semaphore *s = <fs_semaphore *>ref.o
     cdef fs_patience p = fs_patience(deadline, 0)
     cdef int r = FS_INTERRUPTED
-    if ref.switch.closed[0]:
+    if ref.closed[0]:
         check_open(ref)
     if fs_semaphore_try(s):
         return 1
@@ -54,7 +54,7 @@ cdef int take(Ref ref, int64_t deadline) except -1:
 
 
 cdef int give(Ref ref) except -1:
-    if ref.switch.closed[0]:
+    if ref.closed[0]:
         check_open(ref)
     if fs_semaphore_give(<fs_semaphore *>ref.o) != FS_OK:
         raise ValueError("semaphore or lock released too many times")
@@ -358,7 +358,7 @@ cdef class Waiters(Handle):
         """The seat is free. A notification that came in vain is the next one's."""
         cdef fs_self me
         cdef int r = FS_BUSY
-        if fs_me(self.ref.h, &me) != FS_OK or me.id != owner:
+        if fs_me(self.ref.heap.h, &me) != FS_OK or me.id != owner:
             return 0
         me.wait = 1
         while r == FS_BUSY or r == FS_INTERRUPTED:
@@ -386,7 +386,7 @@ cdef class Waiters(Handle):
     def count(self):
         """How many wait that have not been notified."""
         check_open(self.ref)
-        return fs_waiters_count(self.ref.h, <fs_waiters *>self.ref.o)
+        return fs_waiters_count(self.ref.heap.h, <fs_waiters *>self.ref.o)
 
 
 # --- barriers -----------------------------------------------------------------------------------------------------------------
@@ -493,7 +493,7 @@ cdef class Barrier(Handle):
         """Out of the place, whatever comes; unless it is that of the parent of this child."""
         cdef fs_self me
         cdef int r = FS_BUSY
-        if fs_me(self.ref.h, &me) != FS_OK or me.id != owner:
+        if fs_me(self.ref.heap.h, &me) != FS_OK or me.id != owner:
             return 0
         me.wait = 1
         with nogil:
@@ -539,7 +539,7 @@ cdef class Barrier(Handle):
         """How many wait for the others."""
         check_open(self.ref)
         cdef fs_barrier *b = <fs_barrier *>self.ref.o
-        return fs_barrier_inside(self.ref.h, b) if fs_load_u32(&b.phase) <= FS_ACTION else 0
+        return fs_barrier_inside(self.ref.heap.h, b) if fs_load_u32(&b.phase) <= FS_ACTION else 0
 
     @property
     def broken(self):

@@ -14,6 +14,7 @@ def Value(typecode_or_type: Any, *args: Any, lock: Any = True, beside: Handle | 
 
 class Synchronized(Handle):
     value: Any
+    def __setattr__(self, name: str, value: Any, /) -> None: ...
     @staticmethod
     def make(cls: type[_C], typecode: str, initial: Any, gate: Handle | None = None) -> _C: ...
     @property

@@ -7,7 +7,7 @@ cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastshm._c cimport *
-from fastshm._attributes cimport no_dict_yet
+from fastshm._attributes cimport attributes_of, set_attribute, share_dict
 from fastshm._calls cimport fs_identify_by, patient_number, wait_for_item, whoami
 from fastshm._core cimport Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
 from fastshm._locks cimport Guarded, enter_object
@@ -20,6 +20,7 @@ fs_identify_by(identify)
 
 TYPECODES = frozenset("bhilBHILqQfdc?uw")  # ctypes' one-letter codes that have a fast form here
 
+cdef object VALUE = "value"
 cdef object object_of = None
 cdef dict codes = {}
 cdef object make_other = None
@@ -95,7 +96,15 @@ cdef class Synchronized(Guarded):
     cdef object __weakref__
 
     def __cinit__(self):
-        no_dict_yet(self)
+        share_dict(self)
+
+    def __setattr__(self, name, value):
+        cdef uint64_t word
+        if name is VALUE and type(self) is Synchronized:  # without the look-up, which takes twice as long as the rest
+            unboxed(self.form, value, &word)
+            cell_write(self, word)
+        else:
+            set_attribute(self, name, value)
 
     @staticmethod
     def make(type cls, str typecode, initial, gate=None):
@@ -251,7 +260,7 @@ cdef inline fs_cell *cell(Synchronized self) noexcept:
 
 cdef inline int begin(Synchronized self, fs_self *me) except -1:
     """The value's lock for one operation; what it returns goes to end()."""
-    if not self.ref.switch.closed[0] and fs_enter_free(self.ref.h, &cell(self).o.lock, me):
+    if not self.ref.closed[0] and fs_enter_free(self.ref.heap.h, &cell(self).o.lock, me):
         return FS_OK
     return begin_slowly(self, me)
 
@@ -276,7 +285,7 @@ cdef inline object cell_boxed(Synchronized self, uint64_t word):
 
 cdef inline uint64_t cell_read(Synchronized self) except? 0xffffffffffffffff:
     cdef uint64_t version = fs_read_begin(&cell(self).o.lock), word
-    if self.ref.switch.closed[0]:
+    if self.ref.closed[0]:
         check_open(self.ref)
     if not version & 1:
         word = fs_item_read(&cell(self).value, self.size)
@@ -328,4 +337,4 @@ cdef inline object cell_fetch(Synchronized self, int what, object n):
     return box(self.form, self.size, cell_change(self, word, what))
 
 
-own_methods(Synchronized)
+own_methods(Synchronized, lambda value: attributes_of(value))

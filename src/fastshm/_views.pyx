@@ -58,27 +58,27 @@ cdef Pin look(Ref ref, fs_array *a, fs_run *run):
     cdef uint64_t slot
     cdef uint64_t *place
     cdef int r
-    if fs_load_relaxed(&a.items) == 0 and fs_run_make(ref.h, a, run) == FS_OK and run.items == 0:
+    if fs_load_relaxed(&a.items) == 0 and fs_run_make(ref.heap.h, a, run) == FS_OK and run.items == 0:
         if fs_load_acquire(&a.items) == 0:  # so they were there when the count was read
             return None
     pin = Pin.__new__(Pin)
     slot = reserve_slot(ref.heap)
     whoami(ref, &me)
-    place = fs_slot_word(ref.h, slot)
+    place = fs_slot_word(ref.heap.h, slot)
     r = fs_array_pin(&me, a, place, run)
     try:
         while again(r, &me):
-            place = fs_slot_word(ref.h, slot)
+            place = fs_slot_word(ref.heap.h, slot)
             with nogil:
                 r = fs_array_pin(&me, a, place, run)
     except BaseException:
-        fs_slot_unuse(ref.h, slot)
+        fs_slot_unuse(ref.heap.h, slot)
         raise
     if r == FS_OK:
         pin.slot = slot
         pin.heap = ref.heap
         return pin
-    fs_slot_unuse(ref.h, slot)
+    fs_slot_unuse(ref.heap.h, slot)
     if r != FS_MISSING:
         fail(r, ref.heap)
     return None

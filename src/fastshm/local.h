@@ -13,10 +13,10 @@ struct fs_pin {
     struct fs_pin *next;
 };
 
-/* What a handle looks at before each operation: `*closed` is not 0 when it refuses. That is its heap's `shut`, or a word of the
+/* What a handle looks at before each operation: a word that is not 0 when it refuses. That is its heap's `shut`, or one of the
  * object that switches it; then the handle is in its heap's list, so that the heap can refuse for it. */
 typedef struct fs_switch {
-    const uint64_t *closed;
+    const uint64_t **closed; /* which word that is */
     struct fs_switch *next, **link;
 } fs_switch;
 
@@ -58,15 +58,14 @@ typedef struct {
     int wait; /* 0: come back with FS_BUSY; 1: sleep while a lock is held (call it without the interpreter lock) */
 } fs_self;
 
-FS_UNUSED static void fs_switch_set(fs_heap *heap, fs_switch *s, const uint64_t *closed) {
+FS_UNUSED static void fs_switch_set(fs_heap *heap, fs_switch *s, const uint64_t **closed, const uint64_t *by) {
     s->closed = closed;
+    *closed = heap->shut ? &heap->shut : by;
     s->next = heap->switches;
     s->link = &heap->switches;
     if (s->next)
         s->next->link = &s->next;
     heap->switches = s;
-    if (heap->shut)
-        s->closed = &heap->shut;
 }
 
 FS_UNUSED static void fs_switch_end(fs_switch *s) {
@@ -82,7 +81,7 @@ FS_UNUSED static void fs_switch_end(fs_switch *s) {
 FS_UNUSED static void fs_shut(fs_heap *heap, uint64_t why) {
     heap->shut = why;
     for (fs_switch *s = heap->switches; s; s = s->next)
-        s->closed = &heap->shut;
+        *s->closed = &heap->shut;
 }
 
 FS_COLD static int fs_is_on_file(const fs_heap *heap, int fd) {

@@ -13,7 +13,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable
-from multiprocessing import ProcessError, managers, process, util
+from multiprocessing import ProcessError, managers, process
 from multiprocessing.managers import BaseProxy, SharedMemoryManager, Token
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -204,7 +204,7 @@ class SyncManager(_Served):
         self._gate: _core.Gate | None = None
         self._starter = 0
         self._initializer: Any = (None, ())
-        self._serving: Any = util.ForkAwareThreadLock()
+        self._serving: builtins.dict[int, Any] = {}  # by process: a lock that a thread of its parent holds is no concern of a child
         self._stop_server: Any = None
 
     # --- its life
@@ -244,9 +244,12 @@ class SyncManager(_Served):
         super().connect()
         self._served = True
 
+    def _serving_lock(self) -> Any:
+        return self._serving.setdefault(os.getpid(), threading.Lock())
+
     def _serve(self) -> None:
         """There is a server from now on."""
-        with self._serving:
+        with self._serving_lock():
             if self._stop_server is None and not self._served:
                 assert self._state.value == State.STARTED, "server not yet started"
                 self._start_server()
@@ -286,7 +289,7 @@ class SyncManager(_Served):
     def _shut_down(self) -> None:
         if self._starter != os.getpid():
             return
-        with self._serving:
+        with self._serving_lock():
             self._close()
             if self._stop_server is not None:
                 self._stop_server()
@@ -307,7 +310,7 @@ class SyncManager(_Served):
 
     def __setstate__(self, state: Any) -> None:
         self.__dict__.update(state)
-        self._serving = util.ForkAwareThreadLock()
+        self._serving = {}
 
     # --- what it makes
 
