@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import inspect
 import multiprocessing
@@ -633,9 +634,9 @@ def test_each_has_attributes_of_its_own(make: Any) -> None:
             del one.note
     with pytest.raises(AttributeError):
         third.typecode = "q"
-    with pytest.raises(TypeError):
+    with contextlib.suppress(TypeError):  # up to Python 3.12
         object.__setattr__(third, "note", "by another way")
-    assert vars(make()) == {}
+    assert vars(make()) == vars(first) == {}
 
 
 def test_a_class_that_has_another_value() -> None:
