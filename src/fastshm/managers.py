@@ -204,7 +204,7 @@ class SyncManager(_Served):
         self._gate: _core.Gate | None = None
         self._starter = 0
         self._initializer: Any = (None, ())
-        self._serving: builtins.dict[int, Any] = {}  # by process: a lock that a thread of its parent holds is no concern of a child
+        self._serving: builtins.dict[int, Any] = {}  # a lock for each process: a child is not to wait for its parent's threads
         self._stop_server: Any = None
 
     # --- its life
