@@ -302,7 +302,7 @@ cdef extern from "array.h" nogil:
     int fs_array_look(const fs_self *me, fs_object *o, uint64_t which, uint32_t size, int64_t deadline, uint64_t *word)
     int fs_array_pin(const fs_self *me, fs_array *a, uint64_t *slot, fs_run *run)
 
-cdef extern from "vector.h" nogil:
+cdef extern from "list.h" nogil:
     enum:
         FS_V_ABSENT, FS_V_NONE, FS_V_BOOL, FS_V_INT, FS_V_FLOAT, FS_V_ASCII, FS_V_UTF8, FS_V_BYTES, FS_V_OWNING
         FS_V_ASCII_BLOB, FS_V_UTF8_BLOB, FS_V_BYTES_BLOB, FS_V_BYTEARRAY_BLOB, FS_V_NDARRAY_BLOB
@@ -390,6 +390,14 @@ cdef extern from "vector.h" nogil:
     int fs_vector_read(const fs_self *me, fs_vector *v, int64_t i, const uint64_t *pin, fs_copy *out, uint64_t *stamp)
     int fs_vector_enter(const fs_self *me, fs_vector *v, fs_span *s)
     void fs_vector_leave(const fs_self *me, fs_vector *v, int entered)
+    int fs_vector_seek_peek(fs_heap *heap, fs_vector *v, const fs_value *wanted, uint64_t *at, uint64_t *stamp)
+    int fs_vector_seek(const fs_self *me, fs_vector *v, const fs_value *wanted, uint64_t *at, uint64_t *stamp)
+    int fs_vector_slots_peek(fs_heap *heap, fs_vector *v, int64_t start, int64_t stop, int64_t step, fs_slot **out,
+                             uint64_t *count, uint64_t *stamp)
+    int fs_vector_copy(const fs_self *me, fs_vector *v, int64_t start, int64_t stop, int64_t step, const uint64_t *slots,
+                       uint64_t pin_room, fs_items *out, uint64_t *stamp)
+
+cdef extern from "words.h" nogil:
     ctypedef struct fs_known:
         pass
     void fs_vector_learn(fs_heap *heap, fs_vector *v, fs_known *k)
@@ -397,12 +405,6 @@ cdef extern from "vector.h" nogil:
     bint fs_vector_set_word(const fs_self *me, fs_vector *v, const fs_known *k, int64_t i, uint64_t about, uint64_t word)
     bint fs_vector_append_word(const fs_self *me, fs_vector *v, const fs_known *k, uint64_t about, uint64_t word)
     bint fs_vector_pop_word(const fs_self *me, fs_vector *v, const fs_known *k, uint64_t about, uint64_t word)
-    int fs_vector_seek_peek(fs_heap *heap, fs_vector *v, const fs_value *wanted, uint64_t *at, uint64_t *stamp)
-    int fs_vector_seek(const fs_self *me, fs_vector *v, const fs_value *wanted, uint64_t *at, uint64_t *stamp)
-    int fs_vector_slots_peek(fs_heap *heap, fs_vector *v, int64_t start, int64_t stop, int64_t step, fs_slot **out,
-                             uint64_t *count, uint64_t *stamp)
-    int fs_vector_copy(const fs_self *me, fs_vector *v, int64_t start, int64_t stop, int64_t step, const uint64_t *slots,
-                       uint64_t pin_room, fs_items *out, uint64_t *stamp)
 
 cdef extern from "table.h" nogil:
     ctypedef struct fs_key:
@@ -536,5 +538,5 @@ cdef extern from "table.h":  # with the interpreter lock: they make an object
     ctypedef int (*fs_maker)(void *out, const fs_seen *seen) noexcept
     int fs_table_take(const fs_self *me, fs_table *t, const fs_key *k, fs_maker make, void *out)
 
-cdef extern from "vector.h":
+cdef extern from "list.h":
     int fs_vector_take(const fs_self *me, fs_vector *v, int64_t i, fs_maker make, void *out)

@@ -15,12 +15,13 @@
 #include "bounded.h"
 #include "cell.h"
 #include "counter.h"
+#include "list.h"
 #include "merge.h"
 #include "registry.h"
 #include "semaphore.h"
 #include "snapshot.h"
-#include "vector.h"
 #include "waiters.h"
+#include "words.h"
 
 static int fs_reaper_enter(const fs_self *me, int wait) {
     fs_lock *l = &me->heap->super->reaper;

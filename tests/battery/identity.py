@@ -831,7 +831,7 @@ MUTANTS = (
     Mutant(
         "a token outlives its thread",
         "_locks.pyx",
-        "fs_cas_u32(&lock.word, 0, ref.h.process_id)",
+        "fs_cas_u32(&lock.word, 0, ref.heap.h.process_id)",
         "fs_cas_u32(&lock.word, 0, me.id)",
     ),
     Mutant(

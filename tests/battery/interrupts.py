@@ -24,8 +24,8 @@ MUTANTS = (
     Mutant(
         "a wait for an object looks for signals",
         "_locks.pyx",
-        "        let_signals_in(me)\n        identity = ref.h.process_id",
-        "        identity = ref.h.process_id",
+        "        let_signals_in(me)\n        identity = ref.heap.h.process_id",
+        "        identity = ref.heap.h.process_id",
     ),
     Mutant(
         "a wait for a value looks for signals",

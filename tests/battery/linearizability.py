@@ -95,13 +95,13 @@ MUTANTS = (
     ),
     Mutant(
         "who searches a list looks at its stamp again",
-        "vector.h",
+        "list.h",
         "    return fs_read_valid(&v->o.lock, version) && fs_load_relaxed(&v->stamp) == *stamp ? r : FS_BUSY;",
         "    return fs_read_valid(&v->o.lock, version) ? r : FS_BUSY;",
     ),
     Mutant(
         "who copies a list's slots looks at its stamp again",
-        "vector.h",
+        "list.h",
         "    if (fs_read_valid(&v->o.lock, version) && fs_load_relaxed(&v->stamp) == *stamp) {",
         "    if (fs_read_valid(&v->o.lock, version)) {",
     ),
