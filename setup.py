@@ -46,6 +46,7 @@ elsewhere = ("FASTSHM_IDENTITY_ELSEWHERE", "1")  # one extension keeps the ident
 extensions = [
     extension("_core"),
     extension("_set"),
+    extension("_parts"),
     extension("_pickles"),
     extension("_pipes"),
     *(

@@ -823,3 +823,54 @@ def test_the_object_of_an_array_is_made_anew_when_the_array_has_grown():
     a[0] = 9
     assert len(a.get_obj()) == 104
     assert (a.get_obj()[0], within[0]) == (9, 1)
+
+
+PARTS = [
+    np.s_[:, 1],
+    np.s_[1, :],
+    np.s_[0:2, 1:3],
+    np.s_[-1, ::2],
+    np.s_[::-1, -1],
+    np.s_[1, 2],
+    np.s_[-1, -4],
+    np.s_[1,],
+    np.s_[1:,],
+    np.s_[()],
+    np.s_[2:1, 1],
+]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "i8", "complex128", [("a", "i4"), ("b", "f8")]])
+@pytest.mark.parametrize("part", PARTS, ids=str)
+def test_parts_along_several_axes_are_written(dtype, part):
+    array, plain = fastshm.Array(np.dtype(dtype), 12, shape=(3, 4)), np.zeros((3, 4), dtype)
+    array[part] = 5
+    plain[part] = 5
+    assert (array.numpy() == plain).all()
+    whole = np.arange(12).reshape(3, 4).astype(plain["a"].dtype if plain.dtype.names else dtype)
+    new = np.zeros((3, 4), dtype)
+    new[...] = whole
+    array[part] = new[part]
+    plain[part] = new[part]
+    assert (array.numpy() == plain).all()
+    assert (array[part] == plain[part]).all()
+
+
+def test_parts_that_are_not_there():
+    array, plain = fastshm.Array(np.float64, 12, shape=(3, 4)), np.zeros((3, 4))
+    for part in ((3, slice(None)), (slice(None), 4), (1, 2, 3), (slice(None), slice(None), 1)):
+        for some in (array, plain):
+            with pytest.raises(IndexError):
+                _ = some[part]
+            with pytest.raises(IndexError):
+                some[part] = 1
+    with pytest.raises(ValueError, match="could not broadcast"):
+        array[:, 1] = [1, 2]
+    for part in (..., [0, 1], (0, None), plain > 0):
+        with pytest.raises(TypeError, match=r"a\.numpy\(\)\[\.\.\.\]"):
+            _ = array[part]
+        with pytest.raises(TypeError, match=r"a\.numpy\(\)\[\.\.\.\]"):
+            array[part] = 1
+    with pytest.raises(ValueError, match=r"shape \(n, 4\), not \(4,\)"):
+        array.add_from([1, 1, 1, 1])
+    assert (array.numpy() == 0).all()

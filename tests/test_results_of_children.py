@@ -210,3 +210,51 @@ made = pickle.loads(os.read(read, 10000))
 print(made, heap.default() is heap._ahead, len(heap._heaps))
 """
     assert run_program(text).stdout == "[5] True 1\n"
+
+
+AT_MODULE_LEVEL = """
+import multiprocessing, os, signal, sys, time
+import fastshm
+
+total, table, lock = fastshm.Value("q"), fastshm.dict(), fastshm.Lock()
+
+def work(i):
+    with lock:
+        total.value += 1
+    table[i] = i
+    return i
+
+def hand_back(i):
+    return table if i else total  # of the child's own: it has a name by then
+
+def die(_):
+    work(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def names():
+    return {name for name in os.listdir("/dev/shm") if name.startswith("fastshm-")}
+
+if __name__ == "__main__":
+    before = names()
+    context = multiprocessing.get_context(sys.argv[1])
+    with context.Pool(2) as pool:
+        assert sum(pool.map(work, range(20))) == 190
+        own = pool.map(hand_back, [0, 1])
+        assert own[0].value >= 0 and set(own[1].copy()) <= set(range(20))
+    for target in (die, time.sleep):
+        process = context.Process(target=target, args=(100,))
+        process.start()
+        if target is time.sleep:
+            time.sleep(0.5)
+            process.terminate()
+        process.join()
+    del own
+    print(names() == before or names() - before)
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_what_children_make_at_module_level_goes_with_them(method, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(AT_MODULE_LEVEL)
+    assert run_command([sys.executable, str(script), method]).stdout == "True\n"

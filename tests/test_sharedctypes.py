@@ -647,3 +647,23 @@ def test_a_class_that_has_another_value() -> None:
     assert v.value == 8
     v.value = 20
     assert (v.load(), v.value) == (10, 20)
+
+
+@pytest.mark.parametrize("kind", [int, float])
+def test_a_value_is_no_number(kind: type) -> None:
+    for code, start in (("b", 55), ("q", 8), ("d", 1.5)):
+        for module in (multiprocessing, fastshm):
+            with pytest.raises(TypeError, match=rf"{kind.__name__}\(\) argument must be a string.* or a real number, not"):
+                kind(module.Value(code, start))
+
+
+def test_what_another_lock_takes_away_is_told() -> None:
+    lock = fastshm.RLock()
+    with pytest.raises(AttributeError, match=r"no attribute 'fetch_add': .*lock=True"):
+        fastshm.Value("i", lock=lock).fetch_add(1)
+    with pytest.raises(AttributeError, match=r"no attribute 'append': .*lock=True"):
+        fastshm.Array("i", 3, lock=lock).append(1)
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
+        _ = fastshm.Array("i", 3, lock=lock).nothing
+    with pytest.raises(TypeError, match=r"beside=m\.root.*'ForkContext'"):
+        fastshm.Value("i", beside=multiprocessing.get_context("fork"))

@@ -400,6 +400,30 @@ def test_more_processes_than_the_first_ledger_has_shares(crew):
     assert semaphore.get_value() == 12
 
 
+@pytest.mark.parametrize("action", [None, int])
+@pytest.mark.parametrize("parties", [2, 4])
+def test_the_last_to_arrive_finds_only_the_dead(crew, parties, action):
+    for barrier in (fastshm.Barrier(parties, action), fastshm.Manager().Barrier(parties, action)):
+        for dead in range(1, parties):
+            first = len(crew.workers)
+            for n in range(parties - 1):
+                crew.run(wait_or_break, barrier)
+                until(lambda n=n, barrier=barrier: barrier.n_waiting == n + 1)
+            for worker in crew.workers[first : first + dead]:
+                crew.kill(worker)
+            with pytest.raises(threading.BrokenBarrierError):
+                barrier.wait(20)
+            assert barrier.broken
+            until(lambda barrier=barrier: barrier.n_waiting == 0)
+            barrier.reset()
+    crew.results()
+
+
+def wait_or_break(barrier):
+    with pytest.raises(threading.BrokenBarrierError):
+        barrier.wait()
+
+
 def wait_and_say(condition, said):
     with condition:
         condition.wait()

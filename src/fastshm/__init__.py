@@ -7,7 +7,7 @@ README.
 from importlib import import_module as _import_module
 from typing import Any as _Any
 
-from fastshm import heap
+from fastshm import _parts, heap
 from fastshm import modules as _modules
 from fastshm._core import CorruptedError
 from fastshm.caching import Cache, cache
@@ -24,6 +24,8 @@ from fastshm.records import frozen
 from fastshm.stores import unlink
 
 __version__ = "0.1.0"
+
+_parts.learn()
 
 # Shared objects.
 Array = _default.Array

@@ -68,6 +68,7 @@ cdef extern from "segment.h" nogil:
 
     ctypedef struct fs_heap:
         char *base
+        bint nameless
         fs_super *super
         uint64_t limit
         uint64_t size
@@ -306,7 +307,7 @@ cdef extern from "list.h" nogil:
     enum:
         FS_V_ABSENT, FS_V_NONE, FS_V_BOOL, FS_V_INT, FS_V_FLOAT, FS_V_ASCII, FS_V_UTF8, FS_V_BYTES, FS_V_OWNING
         FS_V_ASCII_BLOB, FS_V_UTF8_BLOB, FS_V_BYTES_BLOB, FS_V_BYTEARRAY_BLOB, FS_V_NDARRAY_BLOB
-        FS_V_PICKLE_BLOB, FS_V_PICKLE_BUNDLE, FS_V_PICKLE_BUFFERS, FS_V_OBJECT, FS_V_LAST
+        FS_V_PICKLE_BLOB, FS_V_PICKLE_BUNDLE, FS_V_PICKLE_BUFFERS, FS_V_OBJECT, FS_V_SHARED, FS_V_LAST
         FS_LARGE
         FS_K_NONE, FS_K_INT, FS_K_FLOAT, FS_K_STR, FS_K_BYTES, FS_K_BIG, FS_K_TUPLE, FS_K_FROZENSET, FS_K_COMPLEX
         FS_K_RATIONAL, FS_K_OTHER

@@ -23,6 +23,7 @@ from fastshm._buffers cimport (
 from fastshm._core cimport (
     Collecting, Handle, check_open, has_come_to, make_handle, offset_of, start_collecting, stop_collecting,
 )
+from fastshm._parts cimport made_of, parts_of
 from fastshm._pickles cimport dump_small, load
 
 cdef extern from "Python.h":
@@ -60,8 +61,8 @@ cdef int may_dump(Heap heap, str what, object thing) except -1:
         raise pickle.PicklingError(
             f"a {what} of type {type(thing).__name__!r} would be stored in {heap.name} as a pickle, and those are refused "
             "(allow_pickle=False): None, bool, int of 64 bits, float, str, bytes, bytearray, ndarrays of plain numbers, and "
-            "shared dicts and lists of the same segment need none, nor do tuples and frozensets of str, int, bytes and None as "
-            "keys"
+            "shared objects of the same segment need none (but for shared ndarrays and barriers with an action), nor do tuples "
+            "and frozensets of str, int, bytes and None as keys"
         )
     return 0
 
@@ -442,6 +443,13 @@ cdef Packed pack(object value, fs_value *v, Heap heap):
     return packed(FS_V_PICKLE_BUNDLE if refs else FS_V_PICKLE_BLOB, [(0, text)], len(text), refs, v, heap)
 
 
+cdef Packed packed_parts(object value, fs_value *v, Heap heap):
+    """Of a shared object; None for others."""
+    cdef list refs = []
+    cdef bytes text = parts_of(value, refs, heap)
+    return packed(FS_V_SHARED, [(0, text)], len(text), refs, v, heap) if text is not None else None
+
+
 cdef object encode_value(object value, fs_value *v, Heap heap):
     cdef type kind = type(value)
     cdef bytes data
@@ -470,6 +478,8 @@ cdef object encode_value(object value, fs_value *v, Heap heap):
         return value
     else:
         held = packed_array(value, v, heap)
+        if held is None:
+            held = packed_parts(value, v, heap)
         return held if held is not None else pack(value, v, heap)
     if len(data) >= FS_LARGE:
         return packed(v.kind, [(0, data)], len(data), [], v, heap)
@@ -511,6 +521,8 @@ cdef object decode_value(uint32_t kind, uint32_t length, uint64_t value, const u
             return loads(copied(data, size))
         finally:
             stop_collecting(before)
+    if kind == FS_V_SHARED:
+        return made_of(copied(data, size), refs)
     if kind == FS_V_OBJECT:
         ref = refs[0]
         return make_handle(dict_proxy if ref.o.block.kind == FS_TABLE else list_proxy, ref)
@@ -528,6 +540,7 @@ cdef object decode_value(uint32_t kind, uint32_t length, uint64_t value, const u
 cdef dict WITHOUT_VIEW = {
     **dict.fromkeys((FS_V_ASCII, FS_V_UTF8, FS_V_ASCII_BLOB, FS_V_UTF8_BLOB), "a str"),
     FS_V_NONE: "None", FS_V_BOOL: "a bool", FS_V_INT: "an int", FS_V_FLOAT: "a float", FS_V_OBJECT: "a shared object",
+    FS_V_SHARED: "a shared object",
     FS_V_PICKLE_BLOB: "an object that was pickled without buffers",
     FS_V_PICKLE_BUNDLE: "an object that was pickled without buffers",
 }

@@ -49,6 +49,7 @@ cdef struct Collecting:
 
 cdef int fail(int code, Heap heap) except -1
 cdef int check_open(Ref ref) except -1
+cdef int check_may_stay(object cls, Ref ref, Heap heap) except -1
 cdef int closed_error(Ref ref) except -1
 cdef int retry(int code, fs_self *me) except -1
 cdef int let_signals_in(fs_self *me) except -1

@@ -351,9 +351,19 @@ cdef class Heap:
         """Is there a name that leads to it still, wherever? False, too, when its descriptor was closed."""
         return fs_has_name(self.h)
 
+    @property
+    def is_named(self):
+        """False as long as nobody can find it: see create_nameless()."""
+        return not self.h.nameless
+
+    def be_found(self):
+        """It has a name from here on, so that others can be told of what is in it."""
+        if self.h.nameless:
+            name_heap(self)
+
     def disown(self):
-        """True for the one process that is to tell the tracker to forget the name."""
-        return self.h != &fs_nobody and fs_exchange(&self.h.super.tracker_inode, 0) != 0
+        """True for the one process that is to tell the tracker to forget the name while others use the segment."""
+        return self.h != &fs_nobody and fs_exchange(&self.h.super.tracker_device, 0) != 0
 
     def bury(self):
         """Gives back what dead processes held."""
@@ -672,11 +682,11 @@ def set_made_ahead(bint made):
     is_made_ahead = made
 
 
-def set_hooks(dict known, dict makers, default, find, forget, learn, ahead):
+def set_hooks(dict known, dict makers, default, find, forget, learn, ahead, name):
     """The segments by their names, who made them, and the functions that make the default heap, that find a heap by its name,
     that have the tracker forget a list of names and empty it, that call refuse_pickles() as this process was told (False when
-    it may yet be told), and that make a segment at a fork."""
-    global known_heaps, made_by, make_default, find_heap, forget_names, learn_refusals, make_ahead
+    it may yet be told), that make a segment at a fork, and that give a heap its name."""
+    global known_heaps, made_by, make_default, find_heap, forget_names, learn_refusals, make_ahead, name_heap
     known_heaps = known
     made_by = makers
     make_default = default
@@ -684,6 +694,7 @@ def set_hooks(dict known, dict makers, default, find, forget, learn, ahead):
     forget_names = forget
     learn_refusals = learn
     make_ahead = ahead
+    name_heap = name
 
 
 def set_default(Heap heap, bint early=False):
@@ -709,6 +720,7 @@ cdef extern from "Python.h":
     int Py_AddPendingCall(int (*function)(void *) except -1, void *argument)
 
 cdef object make_ahead = None
+cdef object name_heap = None
 cdef object raised_meanwhile = None  # where nobody would have been told
 
 
@@ -1057,12 +1069,13 @@ cdef tuple handle_state(object cls, Ref ref):
     cdef list into
     check_open(ref)
     if is_come_to(ref):
-        check_may_stay(cls, ref)
+        check_may_stay(cls, ref, <Heap>fs_collecting_heap if <object>fs_collecting is not None else None)
         into = <list>fs_collecting
         into.append(ref)
         return cls, None, len(into) - 1, 0, 0, 0
     if fs_collecting != NULL and <object>fs_collecting is not None and ref.heap is <Heap>fs_collecting_heap:
         (<list>fs_collecting).append(ref)  # in case that the value has the pickle in it
+    ref.heap.be_found()
     whoami(ref.heap.h, ref.heap, &me)
     r = fs_ticket_new(&me, offset, &ticket, &serial)
     while r == FS_BUSY or r == FS_INTERRUPTED:
@@ -1081,12 +1094,12 @@ cdef dict CALLED = {  # the classes of parts by what users know the whole as
 }
 
 
-cdef int check_may_stay(object cls, Ref ref) except -1:
-    """A container owns objects of its own segment alone: what others have in theirs ends with them. Nor does a key own any."""
-    cdef Heap heap = <Heap>fs_collecting_heap
+cdef int check_may_stay(object cls, Ref ref, Heap heap) except -1:
+    """A container owns objects of its own segment alone: what others have in theirs ends with them. Nor does a key, with None
+    for a segment, own any."""
     name = getattr(cls, "__name__", cls)
     kind = CALLED.get(name) or f"an object of type {name!r}"
-    if <object>fs_collecting is None:
+    if heap is None:
         raise TypeError(
             f"{kind} cannot be a key, or in one: it equals itself alone, and keys keep no shared objects"
         )
@@ -1202,18 +1215,24 @@ cdef class Gate(Handle):
         fs_store_release(&(<fs_cell *>self.ref.o).value, 1)
 
 
+cdef Handle neighbour(object beside):
+    if not isinstance(beside, Handle):
+        raise TypeError(f"beside is a shared object, such as a store's root (beside=m.root), not a {type(beside).__name__!r}")
+    return beside
+
+
 cdef Ref gate_ref(object beside):
     """What closes a new object: a gate, or what closes the object beside which it is made."""
     if beside is None or isinstance(beside, Heap):
         return None
-    return (<Gate>beside).ref if isinstance(beside, Gate) else gate_of((<Handle?>beside).ref)
+    return (<Gate>beside).ref if isinstance(beside, Gate) else gate_of(neighbour(beside).ref)
 
 
 cdef Heap heap_of(object beside):
     """Where a new object is made: where its gate or its neighbour is, else in this process's segment."""
     if beside is None:
         return default_heap()
-    return <Heap>beside if isinstance(beside, Heap) else (<Handle?>beside).ref.heap
+    return <Heap>beside if isinstance(beside, Heap) else neighbour(beside).ref.heap
 
 
 # --- for all of them ----------------------------------------------------------------------------------------------------------

@@ -239,6 +239,12 @@ cdef class Synchronized(Guarded):
         check_open(self.ref)
         fs_item_notify(&cell(self).turn, FS_ALL)
 
+    def __int__(self):
+        raise not_a_number(self, "int")
+
+    def __float__(self):
+        raise not_a_number(self, "float")
+
     def get_obj(self):
         """The ctypes object on the same bytes; what is done through it does not take the lock."""
         return object_of(self)
@@ -252,6 +258,12 @@ cdef class Synchronized(Guarded):
 
     def __releasebuffer__(self, Py_buffer *view):
         end_cell(view)
+
+
+cdef object not_a_number(Synchronized self, str kind):
+    """Without this, int() would take its bytes for digits."""
+    others = "a string, a bytes-like object" if kind == "int" else "a string"
+    return TypeError(f"{kind}() argument must be {others} or a real number, not {type(self).__name__!r}: take {kind}(v.value)")
 
 
 cdef inline fs_cell *cell(Synchronized self) noexcept:

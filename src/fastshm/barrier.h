@@ -15,7 +15,8 @@
  *
  * Whoever dies in its place breaks the barrier, in whatever phase: as one who has arrived it will not take part in what
  * follows; as the one who ran the action nobody knows how far it came; as one who had not yet left it is missed the next time.
- * Those inside each look at the next place after their own when a long nap is over; who waits to arrive looks at all.
+ * Those inside each look at the next place after their own when a long nap is over; who waits to arrive looks at all, and so does
+ * the last to arrive, for the dead may have been alone.
  */
 #ifndef FASTSHM_BARRIER_H
 #define FASTSHM_BARRIER_H
@@ -72,6 +73,13 @@ FS_COLD static int fs_place_is_dead(const fs_self *me, uint64_t id) {
     return id && id != me->id && (id > FS_LAST_ID || !fs_alive(me->heap, (uint32_t)id));
 }
 
+FS_COLD static int fs_barrier_has_dead(const fs_self *me, const fs_barrier *b, uint64_t room) {
+    uint64_t i = 0;
+    while (i < room && !fs_place_is_dead(me, fs_load_relaxed(&b->place[i])))
+        i++;
+    return i < room;
+}
+
 /* Frees the places of the dead. */
 FS_COLD static int fs_barrier_bury(const fs_self *me, fs_barrier *b) {
     fs_barrier_state s;
@@ -96,6 +104,11 @@ FS_UNUSED static int fs_barrier_arrive(const fs_self *me, fs_barrier *b, int has
     fs_barrier_state s;
     uint64_t i = 0;
     int r = fs_barrier_settle(me->heap, b, &s), last = (int64_t)s.inside + 1 == fs_load_relaxed(&b->parties);
+    if (r == FS_OK && last && s.phase == FS_FILLING && fs_barrier_has_dead(me, b, s.room)) {
+        fs_barrier_bury(me, b);
+        r = fs_barrier_settle(me->heap, b, &s);
+        let_go = 1;
+    }
     while (i < s.room && fs_load_relaxed(&b->place[i]))
         i++;
     if (r != FS_OK) {
@@ -106,7 +119,7 @@ FS_UNUSED static int fs_barrier_arrive(const fs_self *me, fs_barrier *b, int has
     } else if (last && !has_action) {
         *fate = FS_PASSES;
         let_go = s.inside != 0;
-        if (let_go)
+        if (s.inside)
             fs_store_release(&b->phase, FS_DRAINING);
     } else {
         *fate = last ? FS_ACTS : FS_STAYS;

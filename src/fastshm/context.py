@@ -75,11 +75,11 @@ class Context(BaseContext):
         return manager
 
     def Lock(self) -> synchronize.Lock:  # type: ignore[override]
-        """A non-recursive lock that any process may release."""
+        """A non-recursive lock that any process may release. A dead holder loses it; `abandoned` then tells the next one."""
         return synchronize.Lock()
 
     def RLock(self) -> synchronize.RLock:  # type: ignore[override]
-        """A recursive lock, owned by one thread of one process."""
+        """A recursive lock, owned by one thread of one process. A dead holder loses it; `abandoned` then tells the next one."""
         return synchronize.RLock()
 
     def Semaphore(self, value: int = 1) -> synchronize.Semaphore:  # type: ignore[override]

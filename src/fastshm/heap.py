@@ -6,7 +6,8 @@ multiprocessing.shared_memory does it, so that the stdlib's resource tracker is 
 name goes with the last process that uses the segment. docs/format.md tells how each of these steps survives a death.
 
 What a child makes must outlast it, so a process has a segment before it has children: at its first fork one without a name,
-which whoever of them makes something in it gives it; at its first spawn the segment itself.
+which whoever of them makes something in it gives it; at its first spawn the segment itself. What a child makes while it imports
+its main module is no concern of others: it goes with the child.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def default() -> Heap:
     """This process's segment: its family's, else one made at the first call."""
     with _opening:
         while _default is None:
-            _become_default(_of_family() or _made_ahead() or _first_of_family())
+            _become_default(_of_family() or _of_its_start() or _made_ahead() or _first_of_family())
         if _is_early and not _is_being_started():
             _become_default(_of_family() or _default)
         return _default
@@ -106,13 +107,28 @@ def _before_fork() -> None:
         _opening.release()
 
 
-def _made_ahead() -> Heap | None:
-    """The segment of before the fork, which has its name from here on. Only its maker tells a resource tracker: that of a child
-    may end, and take the name away, while the maker goes on."""
-    if _ahead is None or not _ahead.is_joined:
+def _of_its_start() -> Heap | None:
+    """For what a child makes while it imports its main module, before it knows of its family: a segment without a name, which
+    goes with the child however that ends. It gets its name when others are told of something in it."""
+    if not _is_being_started():
         return None
+    if _ahead is None:
+        _before_fork()
+    return _ahead if _ahead is not None and _ahead.is_joined else None
+
+
+def _made_ahead() -> Heap | None:
+    """The segment of before the fork, which has its name from here on."""
+    return _ahead if _ahead is not None and _ahead.is_joined and _named(_ahead) else None
+
+
+def _named(heap: Heap) -> bool:
+    """Gives it its name, if it has none. Only its maker tells a resource tracker: that of a child may end, and take the name
+    away, while the maker goes on."""
+    if heap.is_named:
+        return True
     sweep()
-    heap, name = _ahead, f"/{_ahead.name}"
+    name = f"/{heap.name}"
     is_tracked = _makers.get(heap.name) == os.getpid() and (process.parent_process() is None or _core.tracker_pipe() != (0, 0))
     if is_tracked:
         resource_tracker.register(name, "shared_memory")
@@ -121,10 +137,17 @@ def _made_ahead() -> Heap | None:
     except (OSError, ReferenceError):
         if is_tracked:
             resource_tracker.unregister(name, "shared_memory")
-        return None
+        return False
     if is_tracked:
         heap.track(*_core.tracker_pipe())
-    return heap
+    return True
+
+
+def _be_found(heap: Heap) -> None:
+    """Before others are told of something in it. OSError when it cannot have its name."""
+    with _opening:
+        if not _named(heap):
+            raise OSError(errno.EEXIST, "the shared memory of this process cannot have a name: another file has it", heap.name)
 
 
 def _configuration() -> Any:
@@ -359,6 +382,8 @@ def _become_default(heap: Heap) -> None:
     """For good, unless this process is a child that imports its main module before it is told of its family."""
     global _default, _is_early
     early = _is_being_started()
+    if not early and not _named(heap):
+        heap = _first_of_family()
     if _core.set_default(heap, early):
         if not early:
             _configuration()[FAMILY] = heap.name
@@ -374,14 +399,16 @@ def _part(heap: Heap) -> bool:
     name = heap.name
     if heap.is_left:  # or about to be joined
         return False
-    is_last = heap.part()
+    pipe = _core.tracker_pipe()
+    is_tracked = pipe[1] != 0 and heap.tracker[1] == pipe[1]
     is_maker = _makers.get(name) == os.getpid()
+    if is_tracked and is_maker and names.may_be_removed(name, heap.file) and heap.disown():  # else privileges were dropped
+        resource_tracker.unregister(f"/{name}", "shared_memory")
+    is_last = heap.part()
     if is_last:
         names.remove_if_same(name, heap.file)
-    if heap.has_name and not names.may_be_removed(name, heap.file):  # privileges were dropped: the tracker has them still
-        return is_last
-    if (is_last or is_maker) and heap.tracker != (0, 0) and heap.tracker == _core.tracker_pipe() and heap.disown():
-        resource_tracker.unregister(f"/{name}", "shared_memory")
+    if is_last and is_tracked and not heap.has_name:
+        _forget([name])  # its maker may have been killed before it had told
     return is_last
 
 
@@ -439,6 +466,6 @@ def _after_multiprocessing_fork(_: object) -> None:
 _configuration().setdefault(FAMILY, _Unmade())
 _inherit_refusals()
 _containers.set_learner(_inherit_decode_cache)
-_core.set_hooks(_heaps, _makers, default, attach, _forget, _inherit_refusals, _before_fork)
+_core.set_hooks(_heaps, _makers, default, attach, _forget, _inherit_refusals, _before_fork, _be_found)
 os.register_at_fork(before=_core.before_fork, after_in_parent=_core.after_fork_in_parent, after_in_child=_after_fork_in_child)
 util.register_after_fork(_core, _after_multiprocessing_fork)

@@ -13,7 +13,7 @@
 #include "platform.h"
 
 #define FS_MAGIC 0x6d68737473616601ull /* "\1fastshm" */
-#define FS_FORMAT 5u
+#define FS_FORMAT 6u
 #define FS_STAMP ((uint64_t)FS_FORMAT << 32 | (uint64_t)sizeof(void *) << 16 | FS_BYTE_ORDER)
 
 #define FS_GRAIN 64u /* block sizes and alignment: one cache line */
@@ -204,7 +204,8 @@ enum {
     FS_V_PICKLE_BUNDLE = 22,
     FS_V_PICKLE_BUFFERS = 23, /* a bundle, too: a pickle and the buffers that are not in it */
     FS_V_OBJECT = 24,
-    FS_V_LAST = 24,
+    FS_V_SHARED = 25, /* a bundle: the objects, and what they are to the reader */
+    FS_V_LAST = 25,
 };
 
 #define FS_LARGE 65536u /* bytes; so many are not copied while a container is locked, neither in nor out */

@@ -251,7 +251,7 @@ class SyncManager(_Served):
         """There is a server from now on."""
         with self._serving_lock():
             if self._stop_server is None and not self._served:
-                assert self._state.value == State.STARTED, "server not yet started"
+                assert self._state.value == State.STARTED, "server not yet started, or shut down already"
                 self._start_server()
 
     def _start_server(self) -> None:
@@ -331,7 +331,9 @@ class SyncManager(_Served):
 
     def _open(self) -> _core.Handle:
         """Beside what new objects are made."""
-        assert self._gate is not None and self._state.value != State.SHUTDOWN, "server not yet started"  # noqa: PT018
+        assert self._gate is not None and self._state.value != State.SHUTDOWN, (  # noqa: PT018
+            "server not yet started, or shut down already"
+        )
         return self._gate
 
     @_in_shared_memory

@@ -136,7 +136,8 @@ FS_COLD static int fs_member_part(fs_heap *heap) {
 
 /* Gives up everything: the last one removes the name, too. Nothing of this process refers to it any more. What cannot be given back,
  * because the segment is damaged, is left as by a death. 1 when it falls to this process to tell the tracker, whose pipe this is,
- * to forget the name. */
+ * to forget the name: to the maker, or, when there is no name any more, to the last one in any case, for the maker may have been
+ * killed before it had told. */
 FS_COLD static int fs_member_leave(fs_heap *heap, uint64_t device, uint64_t inode, int is_maker) {
     int is_told = 0;
     pthread_mutex_lock(&fs_all.changing);
@@ -146,8 +147,10 @@ FS_COLD static int fs_member_leave(fs_heap *heap, uint64_t device, uint64_t inod
         int is_last = fs_member_give_up(heap) == 1;
         if (is_last)
             fs_file_unmake(heap->path, &file);
-        is_told = (is_last ? !fs_has_name(heap) : is_maker) && (device || inode) &&
-                  s->tracker_device == device && s->tracker_inode == inode && fs_exchange(&s->tracker_inode, 0) != 0;
+        if (is_last)
+            is_told = inode && s->tracker_inode == inode && !fs_has_name(heap);
+        else if (is_maker)
+            is_told = inode && s->tracker_inode == inode && fs_exchange(&s->tracker_device, 0) == device;
     }
     heap->process = 0;
     fs_unmap(heap);

@@ -150,8 +150,25 @@ class SynchronizedNDArray(SynchronizedArray):
 
     # items and slices
 
+    def _check_index(self, i: Any) -> None:
+        parts = i if isinstance(i, tuple) else (i,)
+        if len(parts) > self.ndim:
+            raise IndexError(f"too many indices for array: array is {self.ndim}-dimensional, but {len(parts)} were indexed")
+        for part in parts:
+            if isinstance(part, slice):
+                continue
+            try:
+                index(part)
+            except TypeError:
+                raise TypeError(
+                    f"an index is a number, a slice or a tuple of these, not a {type(part).__name__!r}; others are there as in "
+                    "a.numpy()[...], a view that takes no lock"
+                ) from None
+
     def get_other(self, i: Any) -> Any:
-        if isinstance(i, tuple) and i:
+        self._check_index(i)
+        if isinstance(i, tuple):
+            i = i or (slice(None),)
             if len(i) == self.ndim and all(hasattr(type(n), "__index__") for n in i) and _code_of(self.dtype) != "\0":
                 return self.load(i)
             items = self.get_other(i[0])
@@ -169,7 +186,24 @@ class SynchronizedNDArray(SynchronizedArray):
 
         return numpy.frombuffer(bytearray(raw), self.dtype).reshape((-1, *self._tail))
 
+    def _set_part(self, i: Any, value: Any) -> None:
+        """What is not whole items, as one step: they are written as they are with it."""
+        import numpy
+
+        first = i[0] if isinstance(i[0], slice) else index(i[0])
+        rows = first if isinstance(first, slice) else slice(first, first + 1 or None)
+        new = numpy.asarray(value[:] if isinstance(value, SynchronizedArray) else value, self.dtype)
+        with self.get_lock():
+            items = self._copied(self.read_slice(rows))
+            if not isinstance(first, slice) and not len(items):
+                raise IndexError("invalid index")
+            items[(slice(None) if isinstance(first, slice) else 0, *i[1:])] = new
+            self.write_slice(rows, items if _code_of(self.dtype) != "\0" and not self._tail else _octets(items))
+
     def set_other(self, i: Any, value: Any) -> None:
+        self._check_index(i)
+        if isinstance(i, tuple) and len(i) == 1:
+            i = i[0]
         if isinstance(i, slice):
             while True:  # how many they are is known for sure under the lock only
                 n = len(range(*i.indices(len(self))))
@@ -178,8 +212,13 @@ class SynchronizedNDArray(SynchronizedArray):
                 except ValueError:
                     if n == len(range(*i.indices(len(self)))):
                         raise
+        elif isinstance(i, tuple) and i:
+            if len(i) < self.ndim or any(isinstance(part, slice) for part in i) or _code_of(self.dtype) == "\0":
+                self._set_part(i, value)
+            else:
+                self.store(i, value)
         elif isinstance(i, tuple):
-            self.store(i, value)
+            self.set_other(slice(None), value)
         else:
             self.write_item(i, _octets(self._fitting(value, self._tail)))
         return None
@@ -191,6 +230,9 @@ class SynchronizedNDArray(SynchronizedArray):
         new = numpy.empty(shape, self.dtype)
         new[...] = value[:] if isinstance(value, SynchronizedArray) else value
         return new if _code_of(self.dtype) != "\0" and len(shape) == 1 and not self._tail else _octets(new)
+
+    def _wanted(self) -> str:
+        return f"({', '.join(map(str, ('n', *self._tail)))}{',' * (not self._tail)})"
 
     # many items
 
@@ -211,7 +253,9 @@ class SynchronizedNDArray(SynchronizedArray):
             if given.ndim == 1 and not given.size:
                 given = given.reshape((0, *self._tail))
             if given.shape[1:] != self._tail or not given.ndim:
-                raise ValueError(f"items of shape {self._tail}, not an array of shape {given.shape}")
+                raise ValueError(
+                    f"items of shape {self._tail} are wanted, so an array of shape {self._wanted()}, not {given.shape}"
+                )
             values = self._fitting(given, given.shape)
         super().extend(values)
 
@@ -225,7 +269,9 @@ class SynchronizedNDArray(SynchronizedArray):
 
         given = numpy.asarray(values[:] if isinstance(values, SynchronizedArray) else values, self.dtype)
         if given.shape[1:] != self._tail or not given.ndim:
-            raise ValueError(f"items of shape {self._tail}, not an array of shape {given.shape}")
+            raise ValueError(
+                f"items of shape {self._tail} are wanted, so an array of shape {self._wanted()}, not {given.shape}"
+            )
         super().add_from(self._fitting(given, given.shape), start)
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, overload
 
-from fastshm import _array, _core, _list, heap
+from fastshm import _array, _core, _list, _parts, heap
 
 __all__ = ["FrozenList", "frozen"]
 
@@ -48,6 +48,8 @@ class FrozenList(Sequence[Any]):
         """One record, or a list of those of a slice."""
         if isinstance(i, slice):
             return list(map(self.__getitem__, range(*i.indices(len(self)))))
+        if not hasattr(type(i), "__index__"):
+            raise TypeError(f"list indices must be integers or slices, not {type(i).__name__}")
         record, kind = self._find(i)
         if kind == PICKLE:
             if not self._data._heap.takes_pickles():
@@ -96,15 +98,18 @@ def frozen(records: Iterable[Any], /, *, beside: _core.Handle | None = None) -> 
     ends, pieces, size, objects = array.array("Q"), [], 0, None
     chunk = bytearray()
     for record in records:
-        kind = BYTES if type(record) is bytes else TEXT if type(record) is str else PICKLE
-        data = record
-        if kind == TEXT:
-            data = record.encode("utf-8", "surrogatepass")
-        elif kind == PICKLE:
-            data = _pickled(record, segment)
-        if kind == PICKLE and A_HANDLE in data:
-            kind, objects = OBJECTS, objects or _list.List.make(_list.List, beside)
-            pickle.loads(data)  # gives back what the pickle alone would keep
+        kind, data = BYTES, record
+        if type(record) is str:
+            kind, data = TEXT, record.encode("utf-8", "surrogatepass")
+        elif _parts.is_shared(record):
+            kind = OBJECTS
+        elif type(record) is not bytes:
+            kind, data = PICKLE, _pickled(record, segment)
+            if A_HANDLE in data:
+                kind = OBJECTS
+                pickle.loads(data)  # gives back what the pickle alone would keep
+        if kind == OBJECTS:
+            objects = objects or _list.List.make(_list.List, beside)
             data = len(objects).to_bytes(8, "little")
             objects.append(record)
         chunk += data

@@ -103,7 +103,9 @@ typedef struct {
 
 static inline int fs_owning(uint64_t kind) { return kind >= FS_V_OWNING; }
 
-static inline int fs_is_bundle(uint32_t kind) { return kind == FS_V_PICKLE_BUNDLE || kind == FS_V_PICKLE_BUFFERS; }
+static inline int fs_is_bundle(uint32_t kind) {
+    return kind == FS_V_PICKLE_BUNDLE || kind == FS_V_PICKLE_BUFFERS || kind == FS_V_SHARED;
+}
 
 /* Room for a value's bytes, in a block that *slot refers to. They are to be filled in, and then the value finished. */
 static int fs_value_begin(const fs_self *me, const fs_value *v, uint64_t *slot, fs_block **b, char **bytes) {

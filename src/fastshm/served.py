@@ -153,6 +153,7 @@ def _keeper(proxy: Any) -> _core.Gate | None:
             "program's own processes; between programs use what is in the store, for a queue m.list() and m.Condition()"
         )
     keeper = _core.Gate(heap)
+    heap.be_found()
     return keeper if _is_kept(proxy, keeper._address) else None
 
 

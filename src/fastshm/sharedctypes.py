@@ -240,6 +240,11 @@ class SynchronizedBase:
         return f"<{type(self).__name__} wrapper for {self._obj}>"
 
 
+def _missing(wrapper: SynchronizedBase, kind: type, name: str) -> AttributeError:
+    why = f": {name} is of those of a simple type with the lock that they come with (lock=True)" if hasattr(kind, name) else ""
+    return AttributeError(f"{type(wrapper).__name__!r} object has no attribute {name!r}{why}", name=name, obj=wrapper)
+
+
 def _rebuild_synchronized(items: _array.Items, kind: Any, length: int | None, lock: Any) -> Any:
     return synchronized(_rebuild_raw(items, kind, length), lock)
 
@@ -261,9 +266,15 @@ class SynchronizedValue(SynchronizedBase):
 
     value = _field("value")
 
+    def __getattr__(self, name: str) -> Any:
+        raise _missing(self, Synchronized, name)
+
 
 class SynchronizedItems(SynchronizedBase):
     """An array of structures or the like, or one behind a lock that the caller chose."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise _missing(self, SynchronizedArray, name)
 
     def __len__(self) -> int:
         return len(self._obj)

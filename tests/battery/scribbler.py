@@ -85,6 +85,7 @@ class Things:
         self.live, self.sharded = fastshm.live({"list": [1, 2], "dict": {"a": 1}}), fastshm.ShardedCounter(3)
         self.frozen = fastshm.frozen(self.value(n) for n in range(60))
         self.d["live"], self.d["pair"] = self.l, (self.l, [1, 2])
+        self.d.update(value=self.v, condition=self.condition, set=self.set, frozen=self.frozen, lock=self.lock)
         self.l.append(self.d)
         self.still = {f"{n}": n for n in range(100)}
         self.words = [n * n for n in range(100)]
@@ -115,6 +116,8 @@ class Things:
         gone: Ends = (ReferenceError,)  # a handle in a value, whose object is another by now
         return {
             "d[k]": (lambda: d[key], (KeyError, *gone)),
+            "d[shared]": (lambda: [d.get(name) for name in ("live", "value", "condition", "set", "frozen", "lock")], gone),
+            "d[shared] = v": (lambda: d.update(set=self.set, frozen=self.frozen, value=v), ()),
             "d[k] = v": (lambda: d.__setitem__(key, value), ()),
             "del d[k]": (lambda: d.__delitem__(key), (KeyError,)),
             "d.view": (lambda: self.seen(d.view(key)), (KeyError, TypeError, *gone)),
