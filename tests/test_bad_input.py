@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import os
 import pickle
@@ -403,3 +404,63 @@ def test_what_is_waited_for_has_a_block_that_is_large_enough(make):
         finally:
             write(grains)
     assert fastshm.heap.check()
+
+
+@pytest.mark.parametrize("thing", ["the gate itself", "another"])
+def test_a_gate_that_seems_to_have_a_gate(thing):
+    manager = fastshm.Manager()
+    d, other = manager.dict(a=1), fastshm.Manager()
+    gate = manager._gate._address[1]
+    to = gate if thing == "the gate itself" else other._gate._address[1]
+    pickled = pickle.dumps(d)
+    with open(f"/dev/shm/{d._address[0]}", "r+b") as file:
+        file.seek(d._address[1])
+        at = file.read(64).index(gate.to_bytes(8, sys.byteorder))
+        file.seek(gate + at)
+        file.write(to.to_bytes(8, sys.byteorder))
+        file.flush()
+        with pytest.raises(fastshm.CorruptedError):
+            pickle.loads(pickled)
+        file.seek(gate + at)
+        file.write(bytes(8))
+    assert copy.copy(d)["a"] == 1
+
+
+class NoKey:
+    """Has a hash; what its pickle makes has none."""
+
+    def __reduce__(self):
+        return list, ()
+
+    def __hash__(self):
+        return 1
+
+
+def test_a_key_whose_pickle_is_none():
+    d, items = fastshm.dict(), fastshm.set()
+    for key in (NoKey(), (1, NoKey()), frozenset([NoKey()])):
+        for put in (lambda key=key: d.__setitem__(key, 1), lambda key=key: d.update({key: 1}), lambda key=key: items.add(key)):
+            with pytest.raises(TypeError, match="unhashable"):
+                put()
+    d["a"] = 1
+    assert (d.copy(), items.copy()) == ({"a": 1}, set())
+
+
+def test_none_where_an_object_is_wanted():
+    array, d = fastshm.Array("i", 3), fastshm.dict()
+    for call in (
+        lambda: array.get_slice(None),
+        lambda: array.read_slice(None),
+        lambda: array.write_slice(None, None),
+        lambda: array.set_other(None, None),
+        lambda: array.get_other(None),
+        lambda: type(d).make(None),
+        lambda: type(array).make(None, "i", 1),
+        lambda: type(array).make(type(array), None, 1),
+        lambda: d.add_from(None),
+        lambda: d.exchange_keys([], None),
+        lambda: d._heap.set_root(None),
+        lambda: d._heap.root(None),
+    ):
+        with pytest.raises(TypeError):
+            call()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copyreg
 import ctypes
+import functools
 import gc
 import io
 import multiprocessing
 import pickle
+import signal
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -200,43 +202,88 @@ def test_thousand_handles_of_one_object():
     assert last.fetch_add(1) == 1_000
 
 
-class PicklesAnother:
-    """What is pickled by the way, as by a signal's handler that comes meanwhile."""
-
-    by_the_way: Any = None
+class Interrupted:
+    """A signal's handler comes while it is pickled."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, PicklesAnother) and other.name == self.name
+        return isinstance(other, Interrupted) and other.name == self.name
 
     def __hash__(self) -> int:
         return hash(self.name)
 
     def __reduce__(self) -> Any:
-        if self.by_the_way is not None:
-            self.pickled.append(pickle.dumps(self.by_the_way))
-        return PicklesAnother, (self.name,)
-
-    pickled: list[bytes] = []  # noqa: RUF012
+        signal.raise_signal(signal.SIGUSR1)
+        return Interrupted, (self.name,)
 
 
+class Handler:
+    """Of a signal: pickles an object."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing, self.pickled = thing, list[bytes]()
+
+    def __call__(self, *_: Any) -> None:
+        self.pickled.append(pickle.dumps(self.thing))
+        self.kept = fastshm.dict(inside=[self.thing]) if self.thing._address[0] == fastshm.heap.default().name else None
+
+    def method(self, *args: Any) -> None:
+        self(*args)
+
+
+@pytest.mark.parametrize("kind", ["an object", "a method", "a partial"])
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
-def test_what_is_pickled_while_a_key_or_value_is(where: str) -> None:
-    PicklesAnother.pickled.clear()
+def test_what_a_handler_pickles_while_a_key_or_value_is_pickled(where: str, kind: str) -> None:
     table = fastshm.dict()
     with fastshm.Manager("shm://by-the-way") as store:
         other = fastshm.dict(a=1) if where == "here" else store.dict(a=1)
-        one = PicklesAnother("one")
-        one.by_the_way = other
-        table[one] = 1
-        table["value"] = [one, fastshm.list([2])]
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            assert len(PicklesAnother.pickled) >= 2
-            for pickled in PicklesAnother.pickled:
-                assert pickle.loads(pickled)["a"] == 1
-                assert pool.apply(pickle.loads, [pickled])["a"] == 1
-        assert table[PicklesAnother("one")] == 1
-        assert table["value"][0] == one
-        assert list(table["value"][1]) == [2]
+        handler = Handler(other)
+        handlers = {"an object": handler, "a method": handler.method, "a partial": functools.partial(handler, 1)}
+        before = signal.signal(signal.SIGUSR1, handlers[kind])
+        try:
+            table[Interrupted("one")] = 1
+            table["value"] = [Interrupted("one"), fastshm.list([2])]
+            table["barrier"] = [fastshm.Barrier(2, Interrupted("one").__eq__), Interrupted("two")]
+        finally:
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        try:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                assert len(handler.pickled) >= 3
+                for pickled in handler.pickled:
+                    assert pickle.loads(pickled)["a"] == 1
+                    assert pool.apply(pickle.loads, [pickled])["a"] == 1
+            assert table[Interrupted("one")] == 1
+            assert table["value"][0] == Interrupted("one")
+            assert list(table["value"][1]) == [2]
+            assert table["barrier"][0].parties == 2
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
+
+class Delegates:
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+
+    def __reduce__(self) -> Any:
+        return self.thing.__reduce__()
+
+
+def test_a_handle_that_another_object_stands_for_is_checked_and_owned() -> None:
+    table = fastshm.dict()
+    with fastshm.Manager("shm://by-the-way") as store:
+        with pytest.raises(ValueError, match="cannot be kept by a container"):
+            store.root["x"] = Delegates(fastshm.list([1]))
+        for key in ((1, Delegates(fastshm.list())), Delegates(fastshm.list())):
+            with pytest.raises(TypeError, match="cannot be a key"):
+                table[key] = 1
+    before = None
+    for _ in range(3):
+        for i in range(20):
+            table["k"] = Delegates(fastshm.list(range(i)))
+            assert len(table["k"]) == i
+        del table["k"]
+        gc.collect()
+        before = before or fastshm.heap.check()
+    assert fastshm.heap.check() == before

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from crew import run_program
 
 import fastshm
 
@@ -218,3 +219,43 @@ def test_none_is_no_slice():
     with pytest.raises(TypeError):
         values[0:2] = None
     assert values[:] == [1, 2, 3]
+
+
+AT_THE_VERY_END = """
+import atexit, os, sys
+last = []
+atexit.register(lambda: [use() for use in last])  # before fastshm: it runs after fastshm has left
+import fastshm
+
+family, (ready, begin), (may_go_on, go_on) = fastshm.Value("i"), os.pipe(), os.pipe()
+if not os.fork():
+    m = fastshm.Manager()
+    things = {"array": m.Array("i", [7] * 10), "dict": m.dict(a=1), "list": m.list([1, 2]), "namespace": m.Namespace(x=5),
+              "lock": m.Lock(), "event": m.Event(), "plain": fastshm.Array("i", [7] * 10)}
+
+    def use():
+        os.write(begin, b"x")
+        os.read(may_go_on, 1)
+        uses = {"array": lambda t: t[0], "dict": lambda t: t.update(b=1), "list": len, "namespace": lambda t: t.x,
+                "lock": lambda t: t.acquire(False), "event": lambda t: t.set(), "plain": lambda t: t[0]}
+        for name, thing in things.items():
+            try:
+                print(name, uses[name](thing), flush=True)
+            except ReferenceError:
+                pass
+    last.append(use)
+    sys.exit()
+os.read(ready, 1)
+others = [fastshm.Array("i", [-1] * n) for n in (1, 5, 10, 20, 100) for _ in range(20)]
+others += [fastshm.dict({i: i for i in range(3)}) for _ in range(20)] + [fastshm.list([1] * 9) for _ in range(20)]
+events = [fastshm.Event() for _ in range(20)]
+os.write(go_on, b"x")
+os.wait()
+assert not any(event.is_set() for event in events)
+assert all(set(array[:]) == {-1} for array in others[:100])
+fastshm.heap.check()
+"""
+
+
+def test_what_a_manager_made_is_refused_to_a_process_that_has_left():
+    assert run_program(AT_THE_VERY_END).stdout == ""

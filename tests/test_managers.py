@@ -656,3 +656,54 @@ def test_the_stdlibs_servers_do_not_know_how(tmp_path):
             del tasks
         finally:
             multiprocessing.current_process().authkey = before
+
+
+IN_HANDLERS = """
+import fastshm, os, signal, sys, threading, time
+
+def meanwhile(use, do):
+    signal.signal(signal.SIGALRM, lambda *_: use())
+    for delay in (0.0001, 0.001, 0.005, 0.01, 0.02, 0.05):
+        m = fastshm.Manager()
+        globals()["m"] = m
+        signal.setitimer(signal.ITIMER_REAL, delay)
+        try:
+            do(m)
+        except (AssertionError, ConnectionError, EOFError, fastshm.managers.RemoteError):
+            pass
+        finally:
+            time.sleep(0.06)
+            m.shutdown()
+
+signal.alarm(100)
+queue = lambda: m.Queue().put(1)
+meanwhile(lambda: m.shutdown(), lambda m: (m.Queue(), m.shutdown()))
+meanwhile(lambda: m.shutdown(), lambda m: m.Queue().put(1))
+meanwhile(queue, lambda m: m.Queue().put(1))
+signal.signal(signal.SIGALRM, signal.SIG_DFL)
+signal.alarm(60)
+assert fastshm.Manager().Queue().empty()
+m = fastshm.Manager()
+threads = [threading.Thread(target=m.Queue) for _ in range(3)]
+for thread in threads:
+    thread.start()
+if not os.fork():
+    m.Queue().put(1)
+    os._exit(0)
+assert m.address is not None
+try:
+    m.start()
+except fastshm.ProcessError as error:
+    assert "Already started" in str(error)
+else:
+    raise AssertionError("started twice")
+assert os.wait()[1] == 0
+for thread in threads:
+    thread.join()
+m.shutdown()
+print("done")
+"""
+
+
+def test_signals_threads_and_forks_while_a_server_is_started_and_stopped():
+    assert run_program(IN_HANDLERS, seconds=200).stdout == "done\n"

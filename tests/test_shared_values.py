@@ -144,12 +144,20 @@ def test_damaged_ones(which):
     items = fastshm.list([thing])
     count = {"frozen": 2, "set": 1, "condition": 2, "value": 1}[which]
     with open(f"/dev/shm/{items._address[0]}", "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
-        head = len(text).to_bytes(8, "little") + count.to_bytes(8, "little")
-        at = memory.find(head)
-        while memory[at + 16 + 8 * count : at + 16 + 8 * count + len(text)] != text:
+        head, at = len(text).to_bytes(8, "little") + count.to_bytes(8, "little"), 0
+        while True:  # there may be the remains of others
             at = memory.find(head, at + 8)
             assert at >= 0
-        at += 16 + 8 * count
+            where = at + 16 + 8 * count
+            if memory[where : where + len(text)] == text:
+                memory[where] = 255
+                try:
+                    _ = items[0]
+                except fastshm.CorruptedError:
+                    break
+                finally:
+                    memory[where] = text[0]
+        at = where
         right = wrong = 0
         for i in range(len(text)):
             for byte in range(256):

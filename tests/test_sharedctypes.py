@@ -621,7 +621,7 @@ def test_each_has_attributes_of_its_own(make: Any) -> None:
     first, second, third = make(), make(), make()
     assert vars(third) == {}
     first.note = "first"
-    vars(second)["note"] = "second"
+    second.__dict__ = {"note": "second"}
     assert (first.note, second.note) == ("first", "second")
     assert vars(first) == {"note": "first"}
     assert vars(first) is vars(first)

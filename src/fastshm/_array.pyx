@@ -17,7 +17,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from fastshm._c cimport *
-from fastshm._attributes cimport attributes_of, set_attribute, share_dict
+from fastshm._attributes cimport attributes_of, set_attribute, set_attributes, share_dict
 from fastshm._calls cimport again, again_or_bury, fs_identify_by, patient_number, wait_for_item, whoami
 from fastshm._core cimport Pin, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref, offset_of
 from fastshm._locks cimport Guarded
@@ -184,7 +184,9 @@ cdef class SynchronizedArray(Guarded):
         set_attribute(self, name, value)
 
     @staticmethod
-    def make(type cls, str typecode, uint64_t count, uint32_t itemsize=0, gate=None, values=None, uint64_t capacity=0):
+    def make(
+        type cls not None, str typecode not None, uint64_t count, uint32_t itemsize=0, gate=None, values=None, uint64_t capacity=0
+    ):
         """`count` zero items, or those of `values`, with room for `capacity`. `typecode` is one of TYPECODES, or '\\0' for
         items of `itemsize` bytes of any kind."""
         return new_array(cls, typecode, count, itemsize, gate, values, capacity)
@@ -298,7 +300,7 @@ cdef class SynchronizedArray(Guarded):
 
     # slices
 
-    def get_slice(self, slice part):
+    def get_slice(self, slice part not None):
         """A list; bytes of 'c', a str of 'u'. All of one instant."""
         cdef Py_ssize_t n
         cdef char *raw = array_copied(self, part, &n)
@@ -307,7 +309,7 @@ cdef class SynchronizedArray(Guarded):
         finally:
             free(raw)
 
-    def read_slice(self, slice part):
+    def read_slice(self, slice part not None):
         """The bytes of the same."""
         cdef Py_ssize_t n
         cdef char *raw = array_copied(self, part, &n)
@@ -320,7 +322,7 @@ cdef class SynchronizedArray(Guarded):
         """All bytes, of one instant."""
         return self.read_slice(slice(None))
 
-    def write_slice(self, slice where, values):
+    def write_slice(self, slice where not None, values):
         """As one change: whoever reads, or dies, meanwhile, it is wholly there or not at all."""
         cdef Order order
         cdef Packed given
@@ -972,4 +974,4 @@ cdef int carried_out(SynchronizedArray self, Order *order) except -1:
             fail(r, self.ref.heap)
 
 
-own_methods(SynchronizedArray, lambda array: attributes_of(array))
+own_methods(SynchronizedArray, lambda array: attributes_of(array), lambda array, new: set_attributes(array, new))

@@ -42,6 +42,7 @@ cdef extern from *:
 cdef extern from "Python.h":
     int PyObject_GenericSetAttr(object o, object name, object value) except -1
     object PyObject_GenericGetDict(object o, void *nothing)
+    int PyObject_GenericSetDict(object o, object value, void *nothing) except -1
 
 
 cdef inline int set_attribute(object handle, object name, object value) except -1:
@@ -54,3 +55,8 @@ cdef inline object attributes_of(object handle):
     """Its `__dict__`, for own_methods()."""
     own_dict(handle)
     return PyObject_GenericGetDict(handle, NULL)
+
+
+cdef inline int set_attributes(object handle, object value) except -1:
+    own_dict(handle)
+    return PyObject_GenericSetDict(handle, value, NULL)

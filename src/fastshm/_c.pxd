@@ -65,6 +65,7 @@ cdef extern from "segment.h" nogil:
 
     void fs_switch_set(fs_heap *heap, fs_switch *s, const uint64_t **closed, const uint64_t *by)
     void fs_switch_end(fs_switch *s)
+    void fs_shut(fs_heap *heap, uint64_t why)
 
     ctypedef struct fs_heap:
         char *base

@@ -14,6 +14,7 @@ import sys
 from decimal import Decimal
 from fractions import Fraction
 from multiprocessing.reduction import ForkingPickler
+from weakref import WeakSet
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 
@@ -21,7 +22,7 @@ from fastshm._buffers cimport (
     Packed, array_at, copied, copied_writable, loaded_with_buffers, packed, packed_array, packed_with_buffers, span,
 )
 from fastshm._core cimport (
-    Collecting, Handle, check_open, has_come_to, make_handle, offset_of, start_collecting, stop_collecting,
+    Collecting, Handle, check_open, make_handle, offset_of, start_collecting, stop_collecting,
 )
 from fastshm._parts cimport made_of, parts_of
 from fastshm._pickles cimport dump_small, load
@@ -277,12 +278,7 @@ cdef object encode_key(object key, fs_key *k, uint64_t seed, Heap heap):
     return out
 
 
-class Collector(ForkingPickler):
-    """Says which objects are parts of a key or a value."""
-
-    def reducer_override(self, o):
-        has_come_to(o)
-        return NotImplemented
+cdef object keys_that_return = WeakSet()  # their pickles are keys, too
 
 
 cdef bytes pickled(object key, Heap heap):
@@ -290,10 +286,16 @@ cdef bytes pickled(object key, Heap heap):
     buffer = io.BytesIO()
     cdef Collecting before = start_collecting(None, heap)
     try:
-        Collector(buffer, 5).dump(key)
+        ForkingPickler(buffer, 5).dump(key)
     finally:
         stop_collecting(before)
-    return buffer.getvalue()
+    cdef bytes text = buffer.getvalue()
+    cdef type kind = type(key)
+    if kind not in keys_that_return:
+        hash(loads(text))  # the TypeError that the Manager's server would have raised
+        if kind is not tuple and kind is not frozenset:
+            keys_that_return.add(kind)
+    return text
 
 
 cdef object text_of(const char *p, uint64_t size):
@@ -431,7 +433,7 @@ cdef Packed pack(object value, fs_value *v, Heap heap):
         text = dumps(value, 5)
         return packed(FS_V_PICKLE_BLOB, [(0, text)], len(text), refs, v, heap)
     file = io.BytesIO()
-    pickler = Collector(file, 5, True, buffers.append)
+    pickler = ForkingPickler(file, 5, True, buffers.append)
     before = start_collecting(refs, heap)
     try:
         pickler.dump(value)

@@ -45,7 +45,7 @@ cdef class Handle:
 cdef struct Collecting:
     void *into
     void *heap
-    void *come_to
+    void *since
 
 cdef int fail(int code, Heap heap) except -1
 cdef int check_open(Ref ref) except -1
@@ -65,7 +65,6 @@ cdef Heap default_heap()
 cdef Handle make_handle(type cls, Ref ref)
 cdef Collecting start_collecting(list into, Heap heap) noexcept
 cdef void stop_collecting(Collecting before) noexcept
-cdef void has_come_to(object o) noexcept
 cdef int64_t deadline_of(object block, object timeout) except? -2
 cdef bint is_ours(fs_heap *h, uint32_t identity)
 cdef uint64_t offset_of(Ref ref) noexcept

@@ -5,8 +5,11 @@ is tried again without the interpreter lock, now sleeping where it must, and a s
 No Python code runs while a shared lock is held, but for a user's own critical section."""
 
 import errno
+import functools
 import os
 import pickle
+import signal
+import sys
 import threading
 from multiprocessing import resource_tracker
 from types import MethodDescriptorType
@@ -16,7 +19,7 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from libc.errno cimport errno as c_errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport strerror
 from posix.stat cimport fstat, struct_stat
 from posix.unistd cimport close
@@ -50,7 +53,9 @@ cdef extern from *:
     static uint64_t fs_nothing[64]; /* stands for the object of a handle that nobody has made */
     static __thread PyObject *fs_collecting = NULL; /* borrowed: the list that takes the handles being pickled */
     static __thread PyObject *fs_collecting_heap = NULL;
-    static __thread PyObject *fs_come_to = NULL; /* borrowed: what that pickling has just come to; a handle's reference */
+    static __thread void *fs_collecting_since = NULL; /* the Python frame from which it was begun */
+    /* A frame that only lives as long as it is run is told from others by its address. */
+    static void *fs_frame_now(void) { return PyEval_GetFrame(); }
     typedef struct fs_use {
         void *heap;
         struct fs_use *before;
@@ -62,7 +67,8 @@ cdef extern from *:
     uint64_t fs_nothing[64]
     PyObject *fs_collecting
     PyObject *fs_collecting_heap
-    PyObject *fs_come_to
+    void *fs_collecting_since
+    void *fs_frame_now()
     ctypedef struct Use "fs_use":
         void *heap
         Use *before
@@ -424,7 +430,7 @@ cdef class Heap:
         self.check_joined()
         fs_store_release(&self.h.super.serial, serial)
 
-    def set_root(self, Handle table):
+    def set_root(self, Handle table not None):
         """Makes it the root, unless there is one."""
         cdef fs_self me
         cdef int r = FS_INTERRUPTED
@@ -438,7 +444,7 @@ cdef class Heap:
         if r != FS_OK and r != FS_EXISTS:
             fail(r, self)
 
-    def root(self, type cls):
+    def root(self, type cls not None):
         """A new handle on the store's table, None where there is none. ReferenceError when this process has left it."""
         cdef uint64_t offset
         cdef Use use
@@ -651,7 +657,7 @@ def refuse_all(bint refused):
     cdef Heap heap
     for heap in list(known_heaps.values()):
         if heap.h != &fs_nobody and heap.h.shut != FS_SHUT_FORKED:
-            heap.h.shut = FS_SHUT_LEFT if refused else 0
+            fs_shut(heap.h, FS_SHUT_LEFT if refused else 0)
 
 
 def inspect(int fd):
@@ -934,7 +940,7 @@ cdef Ref adopt_ref(Heap heap, uint64_t offset, uint64_t slot):
         gate = fs_load_relaxed(&(<fs_object *>b).gate)
     cdef Ref ref = wrap_ref(heap, offset, slot, gate != 0)
     if gate:
-        if fs_kind_at(heap.h, gate, FS_GATE, sizeof(fs_cell)) == NULL:
+        if b.kind == FS_GATE or fs_kind_at(heap.h, gate, FS_GATE, sizeof(fs_cell)) == NULL:
             fail(FS_CORRUPT, heap)
         switch_by(ref, open_ref(heap, gate, (<fs_object *>(heap.h.base + gate)).serial))
     return ref
@@ -1039,15 +1045,15 @@ cdef Handle make_handle(type cls, Ref ref):
     return handle
 
 
-def own_methods(cls, attributes=None):
+def own_methods(cls, attributes=None, set_attributes=None):
     """Makes the methods that a class inherits its own, because the interpreter calls those of an object's own class without a
-    detour. `attributes` is asked for an object's `__dict__`."""
+    detour. `attributes` is asked for an object's `__dict__`, `set_attributes` told of a new one."""
     for name in dir(cls):
         method = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
         if type(method) is MethodDescriptorType and method.__objclass__ is not cls and issubclass(method.__objclass__, Handle):
             set_own(cls, name, PyDescr_NewMethod(<PyTypeObject *>cls, (<PyMethodDescrObject *>method).d_method))
     if attributes is not None:
-        set_own(cls, "__dict__", property(attributes))
+        set_own(cls, "__dict__", property(attributes, set_attributes))
     return cls
 
 
@@ -1068,13 +1074,11 @@ cdef tuple handle_state(object cls, Ref ref):
     cdef int r
     cdef list into
     check_open(ref)
-    if is_come_to(ref):
+    if fs_collecting != NULL and not is_by_the_way():
         check_may_stay(cls, ref, <Heap>fs_collecting_heap if <object>fs_collecting is not None else None)
         into = <list>fs_collecting
         into.append(ref)
         return cls, None, len(into) - 1, 0, 0, 0
-    if fs_collecting != NULL and <object>fs_collecting is not None and ref.heap is <Heap>fs_collecting_heap:
-        (<list>fs_collecting).append(ref)  # in case that the value has the pickle in it
     ref.heap.be_found()
     whoami(ref.heap.h, ref.heap, &me)
     r = fs_ticket_new(&me, offset, &ticket, &serial)
@@ -1164,39 +1168,50 @@ def reopen(cls, name, uint64_t offset, uint64_t serial, uint64_t ticket, uint64_
 cdef Collecting start_collecting(list into, Heap heap) noexcept:
     """Until stop_collecting: handles pickled or unpickled by this thread are those of a container's value, or, where `into` is
     None, of a key, which takes none. What the value's own reducers do with other containers nests."""
-    global fs_collecting, fs_collecting_heap, fs_come_to
-    cdef Collecting before = Collecting(fs_collecting, fs_collecting_heap, fs_come_to)
+    global fs_collecting, fs_collecting_heap, fs_collecting_since
+    cdef Collecting before = Collecting(fs_collecting, fs_collecting_heap, fs_collecting_since)
     fs_collecting = <PyObject *>into
     fs_collecting_heap = <PyObject *>heap
-    fs_come_to = NULL
+    fs_collecting_since = fs_frame_now()
     return before
 
 
 cdef void stop_collecting(Collecting before) noexcept:
-    global fs_collecting, fs_collecting_heap, fs_come_to
+    global fs_collecting, fs_collecting_heap, fs_collecting_since
     fs_collecting = <PyObject *>before.into
     fs_collecting_heap = <PyObject *>before.heap
-    fs_come_to = <PyObject *>before.come_to
+    fs_collecting_since = before.since
 
 
-cdef void has_come_to(object o) noexcept:
-    """The pickler of a value or a key asks for its parts. What is pickled meanwhile by another, by a reducer, a finalizer or a
-    signal's handler, is no part of it."""
-    global fs_come_to
-    fs_come_to = <PyObject *>((<Handle>o).ref if isinstance(o, Handle) else o)
-
-
-cdef bint is_come_to(object o) noexcept:
-    global fs_come_to
-    if fs_collecting == NULL or fs_come_to != <PyObject *>o:
+cdef bint is_by_the_way() except -1:
+    """Is what is being pickled no part of the value or key, but of what a signal's handler is pickling meanwhile?"""
+    if fs_frame_now() == fs_collecting_since or threading.get_ident() != threading.main_thread().ident:
         return False
-    fs_come_to = NULL
-    return True
+    return runs_handler(<uintptr_t>fs_collecting_since)
 
 
-def pickled_into(o):
-    """The segment of the container in whose value this thread is pickling `o`; None when there is none."""
-    if not is_come_to(o) or <object>fs_collecting is None:
+def runs_handler(uintptr_t since):
+    """Does this thread run the handler of a signal, called since that frame was left?"""
+    codes = {code_of(signal.getsignal(number)) for number in signal.valid_signals()}
+    frame = sys._getframe()
+    while frame is not None and <uintptr_t><PyObject *>frame != since:
+        if frame.f_code in codes:
+            return True
+        frame = frame.f_back
+    return False
+
+
+cdef object code_of(object handler):
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    if not hasattr(handler, "__code__") and not hasattr(handler, "__func__"):
+        handler = getattr(type(handler), "__call__", None)
+    return getattr(getattr(handler, "__func__", handler), "__code__", None)
+
+
+def pickled_into():
+    """The segment of the container whose value this thread is pickling, or unpickling; None when there is none."""
+    if fs_collecting == NULL or <object>fs_collecting is None or is_by_the_way():
         return None
     return <Heap>fs_collecting_heap
 

@@ -63,7 +63,7 @@ cdef class Dict(Handle):
         self.p.view.version = 1
 
     @staticmethod
-    def make(type cls, beside=None, live=False):
+    def make(type cls not None, beside=None, live=False):
         """A new, empty one, closed by that gate or with that object and in its segment, else in this process's."""
         cdef Ref ref = new_ref(heap_of(beside), sizeof(fs_table), FS_TABLE, gate_ref(beside))
         cdef bytes seed = os.urandom(8)
@@ -737,7 +737,7 @@ cdef class Dict(Handle):
         if new:
             self.merge(new, FS_PUT, 0)
 
-    def add_from(self, dict amounts, /):
+    def add_from(self, dict amounts not None, /):
         """Adds each number to the value of its key (0 when it is not there). All of it at one instant, or, after an error,
         nothing."""
         if not amounts or self.merge(amounts, FS_ADD, 0) == FS_OK:
@@ -824,7 +824,7 @@ cdef class Dict(Handle):
         kept.append((key, value, held))
         return 0
 
-    def exchange_keys(self, gone, dict new, /):
+    def exchange_keys(self, gone, dict new not None, /):
         """Takes keys out (all of them when that is None) and puts items of new keys in, as one change. What is not there, or is
         there already, stays as it is.
 

@@ -233,7 +233,7 @@ cdef class List(Handle):
         PyMem_Free(self.words_kept)
 
     @staticmethod
-    def make(type cls, beside=None, live=False):
+    def make(type cls not None, beside=None, live=False):
         """A new, empty one, closed by that gate or with that object and in its segment, else in this process's."""
         cdef Ref ref = new_ref(heap_of(beside), sizeof(fs_vector), FS_VECTOR, gate_ref(beside))
         (<fs_vector *>ref.o).live = 1 if live else 0

@@ -7,7 +7,7 @@ cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastshm._c cimport *
-from fastshm._attributes cimport attributes_of, set_attribute, share_dict
+from fastshm._attributes cimport attributes_of, set_attribute, set_attributes, share_dict
 from fastshm._calls cimport fs_identify_by, patient_number, wait_for_item, whoami
 from fastshm._core cimport Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref
 from fastshm._locks cimport Guarded, enter_object
@@ -107,7 +107,7 @@ cdef class Synchronized(Guarded):
             set_attribute(self, name, value)
 
     @staticmethod
-    def make(type cls, str typecode, initial, gate=None):
+    def make(type cls not None, str typecode not None, initial, gate=None):
         """A new cell of one of TYPECODES; `initial` is a tuple of its value, or empty for zero."""
         return new_value(cls, typecode, initial, gate)
 
@@ -349,4 +349,4 @@ cdef inline object cell_fetch(Synchronized self, int what, object n):
     return box(self.form, self.size, cell_change(self, word, what))
 
 
-own_methods(Synchronized, lambda value: attributes_of(value))
+own_methods(Synchronized, lambda value: attributes_of(value), lambda value, new: set_attributes(value, new))

@@ -16,7 +16,8 @@ struct fs_pin {
 /* What a handle looks at before each operation: a word that is not 0 when it refuses. That is its heap's `shut`, or one of the
  * object that switches it; then the handle is in its heap's list, so that the heap can refuse for it. */
 typedef struct fs_switch {
-    const uint64_t **closed; /* which word that is */
+    const uint64_t **closed; /* which word that is: */
+    const uint64_t *by;      /* this one, unless the heap refuses */
     struct fs_switch *next, **link;
 } fs_switch;
 
@@ -60,6 +61,7 @@ typedef struct {
 
 FS_UNUSED static void fs_switch_set(fs_heap *heap, fs_switch *s, const uint64_t **closed, const uint64_t *by) {
     s->closed = closed;
+    s->by = by;
     *closed = heap->shut ? &heap->shut : by;
     s->next = heap->switches;
     s->link = &heap->switches;
@@ -77,11 +79,11 @@ FS_UNUSED static void fs_switch_end(fs_switch *s) {
     s->link = NULL;
 }
 
-/* From now on every handle of this heap refuses. */
+/* From now on every handle of this heap refuses; with 0, none does but those that are switched off. */
 FS_UNUSED static void fs_shut(fs_heap *heap, uint64_t why) {
     heap->shut = why;
     for (fs_switch *s = heap->switches; s; s = s->next)
-        *s->closed = &heap->shut;
+        *s->closed = why ? &heap->shut : s->by;
 }
 
 FS_COLD static int fs_is_on_file(const fs_heap *heap, int fd) {

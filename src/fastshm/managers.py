@@ -178,6 +178,23 @@ def _in_shared_memory(make: Callable[Concatenate[Any, _P], _R]) -> Callable[Conc
     return method
 
 
+class _StateOf:
+    """The state of what is being started: nobody else's affair, but that its end is the manager's."""
+
+    def __init__(self, state: Any) -> None:
+        self._manager, self._value = state, State.INITIAL
+
+    @property
+    def value(self) -> Any:
+        return self._value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._value = value
+        if value == State.SHUTDOWN:
+            self._manager.value = value
+
+
 class SyncManager(_Served):
     """Makes shared objects that go out of service, in all processes, when it is shut down.
 
@@ -206,24 +223,27 @@ class SyncManager(_Served):
         self._initializer: Any = (None, ())
         self._serving: builtins.dict[int, Any] = {}  # a lock for each process: a child is not to wait for its parent's threads
         self._stop_server: Any = None
+        self._started: Any = None  # what was started: its end is the server's
 
     # --- its life
 
     def start(self, initializer: Any = None, initargs: Any = ()) -> None:
         """Open for service. An initializer runs in the server process, which is then started at once."""
-        self._check_initial()
-        if initializer is not None and not callable(initializer):
-            raise TypeError("initializer must be a callable")
-        self._starter = os.getpid()
-        self._initializer = initializer, initargs
-        if self._address is not None:
-            self._served = True
-            self._start_server()
-            return
-        self._begin()
-        self._state.value = State.STARTED
-        if initializer is not None:
-            self._serve()
+        with self._serving_lock():
+            self._check_initial()
+            if initializer is not None and not callable(initializer):
+                raise TypeError("initializer must be a callable")
+            self._starter = os.getpid()
+            self._initializer = initializer, initargs
+            if self._address is not None:
+                self._served = True
+                self._start_server()
+                self._state.value = State.STARTED
+                return
+            self._begin()
+            self._state.value = State.STARTED
+            if initializer is not None:
+                self._serve()
 
     def get_server(self) -> Any:
         """A server of this manager's types, for this process to run: see multiprocessing.managers."""
@@ -245,7 +265,7 @@ class SyncManager(_Served):
         self._served = True
 
     def _serving_lock(self) -> Any:
-        return self._serving.setdefault(os.getpid(), threading.Lock())
+        return self._serving.setdefault(os.getpid(), threading.RLock())  # a signal's handler may come in between
 
     def _serve(self) -> None:
         """There is a server from now on."""
@@ -257,15 +277,20 @@ class SyncManager(_Served):
     def _start_server(self) -> None:
         settings = process.current_process()._config  # type: ignore[attr-defined]
         daemonic = settings.pop("daemon", False)  # such a process may have no children, but this one
-        before, self._state.value = self._state.value, State.INITIAL
+        started: Any = object.__new__(type(self))
+        started.__dict__.update(vars(self), _state=_StateOf(self._state))  # other threads do not see it half started
         try:
-            super().start(*self._initializer)
-        except BaseException:
-            self._state.value = before
-            raise
+            managers.BaseManager.start(started, *self._initializer)
         finally:
             if daemonic:
                 settings["daemon"] = daemonic
+        if self._stop_server is not None:  # a signal's handler has started one meanwhile
+            started._stop_server()
+            return
+        self._process, self._address = started._process, started._address
+        self._started, self._stop_server = started, started._stop_server
+        if self._state.value == State.SHUTDOWN:  # by a signal's handler
+            self._stop_server()
 
     @property
     def address(self) -> Any:
@@ -306,7 +331,7 @@ class SyncManager(_Served):
 
     def __getstate__(self) -> Any:
         """Of one that is connected, or not started, for a process that is being started."""
-        return {**vars(self), "_serving": None}
+        return {**vars(self), "_serving": None, "_started": None}
 
     def __setstate__(self, state: Any) -> None:
         self.__dict__.update(state)

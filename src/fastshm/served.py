@@ -143,7 +143,7 @@ def _rebuild(rebuild: Any, arguments: Any, keeper: Any) -> Any:
 
 def _keeper(proxy: Any) -> _core.Gate | None:
     """What keeps it in the server, if it is on its way into a container."""
-    heap = _core.pickled_into(proxy)
+    heap = _core.pickled_into()
     if heap is None:
         return None
     if heap.name.startswith(names.STORE):

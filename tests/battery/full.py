@@ -57,7 +57,7 @@ MUTANTS = (
     Mutant(
         "what a manager switches is shut with its heap",
         "local.h",
-        "    for (fs_switch *s = heap->switches; s; s = s->next)\n        *s->closed = &heap->shut;",
+        "    for (fs_switch *s = heap->switches; s; s = s->next)\n        *s->closed = why ? &heap->shut : s->by;",
         "    ",
     ),
 )
