@@ -185,7 +185,8 @@ cdef class SynchronizedArray(Guarded):
 
     @staticmethod
     def make(
-        type cls not None, str typecode not None, uint64_t count, uint32_t itemsize=0, gate=None, values=None, uint64_t capacity=0
+        type cls not None, str typecode not None, uint64_t count, uint32_t itemsize=0, gate=None, values=None,
+        uint64_t capacity=0,
     ):
         """`count` zero items, or those of `values`, with room for `capacity`. `typecode` is one of TYPECODES, or '\\0' for
         items of `itemsize` bytes of any kind."""
