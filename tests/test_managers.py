@@ -669,7 +669,7 @@ def meanwhile(use, do):
         signal.setitimer(signal.ITIMER_REAL, delay)
         try:
             do(m)
-        except (AssertionError, ConnectionError, EOFError, fastshm.managers.RemoteError):
+        except (AssertionError, OSError, EOFError, fastshm.managers.RemoteError):  # it has been shut down meanwhile
             pass
         finally:
             time.sleep(0.06)

@@ -33,7 +33,7 @@ class Runs:
     def __hash__(self):
         return 1
 '''
-    subprocess.run([sys.executable, "-c", begin + text], check=True)
+    subprocess.run([sys.executable, "-c", begin + text], check=True, stderr=subprocess.DEVNULL)  # a key runs where it is stored
 """
 
 
