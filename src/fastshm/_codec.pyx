@@ -278,24 +278,40 @@ cdef object encode_key(object key, fs_key *k, uint64_t seed, Heap heap):
     return out
 
 
-cdef object keys_that_return = WeakSet()  # their pickles are keys, too
+cdef object kinds_that_return = WeakSet()  # of keys: what their pickles make are keys, too
+cdef frozenset PLAIN_KINDS = frozenset((int, str, bytes, float, bool, complex, type(None)))
+
+
+cdef int check_that_it_returns(object key, Heap heap) except -1:
+    """Raises what a Manager's server would raise for a key whose pickle makes nothing that has a hash. Once for each class."""
+    cdef type kind = type(key)
+    if kind is tuple or kind is frozenset:
+        Py_EnterRecursiveCall(" in a nested key")
+        try:
+            for part in key:
+                check_that_it_returns(part, heap)
+        finally:
+            Py_LeaveRecursiveCall()
+    elif kind not in PLAIN_KINDS and kind not in kinds_that_return:
+        hash(loads(dumped(key, heap)))
+        kinds_that_return.add(kind)
+    return 0
 
 
 cdef bytes pickled(object key, Heap heap):
     may_dump(heap, "key", key)
+    check_that_it_returns(key, heap)
+    return dumped(key, heap)
+
+
+cdef bytes dumped(object key, Heap heap):
     buffer = io.BytesIO()
     cdef Collecting before = start_collecting(None, heap)
     try:
         ForkingPickler(buffer, 5).dump(key)
     finally:
         stop_collecting(before)
-    cdef bytes text = buffer.getvalue()
-    cdef type kind = type(key)
-    if kind not in keys_that_return:
-        hash(loads(text))  # the TypeError that the Manager's server would have raised
-        if kind is not tuple and kind is not frozenset:
-            keys_that_return.add(kind)
-    return text
+    return buffer.getvalue()
 
 
 cdef object text_of(const char *p, uint64_t size):

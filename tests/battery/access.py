@@ -648,6 +648,7 @@ def victim(attack: str, read: str, allow: bool, canary: str) -> str:
     if attack == "stored":
         d.update(value=Runs(canary), bundle=[Runs(canary), items], buffers=[Runs(canary), pickle.PickleBuffer(b"x" * 9)])
         d[1.0, Runs(canary)] = 1  # the only one that is found by comparing: for a second one it would be loaded
+        os.rmdir(canary)  # a key is tried out where it is stored
         items.extend([Runs(canary), [Runs(canary), d]])
     elif attack == "values":
         d.update(value=text.decode(), bundle=bytes(8) + text, text=text)
