@@ -659,7 +659,8 @@ def test_the_stdlibs_servers_do_not_know_how(tmp_path):
 
 
 IN_HANDLERS = """
-import fastshm, os, signal, sys, threading, time
+import fastshm, os, signal, sys, threading, time, warnings
+warnings.simplefilter("ignore")  # Python 3.12 advises against a fork among threads
 
 def meanwhile(use, do):
     signal.signal(signal.SIGALRM, lambda *_: use())
