@@ -278,7 +278,8 @@ class SyncManager(_Served):
         settings = process.current_process()._config  # type: ignore[attr-defined]
         daemonic = settings.pop("daemon", False)  # such a process may have no children, but this one
         started: Any = object.__new__(type(self))
-        started.__dict__.update(vars(self), _state=_StateOf(self._state))  # other threads do not see it half started
+        address = self._address if self._served else None  # not that of a server which a signal's handler has started meanwhile
+        started.__dict__.update(vars(self), _address=address, _state=_StateOf(self._state))  # others do not see it half started
         try:
             managers.BaseManager.start(started, *self._initializer)
         finally:
