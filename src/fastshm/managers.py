@@ -204,6 +204,7 @@ class SyncManager(_Served):
     """
 
     _process: Any = None
+    _address: Any
 
     def __init__(
         self,
