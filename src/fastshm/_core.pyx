@@ -19,7 +19,7 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from libc.errno cimport errno as c_errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport strerror
 from posix.stat cimport fstat, struct_stat
 from posix.unistd cimport close
@@ -907,14 +907,14 @@ cdef class Pin:
             release_slot(self.heap, self.slot)
 
 
-cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot, bint switched):
+cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot):
     """The handle on an object that the slot refers to already. When it cannot be made, the slot is given back."""
     cdef fs_block *b = fs_block_at(heap.h, offset)
     cdef Ref ref
     try:
         if b == NULL or not FS_CELL <= b.kind <= FS_LAST_OBJECT:
             fail(FS_CORRUPT, heap)
-        ref = SwitchedRef.__new__(SwitchedRef) if switched else Ref.__new__(Ref)
+        ref = SwitchedRef.__new__(SwitchedRef) if fs_load_relaxed(&(<fs_object *>b).gate) else Ref.__new__(Ref)
     except BaseException:
         release_slot(heap, slot)
         raise
@@ -926,6 +926,8 @@ cdef Ref wrap_ref(Heap heap, uint64_t offset, uint64_t slot, bint switched):
 
 
 cdef int switch_by(Ref ref, Ref gate) except -1:
+    if type(ref) is not SwitchedRef:
+        fail(FS_CORRUPT, ref.heap)
     cdef SwitchedRef switched = <SwitchedRef>ref
     switched.gate = gate
     fs_switch_set(ref.heap.h, &switched.switch, &ref.closed, &(<fs_cell *>gate.o).value)
@@ -934,13 +936,11 @@ cdef int switch_by(Ref ref, Ref gate) except -1:
 
 cdef Ref adopt_ref(Heap heap, uint64_t offset, uint64_t slot):
     """The same, closed when its gate is."""
-    cdef fs_block *b = fs_block_at(heap.h, offset)
-    cdef uint64_t gate = 0
-    if b != NULL and FS_CELL <= b.kind <= FS_LAST_OBJECT:  # else wrap_ref() refuses it
-        gate = fs_load_relaxed(&(<fs_object *>b).gate)
-    cdef Ref ref = wrap_ref(heap, offset, slot, gate != 0)
-    if gate:
-        if b.kind == FS_GATE or fs_kind_at(heap.h, gate, FS_GATE, sizeof(fs_cell)) == NULL:
+    cdef uint64_t gate
+    cdef Ref ref = wrap_ref(heap, offset, slot)
+    if type(ref) is SwitchedRef:
+        gate = fs_load_relaxed(&ref.o.gate)
+        if ref.o.block.kind == FS_GATE or fs_kind_at(heap.h, gate, FS_GATE, sizeof(fs_cell)) == NULL:
             fail(FS_CORRUPT, heap)
         switch_by(ref, open_ref(heap, gate, (<fs_object *>(heap.h.base + gate)).serial))
     return ref
@@ -976,7 +976,7 @@ cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate):
         fs_slot_unuse(heap.h, slot)
         fail(r, heap)
     if gate is None:
-        return wrap_ref(heap, fs_offset(heap.h, o), slot, False)
+        return wrap_ref(heap, fs_offset(heap.h, o), slot)
     word = &o.gate
     offset = offset_of(gate)
     r = fs_ref_to(&me, offset, word)
@@ -984,7 +984,7 @@ cdef Ref new_ref(Heap heap, uint64_t size, uint32_t kind, Ref gate):
         me.wait = 1
         with nogil:
             r = fs_ref_to(&me, offset, word)
-    cdef Ref ref = wrap_ref(heap, fs_offset(heap.h, o), slot, True)
+    cdef Ref ref = wrap_ref(heap, fs_offset(heap.h, o), slot)
     if r != FS_OK:
         fail(r, heap)
     switch_by(ref, gate)
@@ -1101,20 +1101,20 @@ cdef dict CALLED = {  # the classes of parts by what users know the whole as
 cdef int check_may_stay(object cls, Ref ref, Heap heap) except -1:
     """A container owns objects of its own segment alone: what others have in theirs ends with them. Nor does a key, with None
     for a segment, own any."""
+    if heap is not None and ref.heap is heap:
+        return 0
     name = getattr(cls, "__name__", cls)
     kind = CALLED.get(name) or f"an object of type {name!r}"
     if heap is None:
         raise TypeError(
             f"{kind} cannot be a key, or in one: it equals itself alone, and keys keep no shared objects"
         )
-    if ref.heap is not heap:
-        raise ValueError(
-            f"{kind} in {ref.heap.name} cannot be kept by a container in {heap.name}: it would be gone with the last process "
-            "of its own segment; make it where the container is, by the same manager (m.list(...), m.Lock() and so on, a "
-            "store's also m.Counter(...), m.ShardedCounter(...), m.frozen(...)) or beside the container (fastshm.Value(..., "
-            "beside=m.root), fastshm.Array(..., beside=m.root)), or store a plain copy"
-        )
-    return 0
+    raise ValueError(
+        f"{kind} in {ref.heap.name} cannot be kept by a container in {heap.name}: it would be gone with the last process "
+        "of its own segment; make it where the container is, by the same manager (m.list(...), m.Lock() and so on, a "
+        "store's also m.Counter(...), m.ShardedCounter(...), m.frozen(...)) or beside the container (fastshm.Value(..., "
+        "beside=m.root), fastshm.Array(..., beside=m.root)), or store a plain copy"
+    )
 
 
 cdef Ref ref_from_state(object name, uint64_t offset, uint64_t serial, uint64_t ticket, uint64_t ticket_serial):
@@ -1187,14 +1187,14 @@ cdef bint is_by_the_way() except -1:
     """Is what is being pickled no part of the value or key, but of what a signal's handler is pickling meanwhile?"""
     if fs_frame_now() == fs_collecting_since or threading.get_ident() != threading.main_thread().ident:
         return False
-    return runs_handler(<uintptr_t>fs_collecting_since)
+    return runs_handler()
 
 
-def runs_handler(uintptr_t since):
-    """Does this thread run the handler of a signal, called since that frame was left?"""
+cdef bint runs_handler() except -1:
+    """Does this thread run the handler of a signal, called since the collecting was begun?"""
     codes = {code_of(signal.getsignal(number)) for number in signal.valid_signals()}
     frame = sys._getframe()
-    while frame is not None and <uintptr_t><PyObject *>frame != since:
+    while frame is not None and <void *>frame != fs_collecting_since:
         if frame.f_code in codes:
             return True
         frame = frame.f_back

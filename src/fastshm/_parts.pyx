@@ -98,7 +98,7 @@ cdef object made_of(bytes text, list refs):
     """CorruptedError when that cannot be."""
     cdef Made made = Made.__new__(Made)
     made.text, made.refs = text, refs
-    whole = made.whole(set(classes))
+    whole = made.whole(classes)
     if made.at != len(text) or made.taken != len(refs):
         damaged()
     return whole
@@ -110,7 +110,7 @@ cdef class Made:
     cdef list refs
     cdef Py_ssize_t at, taken
 
-    cdef object whole(self, set allowed):
+    cdef object whole(self, object allowed):
         cdef int number
         if self.at == len(self.text):
             damaged()

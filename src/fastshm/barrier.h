@@ -73,13 +73,6 @@ FS_COLD static int fs_place_is_dead(const fs_self *me, uint64_t id) {
     return id && id != me->id && (id > FS_LAST_ID || !fs_alive(me->heap, (uint32_t)id));
 }
 
-FS_COLD static int fs_barrier_has_dead(const fs_self *me, const fs_barrier *b, uint64_t room) {
-    uint64_t i = 0;
-    while (i < room && !fs_place_is_dead(me, fs_load_relaxed(&b->place[i])))
-        i++;
-    return i < room;
-}
-
 /* Frees the places of the dead. */
 FS_COLD static int fs_barrier_bury(const fs_self *me, fs_barrier *b) {
     fs_barrier_state s;
@@ -104,10 +97,10 @@ FS_UNUSED static int fs_barrier_arrive(const fs_self *me, fs_barrier *b, int has
     fs_barrier_state s;
     uint64_t i = 0;
     int r = fs_barrier_settle(me->heap, b, &s), last = (int64_t)s.inside + 1 == fs_load_relaxed(&b->parties);
-    if (r == FS_OK && last && s.phase == FS_FILLING && fs_barrier_has_dead(me, b, s.room)) {
+    if (r == FS_OK && last && s.phase == FS_FILLING && s.inside) {
         fs_barrier_bury(me, b);
         r = fs_barrier_settle(me->heap, b, &s);
-        let_go = 1;
+        let_go = s.phase == FS_BARRIER_BROKEN;
     }
     while (i < s.room && fs_load_relaxed(&b->place[i]))
         i++;

@@ -127,6 +127,13 @@ FS_UNUSED static int fs_vector_rearrange(const fs_self *me, fs_vector *v, const 
     return r;
 }
 
+/* Under the lock: item *i, counted from the first from then on. */
+static int fs_span_look(fs_heap *heap, const fs_span *s, int64_t *i, fs_seen *seen) {
+    if (*i < 0)
+        *i += (int64_t)s->n;
+    return *i < 0 || *i >= (int64_t)s->n ? FS_RANGE : fs_slot_look(heap, &s->slots->slot[s->start + (uint64_t)*i], seen);
+}
+
 /* Under the lock: a copy of one item, and the stamp it was seen at. FS_MISSING when it needs a pin. */
 FS_UNUSED static int fs_vector_read(const fs_self *me, fs_vector *v, int64_t i, const uint64_t *pin, fs_copy *out,
                                     uint64_t *stamp) {
@@ -135,9 +142,7 @@ FS_UNUSED static int fs_vector_read(const fs_self *me, fs_vector *v, int64_t i, 
     int entered = fs_vector_enter(me, v, &s);
     if (entered < 0)
         return entered;
-    if (i < 0)
-        i += (int64_t)s.n;
-    int r = i < 0 || i >= (int64_t)s.n ? FS_RANGE : fs_slot_look(me->heap, &s.slots->slot[s.start + (uint64_t)i], &seen);
+    int r = fs_span_look(me->heap, &s, &i, &seen);
     *stamp = v->stamp;
     if (r == FS_OK && (r = fs_copy_out(me, &seen, pin, out)) == FS_RANGE)
         r = FS_MISSING; /* a slot */
@@ -152,9 +157,7 @@ FS_UNUSED static int fs_vector_take(const fs_self *me, fs_vector *v, int64_t i, 
     int entered = fs_vector_enter(me, v, &s);
     if (entered < 0)
         return entered;
-    if (i < 0)
-        i += (int64_t)s.n;
-    int r = i < 0 || i >= (int64_t)s.n ? FS_RANGE : fs_slot_look(me->heap, &s.slots->slot[s.start + (uint64_t)i], &seen);
+    int r = fs_span_look(me->heap, &s, &i, &seen);
     if (r == FS_OK && seen.kind > FS_V_BYTEARRAY_BLOB)
         r = FS_TYPE;
     if (r == FS_OK && (r = make(out, &seen)) == FS_OK)

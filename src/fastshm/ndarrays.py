@@ -175,11 +175,15 @@ class SynchronizedNDArray(SynchronizedArray):
             return items[(slice(None), *i[1:])] if isinstance(i[0], slice) else items[i[1:]]
         if isinstance(i, slice):
             return self._copied(self.read_slice(i))
-        i = index(i)
-        items = self._copied(self.read_slice(slice(i, i + 1 or None)))
-        if not len(items):
+        return self._rows(i)[1][0]
+
+    def _rows(self, i: Any) -> tuple[slice, Any]:
+        """The items of a slice, or one as a slice of one, and a copy of them."""
+        rows = i if isinstance(i, slice) else slice(index(i), index(i) + 1 or None)
+        items = self._copied(self.read_slice(rows))
+        if rows is not i and not len(items):
             raise IndexError("invalid index")
-        return items[0]
+        return rows, items
 
     def _copied(self, raw: bytes) -> Any:
         import numpy
@@ -190,20 +194,16 @@ class SynchronizedNDArray(SynchronizedArray):
         """What is not whole items, as one step: they are written as they are with it."""
         import numpy
 
-        first = i[0] if isinstance(i[0], slice) else index(i[0])
-        rows = first if isinstance(first, slice) else slice(first, first + 1 or None)
         new = numpy.asarray(value[:] if isinstance(value, SynchronizedArray) else value, self.dtype)
         with self.get_lock():
-            items = self._copied(self.read_slice(rows))
-            if not isinstance(first, slice) and not len(items):
-                raise IndexError("invalid index")
-            items[(slice(None) if isinstance(first, slice) else 0, *i[1:])] = new
-            self.write_slice(rows, items if _code_of(self.dtype) != "\0" and not self._tail else _octets(items))
+            rows, items = self._rows(i[0])
+            items[(slice(None) if rows is i[0] else 0, *i[1:])] = new
+            self.write_slice(rows, self._as_written(items))
 
     def set_other(self, i: Any, value: Any) -> None:
         self._check_index(i)
-        if isinstance(i, tuple) and len(i) == 1:
-            i = i[0]
+        if isinstance(i, tuple) and len(i) < 2:
+            i = i[0] if i else slice(None)
         if isinstance(i, slice):
             while True:  # how many they are is known for sure under the lock only
                 n = len(range(*i.indices(len(self))))
@@ -212,13 +212,11 @@ class SynchronizedNDArray(SynchronizedArray):
                 except ValueError:
                     if n == len(range(*i.indices(len(self)))):
                         raise
-        elif isinstance(i, tuple) and i:
+        elif isinstance(i, tuple):
             if len(i) < self.ndim or any(isinstance(part, slice) for part in i) or _code_of(self.dtype) == "\0":
                 self._set_part(i, value)
             else:
                 self.store(i, value)
-        elif isinstance(i, tuple):
-            self.set_other(slice(None), value)
         else:
             self.write_item(i, _octets(self._fitting(value, self._tail)))
         return None
@@ -229,10 +227,15 @@ class SynchronizedNDArray(SynchronizedArray):
 
         new = numpy.empty(shape, self.dtype)
         new[...] = value[:] if isinstance(value, SynchronizedArray) else value
-        return new if _code_of(self.dtype) != "\0" and len(shape) == 1 and not self._tail else _octets(new)
+        return self._as_written(new) if len(shape) == 1 else _octets(new)
 
-    def _wanted(self) -> str:
-        return f"({', '.join(map(str, ('n', *self._tail)))}{',' * (not self._tail)})"
+    def _as_written(self, items: Any) -> Any:
+        return items if _code_of(self.dtype) != "\0" and not self._tail else _octets(items)
+
+    def _check_shape(self, given: Any) -> None:
+        if given.shape[1:] != self._tail or not given.ndim:
+            wanted = f"({', '.join(map(str, ('n', *self._tail)))}{',' * (not self._tail)})"
+            raise ValueError(f"items of shape {self._tail} are wanted, so an array of shape {wanted}, not {given.shape}")
 
     # many items
 
@@ -252,10 +255,7 @@ class SynchronizedNDArray(SynchronizedArray):
             given = numpy.asarray(values, self.dtype)
             if given.ndim == 1 and not given.size:
                 given = given.reshape((0, *self._tail))
-            if given.shape[1:] != self._tail or not given.ndim:
-                raise ValueError(
-                    f"items of shape {self._tail} are wanted, so an array of shape {self._wanted()}, not {given.shape}"
-                )
+            self._check_shape(given)
             values = self._fitting(given, given.shape)
         super().extend(values)
 
@@ -268,10 +268,7 @@ class SynchronizedNDArray(SynchronizedArray):
         import numpy
 
         given = numpy.asarray(values[:] if isinstance(values, SynchronizedArray) else values, self.dtype)
-        if given.shape[1:] != self._tail or not given.ndim:
-            raise ValueError(
-                f"items of shape {self._tail} are wanted, so an array of shape {self._wanted()}, not {given.shape}"
-            )
+        self._check_shape(given)
         super().add_from(self._fitting(given, given.shape), start)
 
     def __repr__(self) -> str:
