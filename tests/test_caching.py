@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import pickle
 import signal
 import threading
 import time
@@ -356,3 +357,32 @@ def test_what_looks_like_the_key_of_another_call():
     assert told("\0keywords", (), "a", 1) == (("\0keywords", (), "a", 1), {})
     assert told("\0keywords", a=1) == (("\0keywords",), {"a": 1})
     assert told.cache_info().currsize == 4
+
+
+@pytest.mark.parametrize("wrong", [5, "text", (1,), ("value", "never"), {"a": 1}])
+def test_what_no_cache_has_put_there(wrong):
+    results = fastshm.Cache(ttl=60)
+    for key in range(3):
+        results.put(key, key)
+    results._entries[1] = wrong
+    for use in (results.get, results.__contains__, lambda key: results.get_or_compute(key, int), results._drop_if_ended):
+        with pytest.raises(fastshm.CorruptedError, match="damaged"):
+            use(1)
+    results._order[1] = wrong
+    with pytest.raises(fastshm.CorruptedError, match="damaged"):
+        len(results)
+    results._order.pop(0)
+    results._order.pop(2)
+    with pytest.raises(fastshm.CorruptedError, match="damaged"):
+        pickle.loads(pickle.dumps(results)).put(5, 5)  # who has just put something does not look
+    results._locks[7] = wrong
+    for use in (lambda: results.get_or_compute(7, int), results.clear):
+        with pytest.raises(fastshm.CorruptedError, match="damaged"):
+            use()
+
+
+def test_a_lock_that_is_never_found_again(monkeypatch):
+    results = fastshm.Cache()
+    monkeypatch.setattr(fastshm.Cache, "_is_current", lambda *_: False)
+    with pytest.raises(fastshm.CorruptedError, match="damaged"):
+        results.get_or_compute(1, int)

@@ -317,6 +317,24 @@ def test_refused(address):
         path.chmod(0o600)
 
 
+def test_a_damaged_root(address):
+    where, refused = 80, 0
+    with fastshm.Manager(address) as m:
+        m.list([1, 2])  # gone at once
+        file = os.open(file_of(address), os.O_RDWR)
+        root = os.pread(file, 8, where)
+        for offset in range(0, int.from_bytes(os.pread(file, 8, 64), "little"), 64):
+            os.pwrite(file, offset.to_bytes(8, "little"), where)
+            try:
+                with fastshm.Manager(address) as other:
+                    assert other.root.copy() == {}
+            except fastshm.CorruptedError:
+                refused += 1
+        os.pwrite(file, root, where)
+        os.close(file)
+    assert refused > 10
+
+
 @pytest.mark.parametrize("wrong", ["shm://", "shm:///x", "shm://a b", "shm://ä", "shm://" + "x" * 201, "myapp", "tcp://x"])
 def test_wrong_names(wrong):
     for use in (fastshm.Manager, fastshm.unlink):

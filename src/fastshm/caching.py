@@ -20,6 +20,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 MISSING: Any = object()
 KEYWORDS = "\0keywords"  # begins the keys that hold the positional arguments as one, and the names and values of others
 STRAYS = 16  # so often in a row it cannot be just somebody who is between two steps
+TURNS = 10_000  # so often nobody waits for one result: each is somebody else's who raised, or was killed
 ABANDONED = 64  # locks of keys that are being computed, until somebody looks which of them nobody holds
 
 
@@ -75,7 +76,7 @@ class Cache:
         value = self._entries.get(key, MISSING)
         ends = None
         if value is not MISSING and self.ttl is not None:
-            value, ends = value
+            value, ends = _with_its_end(value)
             if time.monotonic() >= ends:
                 self._drop_if_ended(key)
                 value = MISSING
@@ -120,7 +121,7 @@ class Cache:
         """False when somebody has put another value meanwhile."""
         with self._entries.get_lock():
             found = self._entries.get(key, MISSING)
-            if found is not MISSING and time.monotonic() < found[1]:
+            if found is not MISSING and time.monotonic() < _with_its_end(found)[1]:
                 return False
             self._entries.pop(key, None)
             return True
@@ -134,7 +135,7 @@ class Cache:
                 key, ends = self._order.popitem(last=False)
             except KeyError:
                 return
-            if time.monotonic() < ends or not self._drop_if_ended(key):
+            if time.monotonic() < _end(ends) or not self._drop_if_ended(key):
                 self._order.setdefault(key, ends)
                 self._none_ends_before = ends
 
@@ -145,11 +146,11 @@ class Cache:
         if value is MISSING and not _is_found_again(key):
             self._misses.add()
             return compute()
-        while True:
+        for _ in range(TURNS):
             if value is not MISSING:
                 self._hits.add()
                 return value
-            lock = self._locks.setdefault(key, RecursiveAcquirerProxy(gate=self._locks))
+            lock = _lock(self._locks.setdefault(key, RecursiveAcquirerProxy(gate=self._locks)))
             rank = (self._rank[0], self._rank[2], lock._address[2])
             held = _thread.ranks
             if held and rank < held[-1]:
@@ -170,6 +171,7 @@ class Cache:
                             self._locks.pop(key, None)
                 else:  # whoever held it is done, and the next one has made another
                     value = self.get(key, MISSING)
+        raise _core.CorruptedError("the shared memory is damaged: a cache's lock is not found where it was put")
 
     def _computed(self, key: Any, compute: Callable[[], Any]) -> Any:
         self._misses.add()
@@ -181,13 +183,13 @@ class Cache:
 
     def _is_current(self, key: Any, lock: Any) -> bool:
         current = self._locks.get(key)
-        return current is not None and current._address == lock._address
+        return current is not None and _lock(current)._address == lock._address
 
     def _sweep(self) -> None:
         """Drops the locks that nobody holds: of those that were killed, or left by an exception of a signal's handler, and of
         those that are about to take theirs, and take another one then."""
         for key, lock in self._locks.items():
-            with _locks.IfFree(lock) as is_ours:
+            with _locks.IfFree(_lock(lock)) as is_ours:
                 if is_ours and self._is_current(key, lock):
                     self._locks.pop(key, None)
 
@@ -206,14 +208,36 @@ class Cache:
         if self.ttl is None:
             return len(self._entries)
         now = time.monotonic()
-        current: list[float] = [ends for ends in self._order.values() if now < ends]
+        current: list[float] = [ends for ends in self._order.values() if now < _end(ends)]
         return min(len(self._entries), len(current))
 
     def __contains__(self, key: Any) -> bool:
         if self.ttl is None:
             return key in self._entries
         found = self._entries.get(key, MISSING)
-        return found is not MISSING and time.monotonic() < found[1]
+        return found is not MISSING and time.monotonic() < _with_its_end(found)[1]
+
+
+# What others have stored may be damaged: here it is what `put` and `get_or_compute` store, or CorruptedError.
+
+
+def _with_its_end(found: Any) -> Any:
+    if type(found) is tuple and len(found) == 2:
+        _end(found[1])
+        return found
+    raise _core.CorruptedError("the shared memory is damaged: a cache holds something that no cache has put there")
+
+
+def _end(ends: Any) -> float:
+    if type(ends) is float:
+        return ends
+    raise _core.CorruptedError("the shared memory is damaged: a result in a cache ends at no time")
+
+
+def _lock(found: Any) -> RecursiveAcquirerProxy:
+    if type(found) is RecursiveAcquirerProxy:
+        return found
+    raise _core.CorruptedError("the shared memory is damaged: there is no lock where a cache has one")
 
 
 def _check(maxsize: Any, ttl: Any) -> None:

@@ -85,7 +85,7 @@ class Store(managers.SyncManager):
                 root = segment.root(managers.DictProxy)  # from here on, it keeps the segment
             except ReferenceError:
                 if not segment.is_left:  # by another thread, which had the last handle
-                    raise
+                    raise _core.CorruptedError(f"the store {self._name!r} is damaged: its root is gone") from None
             else:
                 if segment.name == self._file:
                     break

@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
@@ -29,12 +30,14 @@ class Figure(NamedTuple):
 
 
 class Mutant(NamedTuple):
-    """A safeguard taken away: in `file` of src/fastshm, `old` (found once) becomes `new`, and the item must then fail."""
+    """A safeguard taken away: in `file` of src/fastshm, `old` (found once) becomes `new`, and the item must then fail, with
+    these settings in its environment."""
 
     safeguard: str
     file: str
     old: str
     new: str
+    settings: Mapping[str, str] = MappingProxyType({})
 
 
 def sources() -> Path:

@@ -1,6 +1,7 @@
 """Items 1 and 2: each operation of the C layer, killed after each instruction, and then those who repair (kill_each.c).
 
-And a fork for which parent and child both have something to do, each of them killed (kill_both.c).
+And a fork for which parent and child both have something to do, each of them killed (kill_both.c). FASTSHM_STEP says after how
+many more instructions the next kill comes, FASTSHM_OPERATION that one operation is enough.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ MUTANTS = (
         "lock.h",
         "    if (l != &heap->super->heap && !fs_heap_mend(heap, id))\n        return 0;\n",
         "",
+        {"FASTSHM_STEP": "1", "FASTSHM_OPERATION": "array resize with a move"},
     ),
     Mutant(
         "its heap transaction is put back",
@@ -106,6 +108,8 @@ def swept(source: str, step: int, short: bool, what: str) -> Iterator[Figure]:
     program = compiled(source)
     wrong: list[str] = []
     names = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.splitlines()
+    only = os.environ.get("FASTSHM_OPERATION", "")
+    names = [name for name in names if only in ("", name)] or names[:1]
 
     def sweep(name: str) -> tuple[int, int, int, float]:
         if len(wrong) >= ENOUGH:

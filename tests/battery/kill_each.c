@@ -117,8 +117,8 @@ static void sweep(const operation *operation, long step, uint64_t *empty) {
     current = operation;
     slowest = 0;
     for (long n = step == 1 ? 1 : 1 + rand() % step;; n += step) {
-        int twice = rand() % 2;
-        if (!deaths(n, 1 + rand() % 1500, twice ? 1 + rand() % 1500 : 0, &rescuers))
+        int others = rand() % 4; /* none: then it is for the survivor to repair all */
+        if (!deaths(n, others ? 1 + rand() % 1500 : 0, others > 1 ? 1 + rand() % 1500 : 0, &rescuers))
             break;
         kills++;
     }

@@ -70,7 +70,8 @@ MUTANTS = (
         "an addition to a counter is one instruction",
         "counter.h",
         "    fs_fetch_add(&fs_counter_stripe(c, bits, id)->n, n);",
-        "    uint64_t *at = &fs_counter_stripe(c, 1, id)->n, was = *at;\n    fs_pause();\n    fs_store_relaxed(at, was + n);",
+        "    uint64_t *at = &fs_counter_stripe(c, 1, id)->n, was = *at;\n"
+        "    for (int i = 0; i < 100; i++)\n        fs_pause();\n    fs_store_relaxed(at, was + n);",
     ),
     Mutant(
         "a reader of an array looks at the version again",

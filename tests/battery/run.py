@@ -197,7 +197,7 @@ def try_mutants(items: list[str], own: bool, seconds: float, only: str) -> tuple
                     else:
                         build_mutant(mutant, base, folder, getattr(module, "IMPORTS", True))
                     options = ("--short", "--first-failure")
-                    environment = {**imported_from(folder), **getattr(module, "FOR_MUTANTS", {})}
+                    environment = {**imported_from(folder), **getattr(module, "FOR_MUTANTS", {}), **mutant.settings}
                     found = [seen for seen, _ in figures(item, own, environment, seconds, *options) if seen.failed]
                 except LookupError as error:
                     found = []

@@ -4,7 +4,8 @@
 
 Each round has a segment of its own, a process that writes into it and two that use what lies in it. Every other round the
 writer keeps to its victims, and to their arrays wherever these have moved: then what lies beside them, the bystanders, must be
-as it was, to the last item.
+as it was, to the last item. Half of the segments are named stores, to which a third process comes again and again as a program
+does that was started later.
 
 An operation may give an answer (what the damaged bytes say), or raise CorruptedError, or what the operation raises by itself
 for what it finds (a key that is not there any more). It may not raise anything else, take a second, or end its process. Bytes
@@ -30,214 +31,27 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Callable
+import traceback
 from multiprocessing import resource_tracker
 from pathlib import Path
-from threading import BrokenBarrierError
 from typing import Any
+
+from victims import LOCK, DamagedPickle, Newcomer, Stored, Things  # first: it has a pickle.loads of its own
+from waits import EXCUSED, FAILED, LATER, OWNERS, RING, Segment, names_one_who_does_not_hold, unready
+
+from fastshm.heap import CorruptedError
+from fastshm.names import STORE
 
 STRIKES = 120
 SECONDS = 0.35
 HANG = 1.0
 PUT_OFF = 3  # times that a judgement is put off, for another has to be judged first
-PATIENCE = 0.004  # of what waits
 FIRST, GRAIN = 4096, 64
 ARRAYS = {17: (48,), 19: (48, 56), 20: (48,), 24: (56,), 25: (80,)}  # by kind: where an object keeps the offsets of its arrays
 OF_ARRAYS = (2, 5, 6, 11)  # kinds: raw, entries, slots, items
-OBJECTS, LOCK = range(16, 28), 24  # kinds; where in its block an object has its lock
+OBJECTS = range(16, 28)  # kinds
 MOVED = 8  # strikes after which the writer looks again where its victims' arrays are
 BARRIER_PHASE = 48
-
-
-class DamagedPickle(Exception):
-    """What loading a pickle has raised."""
-
-
-def loads(data: bytes, plain: Callable[..., object] = pickle.loads, **buffers: object) -> object:
-    try:
-        return plain(data, **buffers)
-    except Exception as error:
-        raise DamagedPickle(repr(error)) from None
-
-
-pickle.loads = loads  # type: ignore[assignment]  # before fastshm takes it
-
-from waits import EXCUSED, FAILED, LATER, OWNERS, RING, Segment, names_one_who_does_not_hold, unready  # noqa: E402
-
-import fastshm  # noqa: E402
-from fastshm.heap import CorruptedError  # noqa: E402
-
-Ends = tuple[type[BaseException], ...]
-
-
-class Things:
-    """The victims and the bystanders of one round."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self.d = fastshm.dict({f"k{n}": self.value(n) for n in range(40)})
-        self.l = fastshm.list([self.value(n) for n in range(40)])
-        self.v, self.a = fastshm.Value("q", 5), fastshm.Array("q", 50)
-        self.lock, self.rlock = fastshm.Lock(), fastshm.RLock()
-        self.semaphore, self.bounded, self.event = fastshm.Semaphore(1), fastshm.BoundedSemaphore(2), fastshm.Event()
-        self.condition, self.barrier = fastshm.Condition(), fastshm.Barrier(2, int)
-        self.wait_for_notice()  # so that there are seats
-        self.set, self.counts = fastshm.set(range(20)), fastshm.Counter({f"k{n}": n for n in range(20)})
-        self.live, self.sharded = fastshm.live({"list": [1, 2], "dict": {"a": 1}}), fastshm.ShardedCounter(3)
-        self.frozen = fastshm.frozen(self.value(n) for n in range(60))
-        self.d["live"], self.d["pair"] = self.l, (self.l, [1, 2])
-        self.d.update(value=self.v, condition=self.condition, set=self.set, frozen=self.frozen, lock=self.lock)
-        self.l.append(self.d)
-        self.still = {f"{n}": n for n in range(100)}
-        self.words = [n * n for n in range(100)]
-        self.beside = (
-            *(fastshm.dict(self.still), fastshm.list(self.words), fastshm.Array("q", self.words), fastshm.Value("q", -7)),
-            *(fastshm.Semaphore(3), fastshm.BoundedSemaphore(3)),
-        )
-        self.records = fastshm.frozen(self.words)
-        self.victims = [self.d, self.l, self.v, self.a, self.lock, self.rlock, self.semaphore, self.bounded, self.event]
-        self.victims += [self.condition._lock, self.condition._waiters, self.barrier]
-        self.victims += [self.set.items, self.counts, self.live, self.live["list"], self.sharded]
-        self.victims += [self.frozen._ends, self.frozen._data]
-        self.still_there = [*self.beside, self.records._ends, self.records._data]
-        self.chance = chance
-
-    @staticmethod
-    def value(n: int) -> object:
-        texts = "a longer text " * (n % 9), "ümläut " * (n % 5)
-        buffers = [pickle.PickleBuffer(b"buffer" * n), n]
-        many = [n, float(n), "text", *texts, b"bytes" * n, None, (n, {"a": [n]}), bytearray(b"a" * n), buffers, n % 2 == 0]
-        return many[n % len(many)]
-
-    def operations(self) -> dict[str, tuple[Callable[[], object], Ends]]:
-        """By name: what is done, and what it may raise for what it finds."""
-        d, items, v, a = self.d, self.l, self.v, self.a
-        key = f"k{self.chance.randrange(50)}"
-        n, value = self.chance.randrange(45), self.value(self.chance.randrange(90))
-        gone: Ends = (ReferenceError,)  # a handle in a value, whose object is another by now
-        return {
-            "d[k]": (lambda: d[key], (KeyError, *gone)),
-            "d[shared]": (lambda: [d.get(name) for name in ("live", "value", "condition", "set", "frozen", "lock")], gone),
-            "d[shared] = v": (lambda: d.update(set=self.set, frozen=self.frozen, value=v), ()),
-            "d[k] = v": (lambda: d.__setitem__(key, value), ()),
-            "del d[k]": (lambda: d.__delitem__(key), (KeyError,)),
-            "d.view": (lambda: self.seen(d.view(key)), (KeyError, TypeError, *gone)),
-            "d.get": (lambda: d.get(key), gone),
-            "k in d": (lambda: key in d, ()),
-            "d.pop": (lambda: d.pop(key), (KeyError, *gone)),
-            "d.popitem": (lambda: d.popitem(), (KeyError, RuntimeError, *gone)),
-            "d.update": (lambda: d.update({f"k{m}": self.value(m) for m in range(n, n + 9)}), ()),
-            "d.setdefault": (lambda: d.setdefault(key, 1), gone),
-            "d.increment": (lambda: d.increment(key), (TypeError, *gone)),
-            "d.popitem first": (lambda: d.popitem(last=False), (KeyError, RuntimeError, *gone)),
-            "d.set_many": (lambda: d.set_many({f"k{m}": value for m in range(n, n + 5)}), ()),
-            "d.pop_many": (lambda: d.pop_many([key, f"k{n}"]), gone),
-            "d.add_from": (
-                lambda: d.add_from({key: 1, "sum": 2.5}),
-                (TypeError, AssertionError, *gone),
-            ),
-            "d.compare_exchange": (lambda: d.compare_exchange(key, self.value(n), value), gone),
-            "d.wait_for": (lambda: d.wait_for(key, timeout=PATIENCE), (TimeoutError, *gone)),
-            "d.get_many": (lambda: d.get_many([key, f"k{n}"]), gone),
-            "set.add": (lambda: self.set.add(n), ()),
-            "set.discard": (lambda: self.set.discard(n), ()),
-            "set.pop": (lambda: self.set.pop(), (KeyError, RuntimeError, *gone)),
-            "set |= items": (lambda: self.set.update(range(n, n + 9)), ()),
-            "set.copy": (lambda: self.set.copy(), (TypeError, *gone)),
-            "in set": (lambda: n in self.set, ()),
-            "counts.update": (lambda: self.counts.update({key: 1, "k1": n}), (TypeError, *gone)),
-            "counts[k]": (lambda: self.counts[key], gone),
-            "counts.total": (lambda: self.counts.total(), (TypeError, *gone)),
-            "live[k].append": (lambda: self.live["list"].append(n), (KeyError, AttributeError, *gone)),
-            "live[k] = v": (lambda: self.live.__setitem__(key, {"a": [n]}), ()),
-            "live.to_dict": (lambda: self.live.to_dict(), (TypeError, RecursionError, *gone)),
-            "sharded.add": (lambda: self.sharded.add(n), ()),
-            "sharded.value": (lambda: self.sharded.value, ()),
-            "sharded.exchange": (lambda: self.sharded.exchange(n), ()),
-            "frozen[i]": (lambda: self.frozen[n], (IndexError,)),
-            "list(frozen)": (lambda: list(self.frozen), (IndexError,)),
-            "d.copy": (lambda: d.copy(), (TypeError, *gone)),
-            "d.keys": (lambda: d.keys(), ()),
-            "for k in d": (lambda: list(iter(d)), (RuntimeError,)),
-            "len(d)": (lambda: len(d), ()),
-            "l[i]": (lambda: items[n], (IndexError, *gone)),
-            "l.view": (lambda: self.seen(items.view(n)), (IndexError, TypeError, *gone)),
-            "l[i] = v": (lambda: items.__setitem__(n, value), (IndexError,)),
-            "l.append": (lambda: items.append(value) if n % 2 else items.append(d), ()),
-            "l.insert": (lambda: items.insert(n, value), ()),
-            "l.pop": (lambda: items.pop(), (IndexError, *gone)),
-            "del l[i]": (lambda: items.__delitem__(n), (IndexError,)),
-            "l[:]": (lambda: items[:], gone),
-            "v in l": (lambda: value in items, gone),
-            "l.remove": (lambda: items.remove(n), (ValueError, *gone)),
-            "for x in l": (lambda: sum(1 for _ in items), gone),
-            "l.extend": (lambda: items.extend([value] * 5), ()),
-            "l[i:j] = v": (lambda: items.__setitem__(slice(n, n + 3), [value, 1]), ()),
-            "l.reverse": (lambda: items.reverse(), ()),
-            "len(l)": (lambda: len(items), ()),
-            "v.value": (lambda: v.value, ()),
-            "v.fetch_add": (lambda: v.fetch_add(1), ()),
-            "v = 1": (lambda: setattr(v, "value", 1), ()),
-            "a[i]": (lambda: a[n], (IndexError,)),
-            "a[:]": (lambda: a[:], ()),
-            "a[i:j] = v": (lambda: a.__setitem__(slice(3, 9), [1] * 6), (ValueError,)),
-            "a.add": (lambda: a.add(n, 1), (IndexError,)),
-            "a.append": (lambda: a.append(n), (OverflowError,)),
-            "a.extend": (lambda: a.extend(range(n)), (OverflowError,)),
-            "a.resize": (lambda: a.resize(50 + n), ()),
-            "a.fill": (lambda: a.fill(n), ()),
-            "a.add_from": (lambda: a.add_from(range(9), start=n % 9), (IndexError, ValueError)),
-            "a.wait": (lambda: a.wait(n, a[n], PATIENCE), (IndexError,)),
-            "v.wait": (lambda: v.wait(v.value, PATIENCE), ()),
-            "a view": (lambda: bytes(memoryview(a)), (BufferError, MemoryError)),
-            "with lock": (lambda: self.inside(self.lock), (ValueError,)),
-            "with rlock": (lambda: self.inside(self.rlock), (AssertionError,)),
-            "with v.get_lock()": (lambda: self.inside(v.get_lock()), (AssertionError,)),
-            "with d.get_lock()": (lambda: self.inside(d.get_lock()), (AssertionError, KeyError)),
-            "with semaphore": (lambda: self.permit(self.semaphore), (ValueError,)),
-            "with bounded": (lambda: self.permit(self.bounded), (ValueError,)),
-            "semaphore's value": (lambda: self.semaphore.get_value() + self.bounded.get_value(), ()),
-            "event.set": (lambda: self.event.set(), ()),
-            "event.clear": (lambda: self.event.clear(), ()),
-            "event.wait": (lambda: self.event.wait(PATIENCE), ()),
-            "condition.wait": (lambda: self.wait_for_notice(), (AssertionError,)),
-            "condition.notify": (lambda: self.notify(n % 3), (AssertionError,)),
-            "barrier.wait": (lambda: self.barrier.wait(PATIENCE), (BrokenBarrierError,)),
-            "barrier.reset": (lambda: self.barrier.reset(), ()),
-            "barrier.abort": (lambda: self.barrier.abort(), ()),
-            "barrier's state": (lambda: (self.barrier.n_waiting, self.barrier.broken, self.barrier.parties), ()),
-            "make and drop": (lambda: fastshm.dict({key: "x" * 40 * n}), ()),
-            "pickle": (lambda: pickle.loads(pickle.dumps(items)), (ReferenceError,)),
-            "check": (lambda: fastshm.heap.check(), ()),
-        }
-
-    def seen(self, view: Any) -> int:
-        """Each byte that it shows."""
-        if isinstance(view, memoryview):
-            return sum(view)
-        return sum(map(self.seen, view)) if isinstance(view, list) else 0
-
-    def inside(self, lock: Any) -> None:
-        with lock:
-            self.v.value = 3
-
-    def permit(self, semaphore: Any) -> None:
-        if semaphore.acquire(timeout=PATIENCE):
-            semaphore.release()
-
-    def wait_for_notice(self) -> None:
-        with self.condition:
-            self.condition.wait(PATIENCE)
-
-    def notify(self, n: int) -> None:
-        with self.condition:
-            self.condition.notify(n) if n else self.condition.notify_all()
-
-    def beside_is_right(self) -> bool:
-        d, items, array, value, semaphore, bounded = self.beside
-        key, n = self.chance.choice(list(self.still)), self.chance.randrange(100)
-        same = (d[key], items[n], array[n], value.value) == (self.still[key], self.words[n], self.words[n], -7)
-        same &= semaphore.get_value() == bounded.get_value() == 3 and self.records[n] == self.words[n]
-        return same and (n > 5 or (d.copy() == self.still and items[:] == self.words and array[:] == self.words))
 
 
 # --- the writer ---------------------------------------------------------------------------------------------------------------
@@ -343,14 +157,25 @@ class Writer:
 # --- its victims' users -------------------------------------------------------------------------------------------------------
 
 
+def say_number(progress: Any, number: int) -> None:
+    progress[32:36] = struct.pack("I", number)
+
+
+def where(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    return " ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+
+
 def use(things: Things, narrow: bool, progress: Any, report: int) -> None:
     """Operations until the time is up. The counts of what came of them go to `report`."""
-    with things.rlock:
-        progress[32:36] = struct.pack("I", Segment(fastshm.heap.default().name).word(things.rlock._address[1] + LOCK) & OWNERS)
+    if isinstance(things, Newcomer):
+        things.wait_for_store()
+    else:
+        say_number(progress, things.number())
+    limit = things.room_taken + (2 << 30)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))  # a damaged pickle may ask for any amount
     while progress[36:40] == bytes(4):
         time.sleep(0.001)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
-    resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 30), used + (2 << 30)))  # a damaged pickle may ask for any amount
     came: collections.Counter[str] = collections.Counter()
     wrong: list[str] = []
     end = time.monotonic() + SECONDS
@@ -367,14 +192,14 @@ def use(things: Things, narrow: bool, progress: Any, report: int) -> None:
         except ends:
             came["its own errors"] += 1
         except BaseException as error:
-            wrong.append(f"{name}: {error!r}")
+            wrong.append(f"{name}: {error!r} {where(error)}")
         try:
             if narrow and not things.beside_is_right():
                 wrong.append(f"a bystander after {name}")
         except CorruptedError:
             came["CorruptedError"] += 1
         except BaseException as error:
-            wrong.append(f"a bystander after {name}: {error!r}")
+            wrong.append(f"a bystander after {name}: {error!r} {where(error)}")
         progress[24:32] = struct.pack("Q", sum(came.values()) + len(wrong))
     progress[:24], progress[40] = b"the end".ljust(24), 1
     os.write(report, pickle.dumps((came, [text[:500] for text in wrong[:20]], len(wrong))))
@@ -384,16 +209,21 @@ def use(things: Things, narrow: bool, progress: Any, report: int) -> None:
 class Watch:
     """Waits for the users: what one of them has died of, or was doing when it did nothing more for a second."""
 
-    def __init__(self, things: Things, pids: list[int], numbers: list[int], progress: list[Any], strikes: Any) -> None:
-        self.pids, self.numbers, self.progress, self.strikes = pids, numbers, progress, strikes
+    def __init__(self, things: Things, pids: list[int], progress: list[Any], strikes: Any) -> None:
+        self.pids, self.progress, self.strikes = pids, progress, strikes
         self.mutexes = {things.lock._address[1] + LOCK}
         self.undecided = [0] * len(pids)
-        self.segment = Segment(fastshm.heap.default().name)
+        self.segment = Segment(things.d._address[0])
         self.found: list[str] = []
         self.excused: list[str] = []
         self.begun = [(b"", 0.0, 0.0)] * len(pids)  # what each is at, since when, and how long it had no processor then
         self.healed: dict[int, str] = {}  # who must come on now
         self.mended: dict[int, float] = {}  # which words were healed, and when: others may have waited there, too
+
+    @property
+    def numbers(self) -> list[int]:
+        """As locks name them: a newcomer's is another one each time."""
+        return [struct.unpack_from("I", progress, 32)[0] for progress in self.progress]
 
     def count(self, n: int) -> bytes:
         return bytes(self.progress[n][24:32])
@@ -473,33 +303,42 @@ class Watch:
                     left.remove(n)
 
 
-def round_of(seed: int, number: int) -> tuple[collections.Counter[str], list[str], int]:
-    """In a process of its own."""
+def round_of(seed: int, number: int) -> tuple[collections.Counter[str], list[str], int, str]:
+    """In a process of its own. Last comes the name of its segment."""
     chance = random.Random(f"{seed} {number}")
-    narrow = number % 2 == 1
-    things = Things(chance)
+    narrow, is_store = number % 2 == 1, number // 2 % 2 == 1
+    address = f"shm://scribbled-{os.getpid()}"
     came: collections.Counter[str] = collections.Counter()
     wrong: list[str] = []
-    progress = [mmap.mmap(-1, 4096) for _ in range(2)]
+    progress = [mmap.mmap(-1, 4096) for _ in range(3 if is_store else 2)]
     strikes = mmap.mmap(-1, 16 * (STRIKES + 1))
-    pipes = [os.pipe() for _ in range(2)]
-    pids = []
-    for n in range(2):
+    pipes, pids = [], []
+
+    def begin(things: Things, narrow: bool) -> None:
+        n = len(pids)
+        things.chance = random.Random(f"{seed} {number} {n}")
+        pipes.append(os.pipe())
         pid = os.fork()
         if not pid:
-            things.chance = random.Random(f"{seed} {number} {n}")
             use(things, narrow, progress[n], pipes[n][1])
         os.close(pipes[n][1])
         pids.append(pid)
-    while any(progress[n][32:36] == bytes(4) for n in range(2)):
+
+    if is_store:  # it is not to have the segment already
+        begin(Newcomer(chance, address, lambda said: say_number(progress[0], said)), False)
+    things = Stored(chance, address) if is_store else Things(chance)
+    for _ in range(2):
+        begin(things, narrow)
+    things.chance = chance
+    watch = Watch(things, pids, progress, strikes)
+    while not all(watch.numbers):
         time.sleep(0.001)
-    numbers = [struct.unpack_from("I", progress[n], 32)[0] for n in range(2)]
-    watch = Watch(things, pids, numbers, progress, strikes)
-    for n in range(2):
-        progress[n][36] = 1
+    living = watch.numbers[-2:] if number % 8 == 7 else []
+    for shared in progress:
+        shared[36] = 1
     pid = os.fork()
     if not pid:
-        Writer(things, narrow, chance, strikes, [] if number % 8 < 7 else numbers).write()
+        Writer(things, narrow, chance, strikes, living).write()
         os._exit(0)
     watch.all()
     wrong += watch.found
@@ -516,7 +355,7 @@ def round_of(seed: int, number: int) -> tuple[collections.Counter[str], list[str
             failed += many
     came["strikes"] = STRIKES
     came["waits for the living"] = len(watch.excused)
-    return came, wrong + [f"excused: {told}" for told in watch.excused], failed
+    return came, wrong + [f"excused: {told}" for told in watch.excused], failed, things.d._address[0]
 
 
 def main() -> int:
@@ -530,11 +369,13 @@ def main() -> int:
         pid = os.fork()
         if not pid:
             os.close(read)
+            *figures, name = round_of(seed, number)
             with open(write, "wb") as pipe:
-                pipe.write(pickle.dumps(round_of(seed, number)))
-            name = fastshm.heap.default().name
-            os.unlink(f"/dev/shm/{name}")  # whether it could still be left in order is not asked
-            resource_tracker.unregister(f"/{name}", "shared_memory")
+                pipe.write(pickle.dumps(figures))
+            is_store = name.startswith(STORE)  # which has been left
+            Path("/dev/shm", name).unlink(missing_ok=is_store)
+            if not is_store:  # whether it could still be left in order is not asked
+                resource_tracker.unregister(f"/{name}", "shared_memory")
             os._exit(0)
         os.close(write)
         with open(read, "rb") as pipe:

@@ -33,6 +33,19 @@ static int readers_agree(void) {
     return found == count;
 }
 
+/* What the survivor writes without the heap, of which some words may still be to be put back: these must not be under it. */
+static void write_more(void) {
+    static const int64_t item = 77;
+    fs_run run;
+    if (current->slot == ARRAY) {
+        wish(fs_run_make(&heap, array(), &run));
+        if (run.count)
+            fs_copy_racy(run.p, &item, 8);
+    } else if (current->slot == BOUNDED) {
+        fs_bounded_take(&me, bounded(), 0);
+    }
+}
+
 static int64_t slowest;
 
 /* Is everything as it must be after one death, or two? */
@@ -61,11 +74,15 @@ static void judge(long n, long rescue) {
         if (now != before && now != after)
             broken(n, rescue, "half of it is there");
     }
+    write_more();
+    uint64_t written = picture(current->slot);
     int r = fs_check(&me, &census, &what);
     if (r != FS_OK) {
         broken(n, rescue, what ? what : "check failed");
         exit(1);
     }
+    if (picture(current->slot) != written)
+        broken(n, rescue, "what the survivor has written is gone");
 }
 
 static uint64_t used(void) {
