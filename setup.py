@@ -74,6 +74,7 @@ directives = {
     "auto_pickle": False,
     "autotestdict": False,
     "embedsignature": True,
+    "embedsignature.format": "clinic",  # which inspect.signature() reads
     "initializedcheck": False,
     "boundscheck": checked,
     "wraparound": False,

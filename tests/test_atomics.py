@@ -550,7 +550,7 @@ def test_other_threads_go_on():
 
 def test_the_managers_end_ends_a_wait():
     gate = _core.Gate()
-    value = sharedctypes.Synchronized.make(sharedctypes.Synchronized, "i", (7,), gate)
+    value = sharedctypes.Synchronized._make(sharedctypes.Synchronized, "i", (7,), gate)
     timer = threading.Timer(0.05, gate.close)
     timer.start()
     with pytest.raises(ConnectionRefusedError):

@@ -449,16 +449,16 @@ def test_a_key_whose_pickle_is_none():
 def test_none_where_an_object_is_wanted():
     array, d = fastshm.Array("i", 3), fastshm.dict()
     for call in (
-        lambda: array.get_slice(None),
-        lambda: array.read_slice(None),
-        lambda: array.write_slice(None, None),
-        lambda: array.set_other(None, None),
-        lambda: array.get_other(None),
-        lambda: type(d).make(None),
-        lambda: type(array).make(None, "i", 1),
-        lambda: type(array).make(type(array), None, 1),
+        lambda: array._get_slice(None),
+        lambda: array._read_slice(None),
+        lambda: array._write_slice(None, None),
+        lambda: array._set_other(None, None),
+        lambda: array._get_other(None),
+        lambda: type(d)._make(None),
+        lambda: type(array)._make(None, "i", 1),
+        lambda: type(array)._make(type(array), None, 1),
         lambda: d.add_from(None),
-        lambda: d.exchange_keys([], None),
+        lambda: d._exchange_keys([], None),
         lambda: d._heap.set_root(None),
         lambda: d._heap.root(None),
     ):

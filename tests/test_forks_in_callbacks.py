@@ -126,7 +126,7 @@ HOLDING = {
     "dict number": (lambda: fastshm.dict(a=0), lambda d: d.increment("a"), lambda d: d.copy()),
     "dict update": (lambda: fastshm.dict(a=0), lambda d: d.update({os.getpid(): 1}), lambda d: d.copy()),
     "dict del": (lambda: fastshm.dict(a=0), lambda d: d.pop("a", None), lambda d: d.copy()),
-    "dict exchange": (lambda: fastshm.dict(a=0), lambda d: d.exchange_keys(None, {os.getpid(): 1}), lambda d: d.copy()),
+    "dict exchange": (lambda: fastshm.dict(a=0), lambda d: d._exchange_keys(None, {os.getpid(): 1}), lambda d: d.copy()),
     "list": (fastshm.list, lambda items: items.append(b"x" * 100), lambda items: items[:]),
     "list number": (fastshm.list, lambda items: items.append(1), lambda items: items[:]),
     "list pop": (lambda: fastshm.list([b"x" * 100, 1]), lambda items: items.pop(), lambda items: items[:]),
@@ -408,7 +408,7 @@ CHANGES = {
     "compare_exchange": lambda d: d.compare_exchange(Key("a"), 1, 2),
     "add_from": lambda d: d.add_from({Key("a"): 1}),
     "add_from, held": lambda d: d.add_from({Key("a"): Fraction(1)}),
-    "exchange_keys": lambda d: d.exchange_keys([Key("a")], {Key("c"): 1}),
+    "exchange_keys": lambda d: d._exchange_keys([Key("a")], {Key("c"): 1}),
 }
 
 
@@ -509,7 +509,7 @@ def test_a_key_forks_while_keys_are_exchanged(hooked):
         hooked(fork)
 
         def both():
-            d.exchange_keys([Key("a")], {"new": 1})
+            d._exchange_keys([Key("a")], {"new": 1})
             if fork.pid:
                 assert d.copy() == {"stays": 2, "new": 1}
                 del d["new"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import builtins
+import inspect
 import multiprocessing
 import operator
 import pickle
@@ -312,3 +313,32 @@ def test_they_show_their_own_methods():
     assert "most_common" in dir(fastshm.Counter())
     assert {"view", "append", "get_lock"} <= set(dir(fastshm.list()))
     assert isinstance(fastshm.dict(), managers.DictProxy)
+
+
+def things_to_call():
+    for thing in (
+        *(fastshm.dict(), fastshm.list(), fastshm.set(), fastshm.Counter(), fastshm.live({}), fastshm.frozen([1])),
+        *(fastshm.Value("i"), fastshm.Array("d", 3), fastshm.Array("c", 3), fastshm.ShardedCounter(), fastshm.Cache()),
+        *(fastshm.Lock(), fastshm.RLock(), fastshm.Semaphore(), fastshm.Event(), fastshm.Condition(), fastshm.Barrier(2)),
+    ):
+        yield type(thing)
+    with fastshm.Manager() as m:
+        yield from map(type, (m.Lock(), m.RLock(), m.Semaphore(), m.BoundedSemaphore(), m.Event(), m.Condition(), m.Barrier(2)))
+
+
+@pytest.mark.parametrize("cls", set(things_to_call()), ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
+def test_signatures(cls):
+    for name in dir(cls):
+        method = getattr(cls, name)
+        if not name.startswith("_") and callable(method):
+            assert inspect.signature(method).parameters or name == "fromkeys", name
+
+
+def test_signatures_as_the_builtins():
+    def shape(method):
+        return [(parameter.kind, parameter.default) for parameter in inspect.signature(method).parameters.values()]
+
+    for shared, plain in ((DictProxy, builtins.dict), (ListProxy, builtins.list)):
+        for name in ("get", "setdefault", "append", "extend", "insert", "index", "count", "remove", "reverse", "sort"):
+            if hasattr(plain, name):
+                assert shape(getattr(shared, name)) == shape(getattr(plain, name)), name

@@ -145,7 +145,7 @@ class InOneStep(DictProxy):
 
 @pytest.mark.parametrize("change", [operator.iand, operator.isub, operator.ixor])
 def test_nan_goes_in_one_step(change):
-    s, no_number, numbers = SetProxy(InOneStep.make(InOneStep)), float("nan"), {2, 4.5, 2**70}
+    s, no_number, numbers = SetProxy(InOneStep._make(InOneStep)), float("nan"), {2, 4.5, 2**70}
     for item in (*numbers, "a text that does not lie in its entry", (1, (no_number, 3)), no_number, no_number):
         s.add(item)
     s = change(s, {2, 7})

@@ -643,7 +643,7 @@ def test_a_class_that_has_another_value() -> None:
     class Doubled(type(fastshm.Value("i"))):  # type: ignore[misc]
         value = property(lambda self: self.load() * 2, lambda self, new: self.store(new // 2))
 
-    v = Doubled.make(Doubled, "i", (4,))
+    v = Doubled._make(Doubled, "i", (4,))
     assert v.value == 8
     v.value = 20
     assert (v.load(), v.value) == (10, 20)

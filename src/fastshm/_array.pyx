@@ -123,7 +123,7 @@ cdef Packed items_of(int form, uint32_t size, object values):
         other = values
         if other.form == form and other.itemsize == size:
             out = Packed.__new__(Packed)
-            out.take(other.read_bytes(), size)
+            out.take(other._read_bytes(), size)
             return out
         values = other[:]
     return packed(form, size, values)
@@ -184,7 +184,7 @@ cdef class SynchronizedArray(Guarded):
         set_attribute(self, name, value)
 
     @staticmethod
-    def make(
+    def _make(
         type cls not None, str typecode not None, uint64_t count, uint32_t itemsize=0, gate=None, values=None,
         uint64_t capacity=0,
     ):
@@ -274,34 +274,34 @@ cdef class SynchronizedArray(Guarded):
 
     def __getitem__(self, i):
         if self.shaped or isinstance(i, slice):
-            return self.get_other(i)
+            return self._get_other(i)
         return box(self.form, self.itemsize, array_look(self, as_index(i), 0, self.itemsize))
 
-    def get_item(self, i):
+    def _get_item(self, i):
         return box(self.form, self.itemsize, array_read(self, as_index(i), 0))
 
-    def get_other(self, i):
+    def _get_other(self, i):
         """What __getitem__ returns for a slice, and for what is no number."""
-        return self.get_slice(i)
+        return self._get_slice(i)
 
     def __setitem__(self, i, value):
         if self.shaped or isinstance(i, slice):
-            self.set_other(i, value)
+            self._set_other(i, value)
         else:
             array_store(self, i, value)
 
-    def set_item(self, i, value):
+    def _set_item(self, i, value):
         array_store(self, i, value)
 
-    def set_other(self, i, value):
-        self.write_slice(i, value)
+    def _set_other(self, i, value):
+        self._write_slice(i, value)
 
     def __delitem__(self, i):
         raise AttributeError("__delitem__")
 
     # slices
 
-    def get_slice(self, slice part not None):
+    def _get_slice(self, slice part not None):
         """A list; bytes of 'c', a str of 'u'. All of one instant."""
         cdef Py_ssize_t n
         cdef char *raw = array_copied(self, part, &n)
@@ -310,7 +310,7 @@ cdef class SynchronizedArray(Guarded):
         finally:
             free(raw)
 
-    def read_slice(self, slice part not None):
+    def _read_slice(self, slice part not None):
         """The bytes of the same."""
         cdef Py_ssize_t n
         cdef char *raw = array_copied(self, part, &n)
@@ -319,11 +319,11 @@ cdef class SynchronizedArray(Guarded):
         finally:
             free(raw)
 
-    def read_bytes(self):
+    def _read_bytes(self):
         """All bytes, of one instant."""
-        return self.read_slice(slice(None))
+        return self._read_slice(slice(None))
 
-    def write_slice(self, slice where not None, values):
+    def _write_slice(self, slice where not None, values):
         """As one change: whoever reads, or dies, meanwhile, it is wholly there or not at all."""
         cdef Order order
         cdef Packed given
@@ -338,7 +338,7 @@ cdef class SynchronizedArray(Guarded):
         if carried_out(self, &order) != FS_OK:
             raise ValueError("Can only assign sequence of same size")
 
-    def write_item(self, i, data):
+    def _write_item(self, i, data):
         """Replaces item i by the one whose bytes these are."""
         cdef Packed given = items_of(FS_BYTES_ONLY, self.itemsize, data)
         cdef Order order
@@ -348,7 +348,7 @@ cdef class SynchronizedArray(Guarded):
         if carried_out(self, &order) != FS_OK:
             raise IndexError("invalid index")
 
-    def write_bytes(self, uint64_t offset, data):
+    def _write_bytes(self, uint64_t offset, data):
         """Replaces whole items, starting at byte `offset`, as one change."""
         cdef Packed given
         cdef Order order
@@ -398,7 +398,7 @@ cdef class SynchronizedArray(Guarded):
         order.what, order.source, order.count = FILL, <const char *>&item, 1
         carried_out(self, &order)
 
-    def fill_bytes(self, data):
+    def _fill_bytes(self, data):
         """The same with the bytes of an item."""
         cdef Packed given = items_of(FS_BYTES_ONLY, self.itemsize, data)
         cdef Order order
@@ -590,7 +590,7 @@ cdef class SynchronizedArray(Guarded):
     def __repr__(self):
         return f"<{type(self).__name__} wrapper for {self.get_obj()}>"
 
-    def create_memoryview(self):
+    def _create_memoryview(self):
         """The bytes. The stdlib's reducer of raw ctypes objects calls this."""
         return memoryview(self)
 

@@ -27,6 +27,8 @@ cdef class ShardedCounter(Handle):
     """A 64-bit count spread over several cache lines, so that processes on several processors add to it without waiting for one
     another. After Java's LongAdder; a Value's `add` is for counts that few add to, or that are read as often as changed.
 
+    `ShardedCounter(value=0, *, beside=None)` begins at `value`; with `beside`, it is in that shared object's segment.
+
     `add(n=1)`, `sub(n=1)`     one atomic instruction each, without a lock; the count wraps around as int64 does
     `value`                    the sum. Additions that are made while it is taken may be in it or not, each for itself; those
                                that ended before are in it, those that begin after are not. So with additions of one sign it

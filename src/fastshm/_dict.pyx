@@ -63,7 +63,7 @@ cdef class Dict(Handle):
         self.p.view.version = 1
 
     @staticmethod
-    def make(type cls not None, beside=None, live=False):
+    def _make(type cls not None, beside=None, live=False):
         """A new, empty one, closed by that gate or with that object and in its segment, else in this process's."""
         cdef Ref ref = new_ref(heap_of(beside), sizeof(fs_table), FS_TABLE, gate_ref(beside))
         cdef bytes seed = os.urandom(8)
@@ -824,7 +824,7 @@ cdef class Dict(Handle):
         kept.append((key, value, held))
         return 0
 
-    def exchange_keys(self, gone, dict new not None, /):
+    def _exchange_keys(self, gone, dict new not None, /):
         """Takes keys out (all of them when that is None) and puts items of new keys in, as one change. What is not there, or is
         there already, stays as it is.
 

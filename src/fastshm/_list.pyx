@@ -233,7 +233,7 @@ cdef class List(Handle):
         PyMem_Free(self.words_kept)
 
     @staticmethod
-    def make(type cls not None, beside=None, live=False):
+    def _make(type cls not None, beside=None, live=False):
         """A new, empty one, closed by that gate or with that object and in its segment, else in this process's."""
         cdef Ref ref = new_ref(heap_of(beside), sizeof(fs_vector), FS_VECTOR, gate_ref(beside))
         (<fs_vector *>ref.o).live = 1 if live else 0
@@ -513,7 +513,7 @@ cdef class List(Handle):
     def count(self, value, /):
         return self.slice(0, INT64_MAX, 1).count(value)
 
-    def index(self, value, start=0, stop=INT64_MAX, /):
+    def index(self, value, start=0, stop=9223372036854775807, /):
         cdef uint64_t at, stamp
         if type(start) is int and start == 0 and stop == INT64_MAX and self.seek(value, &at, &stamp) == FS_OK:
             return at

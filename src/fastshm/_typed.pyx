@@ -107,7 +107,7 @@ cdef class Synchronized(Guarded):
             set_attribute(self, name, value)
 
     @staticmethod
-    def make(type cls not None, str typecode not None, initial, gate=None):
+    def _make(type cls not None, str typecode not None, initial, gate=None):
         """A new cell of one of TYPECODES; `initial` is a tuple of its value, or empty for zero."""
         return new_value(cls, typecode, initial, gate)
 

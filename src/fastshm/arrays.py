@@ -29,20 +29,20 @@ class SynchronizedString(SynchronizedArray):
 
     @property
     def value(self) -> bytes:
-        return self.read_bytes().split(b"\0", 1)[0]
+        return self._read_bytes().split(b"\0", 1)[0]
 
     @value.setter
     def value(self, new: bytes) -> None:
         data = self._fitting(new)
-        self.write_bytes(0, data + b"\0" if len(data) < len(self) else data)
+        self._write_bytes(0, data + b"\0" if len(data) < len(self) else data)
 
     @property
     def raw(self) -> bytes:
-        return self.read_bytes()
+        return self._read_bytes()
 
     @raw.setter
     def raw(self, new: bytes) -> None:
-        self.write_bytes(0, self._fitting(new))
+        self._write_bytes(0, self._fitting(new))
 
     def _fitting(self, new: Any) -> bytes:
         if not isinstance(new, bytes):

@@ -51,7 +51,7 @@ class Cache:
 
     def __init__(self, maxsize: int | None = None, ttl: float | None = None, *, beside: _core.Handle | None = None) -> None:
         _check(maxsize, ttl)
-        make = _dict.Dict.make
+        make = _dict.Dict._make
         entries, order, locks = make(DictProxy, beside), make(DictProxy, beside), make(DictProxy, beside)
         self._begin(maxsize, ttl, entries, order, locks, ShardedCounter(beside=beside), ShardedCounter(beside=beside))
 
@@ -277,7 +277,7 @@ def _of_family(name: str, maxsize: int | None, ttl: float | None) -> Any:
 
 def _new_root(segment: _core.Heap) -> Any:
     """This one or another thread's."""
-    made = _dict.Dict.make(DictProxy, segment)
+    made = _dict.Dict._make(DictProxy, segment)
     segment.set_root(made)
     return segment.root(DictProxy)
 

@@ -144,7 +144,7 @@ def _counted(iterable: Any) -> builtins.dict[Any, Any]:
 
 
 def new_counter(beside: _core.Handle | None, iterable: Any, kwargs: Any) -> CounterProxy:
-    new = _dict.Dict.make(CounterProxy, beside)
+    new = _dict.Dict._make(CounterProxy, beside)
     new.update(iterable, **kwargs)
     return new
 

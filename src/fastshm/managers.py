@@ -80,7 +80,7 @@ def _new_dict(beside: _core.Handle | None, args: Any, kwargs: Any, live: bool = 
         raise TypeError(f"dict expected at most 1 argument, got {len(args)}")
     if live:
         return proxies.live(builtins.dict(*args, **kwargs), beside)  # type: ignore[no-any-return]
-    new = _dict.Dict.make(DictProxy, beside)
+    new = _dict.Dict._make(DictProxy, beside)
     new.update(*args, **kwargs)
     return new
 
@@ -88,13 +88,13 @@ def _new_dict(beside: _core.Handle | None, args: Any, kwargs: Any, live: bool = 
 def _new_list(beside: _core.Handle | None, sequence: Any, live: bool = False) -> ListProxy:
     if live:
         return proxies.live(builtins.list(sequence), beside)  # type: ignore[no-any-return]
-    new = _list.List.make(ListProxy, beside)
+    new = _list.List._make(ListProxy, beside)
     new.extend(sequence)
     return new
 
 
 def _new_set(beside: _core.Handle | None, iterable: Any) -> SetProxy:
-    new = SetProxy(_dict.Dict.make(_dict.Dict, beside))
+    new = SetProxy(_dict.Dict._make(_dict.Dict, beside))
     new.update(iterable)
     return new
 
@@ -392,7 +392,7 @@ class SyncManager(_Served):
     def Array(self, typecode: str, sequence: Any, lock: Any = True) -> ArrayProxy:
         """A shared array.array."""
         gate, items = self._open(), array.array(typecode, sequence)
-        return _array.SynchronizedArray.make(ArrayProxy, items.typecode, 0, gate=gate, values=items)
+        return _array.SynchronizedArray._make(ArrayProxy, items.typecode, 0, gate=gate, values=items)
 
     @_in_shared_memory
     def Lock(self) -> AcquirerProxy:

@@ -67,7 +67,7 @@ def new(
     size = prod(tail) * dtype.itemsize
     if size >= 1 << 32:
         raise OverflowError(f"behind the first axis of {whole} there are items of {size} bytes: at most 2**32 - 1")
-    array = SynchronizedArray.make(
+    array = SynchronizedArray._make(
         SynchronizedNDArray,
         "\0" if tail else code,
         whole[0],
@@ -165,22 +165,22 @@ class SynchronizedNDArray(SynchronizedArray):
                     "a.numpy()[...], a view that takes no lock"
                 ) from None
 
-    def get_other(self, i: Any) -> Any:
+    def _get_other(self, i: Any) -> Any:
         self._check_index(i)
         if isinstance(i, tuple):
             i = i or (slice(None),)
             if len(i) == self.ndim and all(hasattr(type(n), "__index__") for n in i) and _code_of(self.dtype) != "\0":
                 return self.load(i)
-            items = self.get_other(i[0])
+            items = self._get_other(i[0])
             return items[(slice(None), *i[1:])] if isinstance(i[0], slice) else items[i[1:]]
         if isinstance(i, slice):
-            return self._copied(self.read_slice(i))
+            return self._copied(self._read_slice(i))
         return self._rows(i)[1][0]
 
     def _rows(self, i: Any) -> tuple[slice, Any]:
         """The items of a slice, or one as a slice of one, and a copy of them."""
         rows = i if isinstance(i, slice) else slice(index(i), index(i) + 1 or None)
-        items = self._copied(self.read_slice(rows))
+        items = self._copied(self._read_slice(rows))
         if rows is not i and not len(items):
             raise IndexError("invalid index")
         return rows, items
@@ -198,9 +198,9 @@ class SynchronizedNDArray(SynchronizedArray):
         with self.get_lock():
             rows, items = self._rows(i[0])
             items[(slice(None) if rows is i[0] else 0, *i[1:])] = new
-            self.write_slice(rows, self._as_written(items))
+            self._write_slice(rows, self._as_written(items))
 
-    def set_other(self, i: Any, value: Any) -> None:
+    def _set_other(self, i: Any, value: Any) -> None:
         self._check_index(i)
         if isinstance(i, tuple) and len(i) < 2:
             i = i[0] if i else slice(None)
@@ -208,7 +208,7 @@ class SynchronizedNDArray(SynchronizedArray):
             while True:  # how many they are is known for sure under the lock only
                 n = len(range(*i.indices(len(self))))
                 try:
-                    return self.write_slice(i, self._fitting(value, (n, *self._tail)))
+                    return self._write_slice(i, self._fitting(value, (n, *self._tail)))
                 except ValueError:
                     if n == len(range(*i.indices(len(self)))):
                         raise
@@ -218,7 +218,7 @@ class SynchronizedNDArray(SynchronizedArray):
             else:
                 self.store(i, value)
         else:
-            self.write_item(i, _octets(self._fitting(value, self._tail)))
+            self._write_item(i, _octets(self._fitting(value, self._tail)))
         return None
 
     def _fitting(self, value: Any, shape: tuple[int, ...]) -> Any:
@@ -261,7 +261,7 @@ class SynchronizedNDArray(SynchronizedArray):
 
     def fill(self, value: Any, /) -> None:
         """Each item becomes `value`, as one change."""
-        self.fill_bytes(_octets(self._fitting(value, self._tail)))
+        self._fill_bytes(_octets(self._fitting(value, self._tail)))
 
     def add_from(self, values: Any, /, start: Any = 0) -> None:
         """Adds each of `values` to the item in its place, from item `start` on, as one change."""

@@ -228,9 +228,9 @@ class SetProxy(Proxy, _set.Set):
             getattr(new, name)(*map(_plain, others))  # in place, as a builtin's: which side is asked whether keys are equal
             gone = old - new
             if all(item in self.items for item in gone):
-                self.items.exchange_keys(gone, builtins.dict.fromkeys(new - old))
+                self.items._exchange_keys(gone, builtins.dict.fromkeys(new - old))
             else:  # NaNs, which cannot be found
-                self.items.exchange_keys(None, builtins.dict.fromkeys(new))
+                self.items._exchange_keys(None, builtins.dict.fromkeys(new))
 
     def intersection_update(self, *others: Any) -> None:
         self._become("intersection_update", others)
@@ -359,7 +359,7 @@ class ArrayProxy(Proxy, _array.SynchronizedArray):
         if isinstance(i, slice):
             return self._getvalue()[i]
         try:
-            return self.get_item(i)
+            return self._get_item(i)
         except IndexError:
             raise IndexError("array index out of range") from None
 
@@ -369,16 +369,16 @@ class ArrayProxy(Proxy, _array.SynchronizedArray):
                 raise TypeError(f"can only assign array (not {type(value).__name__!r}) to array slice")
             if value.typecode != self.typecode:
                 raise TypeError(f"bad argument type for built-in operation: an array of {value.typecode!r}")
-            self.write_slice(i, value)
+            self._write_slice(i, value)
         else:
             item = array.array(self.typecode, [value])[0]
             try:
-                self.set_item(i, item)
+                self._set_item(i, item)
             except IndexError:
                 raise IndexError("array assignment index out of range") from None
 
     def _getvalue(self) -> Any:
-        return array.array(self.typecode, self.read_bytes())
+        return array.array(self.typecode, self._read_bytes())
 
 
 class _ThreadingLock:
@@ -608,14 +608,14 @@ def live(value: Any, beside: _core.Handle | None, done: builtins.dict[int, Any] 
     if new is not None:
         return new
     if type(value) is builtins.dict:
-        done[id(value)] = table = _dict.Dict.make(DictProxy, beside, True)
+        done[id(value)] = table = _dict.Dict._make(DictProxy, beside, True)
         shared = {}  # no comprehension, no items(): without memory, CPython loses what cells hold, and ends in an iterator's
         for key in value:
             shared[key] = live(value[key], table, done)
         table.update(shared)
         return table
     if type(value) is builtins.list:
-        done[id(value)] = items = _list.List.make(ListProxy, beside, True)
+        done[id(value)] = items = _list.List._make(ListProxy, beside, True)
         parts = []
         for item in value:
             parts.append(live(item, items, done))

@@ -109,7 +109,7 @@ def frozen(records: Iterable[Any], /, *, beside: _core.Handle | None = None) -> 
                 kind = OBJECTS
                 pickle.loads(data)  # gives back what the pickle alone would keep
         if kind == OBJECTS:
-            objects = objects or _list.List.make(_list.List, beside)
+            objects = objects or _list.List._make(_list.List, beside)
             data = len(objects).to_bytes(8, "little")
             objects.append(record)
         chunk += data
@@ -124,7 +124,7 @@ def frozen(records: Iterable[Any], /, *, beside: _core.Handle | None = None) -> 
 
 
 def _joined(pieces: list[Any], size: int, beside: _core.Handle | None) -> Any:
-    whole: Any = Records.make(Records, "B", size, 0, beside)
+    whole: Any = Records._make(Records, "B", size, 0, beside)
     at = 0
     pieces.reverse()
     with memoryview(whole) as to:
@@ -145,7 +145,7 @@ def _pickled(record: Any, segment: _core.Heap) -> bytes:
 
 
 def _shared(items: array.array[int] | bytearray, beside: _core.Handle | None) -> Any:
-    new: Any = Records.make(Records, "Q" if isinstance(items, array.array) else "B", len(items), 0, beside)
+    new: Any = Records._make(Records, "Q" if isinstance(items, array.array) else "B", len(items), 0, beside)
     with memoryview(new) as to, memoryview(items) as part:  # nobody else knows it yet: no lock, no stage
         to.cast("B")[:] = part.cast("B")
     return new

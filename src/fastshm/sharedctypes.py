@@ -50,7 +50,7 @@ def _type_of(typecode_or_type: Any) -> Any:
 
 
 def _new_raw(kind: Any) -> Any:
-    return _raw_over(_array.Items.make(_array.Items, "\0", ctypes.sizeof(kind) or 1, 1), kind)
+    return _raw_over(_array.Items._make(_array.Items, "\0", ctypes.sizeof(kind) or 1, 1), kind)
 
 
 def _raw_over(items: _array.Items, kind: Any) -> Any:
@@ -142,12 +142,12 @@ def Array(
     if code is not None and (lock is True or lock is None):
         kind = SynchronizedString if code == "c" else SynchronizedArray
         if not isinstance(size_or_initializer, int):
-            return SynchronizedArray.make(kind, code, 0, 0, beside, size_or_initializer, _room(capacity))
+            return SynchronizedArray._make(kind, code, 0, 0, beside, size_or_initializer, _room(capacity))
         if abs(size_or_initializer) > sys.maxsize:
             raise OverflowError(f"an array of {size_or_initializer} items cannot be: its length does not fit into 64 bits")
         if size_or_initializer < 0:
             raise ValueError(f"Array length must be >= 0, not {size_or_initializer}")
-        return SynchronizedArray.make(kind, code, size_or_initializer, 0, beside, None, _room(capacity))
+        return SynchronizedArray._make(kind, code, size_or_initializer, 0, beside, None, _room(capacity))
     if capacity is not None:
         raise TypeError("capacity: only arrays of a simple type, with the lock that they come with, can grow")
     _refuse_beside(beside)

@@ -100,7 +100,7 @@ class Store(managers.SyncManager):
         return root  # type: ignore[return-value]
 
     def _new_root(self, segment: _core.Heap) -> managers.DictProxy:
-        return _dict.Dict.make(managers.DictProxy, segment, self._live)
+        return _dict.Dict._make(managers.DictProxy, segment, self._live)
 
     @property
     def address(self) -> str:

@@ -124,7 +124,7 @@ class Grown(Kind):
         self.model += values
 
     def check(self) -> None:
-        assert self.items.read_bytes() == self.model
+        assert self.items._read_bytes() == self.model
 
     def let_go(self, all_of_it: bool) -> None:
         del self.items
