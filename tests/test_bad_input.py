@@ -359,7 +359,10 @@ def test_the_collector_never_runs_while_a_container_is_locked(value):
 def test_nor_when_a_damaged_text_is_taken_out(value):
     d, items = fastshm.dict(k=value), fastshm.list([value])
     with open(f"/dev/shm/{d._address[0]}", "r+b") as file:
-        places = [match.start() for match in re.finditer(re.escape(value.encode()), file.read(1 << 20))]
+        file.seek(64)
+        committed = int.from_bytes(file.read(8), "little")
+        file.seek(0)
+        places = [match.start() for match in re.finditer(re.escape(value.encode()), file.read(committed))]
 
         def write(byte):
             for at in places:

@@ -613,7 +613,7 @@ def tell_tracker():
         forget_names(untold)
 
 
-def let_go(str name):
+def leave_unless_used(str name):
     """Leaves the segment of that name if this process has no handle in it: its opening came to nothing."""
     cdef Heap heap = known_heaps.get(name)
     if heap is not None and heap.h != &fs_nobody:

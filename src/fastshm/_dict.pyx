@@ -28,7 +28,7 @@ from fastshm._containers cimport (
     make_plain, most_kept, new_pins, note_change, reap, take_desk, taken, wait_for_heap,
 )
 from fastshm._core cimport Handle, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref, offset_of
-from fastshm._locks cimport hold_quietly, is_held_still, let_go, lock_of
+from fastshm._locks cimport hold_quietly, is_held_still, unhold_quietly, lock_of
 from fastshm._hints cimport Hint, Hints, hint_of, hints_end, hints_follow, remember
 from fastshm._pickles cimport load
 from fastshm._replicas cimport Copies, Mirror, Snapshot, has_key, new_copies, new_mirror, snapshot
@@ -456,7 +456,7 @@ cdef class Dict(Handle):
                     r = fs_table_put(me, self.t, k, v, how, looked, seen, NULL)
         finally:
             if tries >= PATIENCE:
-                let_go(self.ref, own.holder)
+                unhold_quietly(self.ref, own.holder)
 
     cdef int impatient(self, int tries, Decision own) except -1:
         """Overtaken once more: in the end, or when its own code did it, the lock is held, so that only that can do it again."""
@@ -582,7 +582,7 @@ cdef class Dict(Handle):
                 tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                let_go(self.ref, own.holder)
+                unhold_quietly(self.ref, own.holder)
 
     cdef object look(self, object key, fs_key *k, list kept, fs_witness *seen, bint in_place):
         """The value under the lock and its witness, or MISSING. *k is the key that is stored; kept[0] holds its bytes."""
@@ -633,7 +633,7 @@ cdef class Dict(Handle):
                 tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                let_go(self.ref, own.holder)
+                unhold_quietly(self.ref, own.holder)
 
     def setdefault(self, key, default=None, /):
         cdef object out, held
@@ -706,7 +706,7 @@ cdef class Dict(Handle):
                 tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                let_go(self.ref, own.holder)
+                unhold_quietly(self.ref, own.holder)
 
     def clear(self):
         cdef fs_self me
@@ -754,7 +754,7 @@ cdef class Dict(Handle):
                 sums[key] = self.get(key, 0) + amount
             return self.merge(sums, FS_PUT, holder) == FS_OK
         finally:
-            let_go(self.ref, holder)
+            unhold_quietly(self.ref, holder)
 
     cdef int merge(self, dict new, int how, uint32_t holder) except -100:
         """FS_OK. With FS_ADD also, and nothing is changed: FS_TYPE and FS_OVERFLOW, when it is not a matter of machine
@@ -811,7 +811,7 @@ cdef class Dict(Handle):
         finally:
             give_desk(desk)
             if tries >= PATIENCE:
-                let_go(self.ref, own.holder)
+                unhold_quietly(self.ref, own.holder)
         return r
 
     cdef inline int encode(self, object key, object value, fs_key *k, fs_value *v, list kept) except -1:
@@ -881,7 +881,7 @@ cdef class Dict(Handle):
         finally:
             PyMem_Free(keys)
             PyMem_Free(values)
-            let_go(self.ref, holder)
+            unhold_quietly(self.ref, holder)
 
     def set_many(self, items, /):
         """What update() does with its argument, under the name that get_many() and pop_many() suggest."""
@@ -924,7 +924,7 @@ cdef class Dict(Handle):
                 tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                let_go(self.ref, own.holder)
+                unhold_quietly(self.ref, own.holder)
 
     def wait_for(self, key, predicate=None, timeout=None):
         """The value of a key, as soon as it is there and `predicate(value)` is true. The builtin TimeoutError after `timeout`

@@ -31,7 +31,7 @@ from fastshm._containers cimport (
     most_kept, new_pins, note_change, reap, taken, wait_for_heap,
 )
 from fastshm._core cimport Handle, Heap, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref, offset_of
-from fastshm._locks cimport hold_quietly, is_held_still, let_go, lock_of
+from fastshm._locks cimport hold_quietly, is_held_still, unhold_quietly, lock_of
 
 from fastshm._forms cimport fs_is_short, fs_short
 
@@ -605,7 +605,7 @@ cdef class List(Handle):
                 tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                let_go(self.ref, own.holder)
+                unhold_quietly(self.ref, own.holder)
 
     def insert(self, i, value, /):
         cdef fs_value v
@@ -692,7 +692,7 @@ cdef class List(Handle):
                 tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                let_go(self.ref, own.holder)
+                unhold_quietly(self.ref, own.holder)
 
     cdef int wait(self, fs_self *me) except -1:
         """Until the lock was free for a moment: for what is then tried with the interpreter lock."""
@@ -742,7 +742,7 @@ cdef class List(Handle):
                 tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                let_go(self.ref, own.holder)
+                unhold_quietly(self.ref, own.holder)
 
     def reverse(self):
         cdef Plan plan
@@ -761,7 +761,7 @@ cdef class List(Handle):
                 tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                let_go(self.ref, own.holder)
+                unhold_quietly(self.ref, own.holder)
 
     def sort(self, *, key=None, reverse=False):
         """As list.sort: stable; others see the order before or after. ValueError when `key` or comparing changes the list."""
@@ -780,7 +780,7 @@ cdef class List(Handle):
                 tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                let_go(self.ref, own.holder)
+                unhold_quietly(self.ref, own.holder)
 
     cdef int replace(self, slice part, object values) except -1:
         """Slice assignment; deletion when `values` is None."""
@@ -806,7 +806,7 @@ cdef class List(Handle):
                 tries = self.impatient(tries, own)
         finally:
             if tries >= PATIENCE:
-                let_go(self.ref, own.holder)
+                unhold_quietly(self.ref, own.holder)
 
     cdef int exchange(self, int64_t start, int64_t stop, Values new) except -1:
         cdef fs_self me

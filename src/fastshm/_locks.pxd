@@ -17,5 +17,5 @@ cdef int hold(Ref ref, int64_t deadline, uint32_t flags) except -1
 cdef int unhold(Ref ref) except -1
 cdef uint32_t hold_quietly(Ref ref) except 0
 cdef bint is_held_still(Ref ref, uint32_t holder) noexcept
-cdef int let_go(Ref ref, uint32_t holder) except -1
+cdef int unhold_quietly(Ref ref, uint32_t holder) except -1
 cdef object lock_of(Handle handle)

@@ -156,7 +156,7 @@ cdef int unhold(Ref ref) except -1:
 # --- held while code of anybody's decides -------------------------------------------------------------------------------------
 
 cdef uint32_t hold_quietly(Ref ref) except 0:
-    """Holds the lock around code of anybody's, for changes that are whole each. What it returns goes to let_go()."""
+    """Holds the lock around code of anybody's, for changes that are whole each. What it returns goes to unhold_quietly()."""
     hold(ref, -1, FS_HOLD_QUIET)
     return fs_load_u32(&ref.o.lock.word) & FS_LOCK_OWNER
 
@@ -167,7 +167,7 @@ cdef bint is_held_still(Ref ref, uint32_t holder) noexcept:
     return fs_me(ref.heap.h, &me) == FS_OK and me.id == holder
 
 
-cdef int let_go(Ref ref, uint32_t holder) except -1:
+cdef int unhold_quietly(Ref ref, uint32_t holder) except -1:
     """The end of hold_quietly(); in a child that was forked since, it is its parent who holds it."""
     if is_held_still(ref, holder):
         unhold(ref)

@@ -246,7 +246,7 @@ cdef class Event(Handle):
 
 # --- conditions ---------------------------------------------------------------------------------------------------------------
 
-cdef int let_go(object lock) except -1:
+cdef int leave(object lock) except -1:
     """In one step where the lock is of fastshm: no signal's handler runs after it is done."""
     if isinstance(lock, Gateway):
         (<Gateway>lock).exit_()
@@ -305,7 +305,7 @@ cdef class Waiters(Handle):
         try:
             try:
                 while released < count:
-                    let_go(lock)
+                    leave(lock)
                     released += 1
                 notified[0] = self.sleep(seat, owner, deadline)
             except BaseException:

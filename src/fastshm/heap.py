@@ -177,7 +177,7 @@ def create(*, allow_pickle: bool = True) -> Heap:
             return heap
         except BaseException:  # of a signal's handler, say
             for name in set(_heaps) - known:
-                _core.let_go(name)
+                _core.leave_unless_used(name)
             raise
 
 
@@ -203,8 +203,8 @@ def create_store(name: str, new_root: Callable[[Heap], Handle]) -> Handle | None
                 if names.leads_to(name, _heaps[first].file):
                     _name_store(_heaps[first], name)
                 else:
-                    _core.let_go(first)
-            _core.let_go(name)
+                    _core.leave_unless_used(first)
+            _core.leave_unless_used(name)
             raise
 
 
@@ -241,7 +241,7 @@ def _made(name: str, size: int, tracked: bool) -> Heap | None:
         return _core.Heap.create(name, os.fsencode(names.path(name)), size, *tracker, _heaps)
     except BaseException as error:
         if name in _heaps:  # made it was
-            _core.let_go(name)
+            _core.leave_unless_used(name)
             raise
         _makers.pop(name, None)
         if not is_its_own:  # once more, as the tracker complains of names that it does not know
@@ -298,7 +298,7 @@ def attach(name: str, *, allow_pickle: bool = True) -> Heap:
                 _refuse_pickles(heap)
             return heap
         except BaseException:  # of a signal's handler, say
-            _core.let_go(name)
+            _core.leave_unless_used(name)
             raise
 
 

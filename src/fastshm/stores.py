@@ -79,7 +79,7 @@ class Store(managers.SyncManager):
             except FileNotFoundError:
                 return None
             except BaseException:  # of a signal's handler, say
-                _core.let_go(self._file)
+                _core.leave_unless_used(self._file)
                 raise
             try:
                 root = segment.root(managers.DictProxy)  # from here on, it keeps the segment
