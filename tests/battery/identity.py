@@ -103,6 +103,11 @@ def late() -> float:
     return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
+def microseconds_since(begin: float, was_late: float) -> int:
+    """With a processor, that is. The two clocks are not read at one instant."""
+    return max(0, int((time.monotonic() - begin - (late() - was_late)) * 1e6))
+
+
 class TooSlow(AssertionError):
     pass
 
@@ -627,7 +632,7 @@ def pid_lives_again(judge: Judge, lock: Any) -> None:
     def taker() -> None:
         begin, was_late = time.monotonic(), late()
         assert lock.acquire(timeout=5)
-        mark(int((time.monotonic() - begin - (late() - was_late)) * 1e6), 1)
+        mark(microseconds_since(begin, was_late), 1)
         assert lock.abandoned, "taken for the dead holder"
         stay(3)
 
@@ -709,7 +714,7 @@ def room() -> None:
             def want(lock: Any = locks[which], seconds: float = seconds) -> None:
                 begin, was_late = time.monotonic(), late()
                 got = lock.acquire(timeout=seconds)
-                mark(max(0, int((time.monotonic() - begin - (late() - was_late)) * 1e6)), 1)
+                mark(microseconds_since(begin, was_late), 1)
                 mark(1 + got + 2 * lock.abandoned)
                 if got:
                     lock.release()
