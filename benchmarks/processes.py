@@ -50,7 +50,8 @@ class Crew(Row):
             for worker in workers:
                 worker.begin(start, start + 4 * effort.slice)
             rates = [worker.rate() for worker in workers]
-            return 1e9 / (rates[0] if self.first_only else sum(rates))
+            rate = rates[0] if self.first_only else sum(rates)
+            return 1e9 / rate if rate else sample()  # on a busy machine its turn may not have come
 
         return sample
 

@@ -184,7 +184,7 @@ def test_wrong_options(options):
     with pytest.raises(ValueError, match="must be a positive"):
         fastshm.cache(**options)
     with pytest.raises(TypeError, match="a function expected"):
-        fastshm.cache(5)
+        fastshm.cache("x")
 
 
 def test_computed_once_by_all_workers(method):
@@ -386,3 +386,41 @@ def test_a_lock_that_is_never_found_again(monkeypatch):
     monkeypatch.setattr(fastshm.Cache, "_is_current", lambda *_: False)
     with pytest.raises(fastshm.CorruptedError, match="damaged"):
         results.get_or_compute(1, int)
+
+
+@pytest.mark.parametrize("ttl", [None, 60])
+def test_one_key_is_forgotten(ttl):
+    results = fastshm.Cache(maxsize=5, ttl=ttl)
+    results.put("a", 1)
+    assert repr(results) == f"<Cache of 1 values, maxsize=5, ttl={ttl}>"
+    assert results.pop("a") == 1
+    assert results.pop("a", None) is None
+    assert len(results) == len(results._order) == 0
+    with pytest.raises(KeyError):
+        results.pop("a")
+    with pytest.raises(TypeError):
+        results.pop("a", 1, 2)
+    assert results.get_or_compute("a", lambda: 2) == 2
+
+
+def test_what_is_too_old_is_not_popped():
+    results = fastshm.Cache(ttl=0.001)
+    results.put("a", 1)
+    time.sleep(0.002)
+    assert results.pop("a", "none") == "none"
+    assert not results._entries
+
+
+def test_as_functools_have_it():
+    @fastshm.cache(2)
+    def double(n):
+        return n + n
+
+    assert [double(n) for n in (1, 2, 3, 3)] == [2, 4, 6, 6]
+    assert double.cache_info() == (1, 3, 2, 2)
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match="must be a positive"):
+            fastshm.cache(wrong)
+    for wrong in ("x", 0, -1, [1]):
+        with pytest.raises(ValueError, match="ttl must be a positive number"):
+            fastshm.cache(ttl=wrong)

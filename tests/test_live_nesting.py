@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import array
 import json
+import threading
 import time
+from multiprocessing import managers
 
 import pytest
-from crew import Crew
+from crew import SECONDS, Crew
 
 import fastshm
 from fastshm.managers import DictProxy, ListProxy
@@ -161,3 +164,33 @@ def refused_in_the_end(d):
         d.wait_for("never")
     except ConnectionRefusedError:
         return "refused"
+
+
+@pytest.mark.parametrize("make", [list, dict, lambda: fastshm.Value("i"), lambda: "x" * 100_000, fastshm.Lock])
+def test_who_waits_does_not_wake_itself(make):
+    d, seen = fastshm.live({"a": make()}), []
+    for use in (lambda value: seen.append(value), lambda _: seen.append(len(d.copy()) + len(d))):
+        with pytest.raises(TimeoutError):
+            d.wait_for("a", use, timeout=0.4)
+    assert len(seen) < 200  # naps of up to 16 ms each
+
+
+def test_what_changes_inside_is_seen():
+    d = fastshm.live({"jobs": []})
+    thread = threading.Timer(0.05, lambda: d["jobs"].append(1))
+    thread.start()
+    assert d.wait_for("jobs", len, timeout=SECONDS)[:] == [1]
+    thread.join()
+
+
+def test_all_is_plain_all_through():
+    with fastshm.Manager(live=True) as m:
+        things = {"set": m.set([1, 2]), "n": m.Namespace(a=1), "array": m.Array("i", [1, 2]), "list": [m.set([3])]}
+        plain = m.dict(things).to_dict()
+        assert plain["set"] == {1, 2}
+        assert vars(plain["n"]) == {"a": 1}
+        assert plain["array"] == array.array("i", [1, 2])
+        assert plain["list"] == [{3}]
+        assert [type(value) for value in plain.values()] == [set, managers.Namespace, array.array, list]
+        assert m.list([m.set([1])]).to_list() == [{1}]
+        assert m.list([m.set([1])]).copy(deep=True) == [{1}]

@@ -487,7 +487,7 @@ cdef extern from "table.h" nogil:
     int fs_hint_store(const fs_self *me, fs_table *t, const fs_hint *h, uint32_t kind, uint64_t word)
     int fs_hint_put(const fs_self *me, fs_table *t, fs_hint *h, const fs_value *val, int how, uint64_t *result)
     int fs_table_enter(const fs_self *me, fs_table *t)
-    void fs_table_leave(const fs_self *me, fs_table *t, int entered)
+    void fs_table_leave_unchanged(const fs_self *me, fs_table *t, int entered)
     int fs_table_put(const fs_self *me, fs_table *t, const fs_key *k, const fs_value *val, int how, uint64_t looked,
                      const fs_witness *seen, uint64_t *result)
     int fs_table_put_by(const fs_self *me, fs_table *t, fs_peek *p, const fs_key *k, const fs_value *val, int how,

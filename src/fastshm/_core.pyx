@@ -1113,7 +1113,7 @@ cdef int check_may_stay(object cls, Ref ref, Heap heap) except -1:
         f"{kind} in {ref.heap.name} cannot be kept by a container in {heap.name}: it would be gone with the last process "
         "of its own segment; make it where the container is, by the same manager (m.list(...), m.Lock() and so on, a "
         "store's also m.Counter(...), m.ShardedCounter(...), m.frozen(...)) or beside the container (fastshm.Value(..., "
-        "beside=m.root), fastshm.Array(..., beside=m.root)), or store a plain copy"
+        "beside=m.root), fastshm.Array(..., beside=m.root), fastshm.Cache(..., beside=m.root)), or store a plain copy"
     )
 
 

@@ -301,7 +301,7 @@ cdef class Dict(Handle):
         if fs_table_count(self.t, &used) != FS_OK:
             self.enter(&me, &r)
             used = fs_load_relaxed(&self.t.used)
-            fs_table_leave(&me, self.t, r)
+            fs_table_leave_unchanged(&me, self.t, r)
         if used > self.ref.heap.h.size:
             fail(FS_CORRUPT, self.ref.heap)
         return used
@@ -561,7 +561,7 @@ cdef class Dict(Handle):
         """Until the lock was free for a moment: for what is then tried with the interpreter lock."""
         cdef int r
         self.enter(me, &r)
-        fs_table_leave(me, self.t, r)
+        fs_table_leave_unchanged(me, self.t, r)
         wait_for_heap(self.ref, me)
         me.wait = 0
         return 0
@@ -931,6 +931,7 @@ cdef class Dict(Handle):
         seconds.
 
         It looks again after each change of the dict, also of other keys; a value that comes and goes in between may be missed.
+        What changes inside a shared value is no change of the dict: that is seen within some 16 ms.
         """
         cdef fs_patience p
         cdef uint32_t turn

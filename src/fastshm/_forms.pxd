@@ -105,7 +105,7 @@ cdef inline int refuse_change(int form, uint32_t code, int what) except -1:
     if form <= FS_FLOAT:
         raise TypeError(f"fetch_{name}() takes integers, and {kind} is no integer type: "
                         "use compare_exchange() in a loop, or get_lock()")
-    raise TypeError(f"fetch_{name}() takes numbers, and {kind} is no number type: "
+    raise TypeError(f"fetch_{name}() takes numbers, and {kind} is not a type with atomic arithmetic: "
                     "use exchange(), compare_exchange() or get_lock()")
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
 from fastshm import _core, _dict, _locks, heap
 from fastshm.counter import ShardedCounter
@@ -16,7 +16,8 @@ from fastshm.proxies import DictProxy, RecursiveAcquirerProxy
 
 __all__ = ["Cache", "CacheInfo", "cache"]
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+_P = ParamSpec("_P")
+_R = TypeVar("_R", covariant=True)
 MISSING: Any = object()
 KEYWORDS = "\0keywords"  # begins the keys that hold the positional arguments as one, and the names and values of others
 STRAYS = 16  # so often in a row it cannot be just somebody who is between two steps
@@ -44,6 +45,10 @@ class CacheInfo(NamedTuple):
 
 class Cache:
     """A shared mapping that forgets: the least recently used beyond `maxsize`, and what is older than `ttl` seconds.
+
+    `c.put(key, value)`, `c.get(key, default=None)`, `key in c`, `len(c)`, `c.pop(key)`, `c.clear()`, `c.info()`, and
+    `c.get_or_compute(key, function)`: the value, computed by one of those that want it while the others wait. It pickles
+    anywhere; `beside=m.root` makes it in that store.
 
     `get` and `put` are a few steps each; whoever is killed between two of them leaves a cache that may forget a little earlier
     or later than it should, and nothing else.
@@ -112,6 +117,21 @@ class Cache:
         for key in self._entries.keys():  # noqa: SIM118  (a list of one instant)
             if key not in self._order:
                 self._entries.pop(key, None)
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        """Forgets it: its value, else `default` if there is one, else KeyError. What is being computed now is put later."""
+        if len(default) > 1:
+            raise TypeError(f"pop expected at most 2 arguments, got {1 + len(default)}")
+        self._order.pop(key, None)
+        value = self._entries.pop(key, MISSING)
+        if value is not MISSING and self.ttl is not None:
+            value, ends = _with_its_end(value)
+            value = value if time.monotonic() < ends else MISSING
+        if value is not MISSING:
+            return value
+        if default:
+            return default[0]
+        raise KeyError(key)
 
     def _touch(self, key: Any, ends: float | None) -> None:
         self._order.pop(key, None)
@@ -201,7 +221,11 @@ class Cache:
         self._misses.exchange(0)
 
     def info(self) -> CacheInfo:
+        """Hits and misses are those of get_or_compute(), and so of fastshm.cache, alone."""
         return CacheInfo(self._hits.value, self._misses.value, self.maxsize, len(self))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self._entries)} values, maxsize={self.maxsize}, ttl={self.ttl}>"
 
     def __len__(self) -> int:
         """With a ttl it looks when each of them ends."""
@@ -243,7 +267,7 @@ def _lock(found: Any) -> RecursiveAcquirerProxy:
 def _check(maxsize: Any, ttl: Any) -> None:
     if maxsize is not None and (not isinstance(maxsize, int) or maxsize < 1):
         raise ValueError(f"maxsize must be a positive integer or None, not {maxsize!r}")
-    if ttl is not None and not ttl > 0:
+    if ttl is not None and not (isinstance(ttl, (int, float)) and ttl > 0):
         raise ValueError(f"ttl must be a positive number of seconds or None, not {ttl!r}")
 
 
@@ -294,10 +318,28 @@ def _name_of(function: Any) -> str | None:
     return f"{name} {number}"
 
 
+class _Cached(Protocol[_P, _R]):
+    """What a decorated function has, as functools.lru_cache's."""
+
+    __wrapped__: Callable[..., Any]
+
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R: ...
+    def __get__(self, instance: Any, owner: Any = None, /) -> Callable[..., _R]: ...
+    def cache_info(self) -> CacheInfo: ...
+    def cache_clear(self) -> None: ...
+    def cache_parameters(self) -> dict[str, Any]: ...
+
+
 @overload
-def cache(function: _F, /) -> _F: ...
+def cache(function: Callable[_P, _R], /) -> _Cached[_P, _R]: ...
 @overload
-def cache(*, maxsize: int | None = None, ttl: float | None = None, typed: bool = False) -> Callable[[_F], _F]: ...
+def cache(
+    maxsize: int | None = None, /, *, ttl: float | None = None, typed: bool = False
+) -> Callable[[Callable[_P, _R]], _Cached[_P, _R]]: ...
+@overload
+def cache(
+    *, maxsize: int | None = None, ttl: float | None = None, typed: bool = False
+) -> Callable[[Callable[_P, _R]], _Cached[_P, _R]]: ...
 def cache(function: Any = None, /, *, maxsize: int | None = None, ttl: float | None = None, typed: bool = False) -> Any:
     """Keeps a function's results for all processes of the family: functools.lru_cache across workers.
 
@@ -309,6 +351,8 @@ def cache(function: Any = None, /, *, maxsize: int | None = None, ttl: float | N
     is known by its name and its code, so children of every start method share its results; one that was made inside another
     function shares them with forked children only.
     """
+    if isinstance(function, int):  # as functools.lru_cache(128)
+        function, maxsize = None, function
     _check(maxsize, ttl)
     if function is None:
         return functools.partial(cache, maxsize=maxsize, ttl=ttl, typed=typed)

@@ -103,7 +103,8 @@ class SynchronizedNDArray(SynchronizedArray):
     """An array of a NumPy type: see fastshm.Array.
 
     `a[i]` is a number, a record or an ndarray, a slice an ndarray: copies, each of one instant. Items and slices are written as
-    one step, broadcast and converted as NumPy does it. `a.numpy()` is a view.
+    one step, broadcast and converted as NumPy does it; a single integer that is too large wraps around, as in ctypes.
+    `a.numpy()` is a view.
     """
 
     dtype: Any

@@ -626,7 +626,7 @@ def live(value: Any, beside: _core.Handle | None, done: builtins.dict[int, Any] 
 
 def _plain_all_through(value: Any, done: builtins.dict[Any, Any]) -> Any:
     if not isinstance(value, (DictProxy, ListProxy)):
-        return value
+        return value._getvalue() if isinstance(value, Proxy) else value  # locks stand for themselves
     known = done.get(value._address)
     if known is not None:
         return known

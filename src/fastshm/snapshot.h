@@ -208,7 +208,7 @@ FS_UNUSED static int fs_table_delta(const fs_self *me, fs_table *t, uint64_t key
     }
     if (r == FS_OK && at != count)
         r = FS_CHANGED;
-    fs_table_leave(me, t, entered);
+    fs_table_leave_unchanged(me, t, entered);
     return r;
 }
 
@@ -247,7 +247,7 @@ FS_UNUSED static int fs_table_copy(const fs_self *me, fs_table *t, int values, u
     extent->first = first;
     if (r == FS_OK)
         r = fs_table_snapshot(me, t, values, form, first, end, slots, pin_room, out);
-    fs_table_leave(me, t, entered);
+    fs_table_leave_unchanged(me, t, entered);
     return r;
 }
 

@@ -28,7 +28,10 @@ ATTEMPTS = 100  # at a store that others unlink or leave whenever it has been fo
 
 def _file_of(address: str) -> str:
     if not isinstance(address, str):
-        raise TypeError(f"the address of a store is a str, not {type(address).__name__!r}")
+        raise TypeError(
+            f"the address of a store is a str, not {type(address).__name__!r}; a manager with the address of a server is a "
+            "fastshm.managers.SyncManager"
+        )
     file = names.STORE + address.removeprefix(SCHEME)
     if not address.startswith(SCHEME) or not names.NAME.fullmatch(file):
         raise ValueError(

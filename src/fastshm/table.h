@@ -310,13 +310,18 @@ static int fs_table_settle(const fs_self *me, fs_table *t) {
     return fs_redo_settle(me, &t->redo);
 }
 
-/* A change is a plain store, which may still be on its way when `turn` is looked at: who waits finds out when his nap is over.
- * A fence would cost every change more than that is worth. */
-static inline void fs_table_leave(const fs_self *me, fs_table *t, int entered) {
+/* Of who has only looked: those who wait for a change are not woken, or one that looks would wake itself. */
+static inline void fs_table_leave_unchanged(const fs_self *me, fs_table *t, int entered) {
     if (entered != FS_NESTED) {
         fs_settle(&t->o.lock);
         fs_leave(me, &t->o.lock);
     }
+}
+
+/* A change is a plain store, which may still be on its way when `turn` is looked at: who waits finds out when his nap is over.
+ * A fence would cost every change more than that is worth. */
+static inline void fs_table_leave(const fs_self *me, fs_table *t, int entered) {
+    fs_table_leave_unchanged(me, t, entered);
     if (fs_unlikely(fs_load_relaxed(&t->turn) & FS_TURN_ASLEEP))
         fs_turn_wake(&t->turn, FS_ALL);
 }
@@ -848,7 +853,7 @@ FS_UNUSED static int fs_table_read(const fs_self *me, fs_table *t, const fs_key 
         fs_witness_take(seen, t, &p.place);
         r = fs_copy_out(me, &p.seen, pin, out);
     }
-    fs_table_leave(me, t, entered);
+    fs_table_leave_unchanged(me, t, entered);
     return r;
 }
 

@@ -43,7 +43,7 @@ def add_command(commands: Any) -> None:
 
 def positive(text: str) -> int:
     if (number := int(text)) < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"a number from 1 on is wanted, not {text}")
     return number
 
 
