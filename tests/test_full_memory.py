@@ -14,6 +14,9 @@ import sys
 import pytest
 from crew import run_command, run_program
 
+NOT_WATCHED = pytest.mark.skipif(
+    "libasan" in os.environ.get("LD_PRELOAD", ""), reason="the address sanitizer reserves terabytes of address space"
+)
 MOUNT = 'mount -t tmpfs -o size="$0" tmpfs /dev/shm && exec "$@"'
 
 
@@ -406,6 +409,7 @@ print(fastshm.heap.default().name)
     assert not os.path.exists(f"/dev/shm/{done.stdout.strip()}")
 
 
+@NOT_WATCHED
 def test_address_space_limit():
     """ulimit -v: no room for a large reservation, so a smaller one or a clear error."""
     run_program("""
@@ -445,6 +449,7 @@ for width in (150, 350):
 """)
 
 
+@NOT_WATCHED
 def test_address_space_is_left_to_the_program():
     """Under a limit, as batch systems set it, the segment takes a quarter of it."""
     program = """

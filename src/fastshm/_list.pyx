@@ -250,9 +250,11 @@ cdef class List(Handle):
 
     cdef inline object word(self, uint64_t i, uint64_t about, uint64_t value):
         """The object of a word, which item i is: the one of the last time, if it is the same word."""
-        cdef Word *w = self.words_kept + i
-        if i < self.room and w.value == value and w.about == about and w.object != NULL and most_kept:
-            return <object>w.object
+        cdef Word *w
+        if i < self.room and most_kept:
+            w = self.words_kept + i
+            if w.value == value and w.about == about and w.object != NULL:
+                return <object>w.object
         return self.word_anew(i, about, value)
 
     cdef object word_anew(self, uint64_t i, uint64_t about, uint64_t value):

@@ -23,6 +23,7 @@ BOTH, BOTH_SHORT = 20, 2998  # a trial of two processes takes as long as so many
 
 IMPORTS = False  # the package: its extensions need not be built for the mutants
 FOR_MUTANTS = {"FASTSHM_STEP": "23"}  # some show between a few instructions only
+A_FORK = {"FASTSHM_STEP": "17", "FASTSHM_OPERATION": "a fork without privileges"}
 MUTANTS = (
     Mutant(
         "a dead holder's lock is taken over",
@@ -64,6 +65,7 @@ MUTANTS = (
         "    fs_store_release(&a->count, run.count + count);",
         "    fs_store_release(&a->count, run.count + count);\n    fs_crash_order();\n    if (count)\n"
         "        fs_copy_racy(run.p + run.count * size, source, count * size);",
+        {"FASTSHM_STEP": "1", "FASTSHM_OPERATION": "array extend, with room"},
     ),
     Mutant(
         "an array's stage counts until it is copied",
@@ -72,6 +74,7 @@ MUTANTS = (
         "        fs_crash_order();\n        a->stage_state = 0;\n",
         "        a->stage_state = 0;\n        fs_crash_order();\n"
         "        fs_spread(run.p + at, step, (const char *)b + FS_HEADER, run.size, count, repeated);\n",
+        {"FASTSHM_STEP": "1", "FASTSHM_OPERATION": "array slice"},
     ),
     Mutant(
         "a dead process's handles are let go",
@@ -84,15 +87,21 @@ MUTANTS = (
         "registry.h",
         "    if ((r = fs_is_shared(fd, 1, id)) == 1)\n        return FS_OK;\n",
         "    if ((r = 1) == 1)\n        return FS_OK;\n",
+        A_FORK,
     ),
     Mutant(
         "its parent waits until it has claimed its number",
         "identity.h",
         "    fs_birth_await();\n    fs_heirs_discard();",
         "    fs_heirs_discard();",
+        A_FORK,
     ),
     Mutant(
-        "its parent gives up that number", "registry.h", "        fs_unclaim(fd, heap->by_process, heir->id);\n", "        ;\n"
+        "its parent gives up that number",
+        "registry.h",
+        "        fs_unclaim(fd, heap->by_process, heir->id);\n",
+        "        ;\n",
+        A_FORK,
     ),
 )
 
