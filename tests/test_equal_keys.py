@@ -408,3 +408,98 @@ def test_many_processes(crew, monkeypatch):
     finally:
         crowd.end()
     crew.results()
+
+
+class Touchy:
+    """Pickling one does something to the plain dict that is being stored."""
+
+    source = {}  # noqa: RUF012
+
+    def __init__(self, n, do=None):
+        self.n, self.do = n, do
+
+    def __hash__(self):
+        return hash(self.n)
+
+    def __eq__(self, other):
+        return isinstance(other, Touchy) and self.n == other.n
+
+    def __reduce__(self):
+        if self.do is not None:
+            self.do(self.source)
+        return Touchy, (self.n,)
+
+
+def grow(source):
+    source.update({Touchy(n): n for n in range(10, 20_000)})
+
+
+def move(source):
+    source[Touchy(1)] = source.pop(Touchy(1))  # to its end
+
+
+@pytest.mark.parametrize("do", [grow, move, dict.clear])
+@pytest.mark.parametrize("where", ["key", "value", "after plain ones"])
+@pytest.mark.parametrize("use", ["update", "make", "set_many"])
+def test_what_is_stored_changes_meanwhile(use, where, do):
+    source = Touchy.source
+    source.clear()
+    if where == "after plain ones":
+        source.update({f"plain {n}": n for n in range(50)})
+    source.update({Touchy(1, do if where == "key" else None): "one", Touchy(2): "two", Touchy(3): "three"})
+    if where != "key":
+        source["value"] = Touchy(0, do)
+    wanted = dict(source)
+    d = fastshm.dict(source if use == "make" else {})
+    if use != "make":
+        getattr(d, use)(source)
+    assert len(d) == len(wanted)
+    for key, value in wanted.items():
+        assert d[key] == value
+
+
+class ShownAsEmpty(tuple):
+    def __iter__(self):
+        return iter(())
+
+
+class ShownAsNone(frozenset):
+    def __iter__(self):
+        return iter(())
+
+
+class ShownAsX(bytes):
+    def __bytes__(self):
+        return b"x"
+
+
+class ShownAsSeven(int):
+    def __int__(self):
+        return 7
+
+    def bit_length(self):
+        return 3
+
+    def to_bytes(self, *args, **options):
+        return b"7"
+
+
+class ShownAsFive(complex):
+    real, imag = 5.0, 0.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "one", "other"),
+    [
+        (ShownAsEmpty, (1,), (2,)),
+        (ShownAsNone, frozenset({1}), frozenset({2})),
+        (ShownAsX, b"1", b"2"),
+        (ShownAsSeven, 2**70, 2**71),
+        (ShownAsSeven, 1, 2),
+        (ShownAsFive, 1j, 2j),
+    ],
+)
+def test_keys_go_by_what_they_compare_by(kind, one, other):
+    d = fastshm.dict({kind(one): 1, kind(other): 2})
+    assert (len(d), d[one], d[other], d[kind(one)]) == (2, 1, 2, 1)
+    assert {type(key) for key in d} == {kind}

@@ -145,3 +145,18 @@ def test_shared_objects_in_records_live_as_long_as_the_list():
     del f
     gc.collect()
     assert fastshm.heap.check()["bytes_used"] <= before + 4096
+
+
+class Five:
+    def __index__(self):
+        return 5
+
+
+def test_whatever_is_an_index():
+    records = fastshm.frozen([b"%d" % n for n in range(300)])
+    numpy = pytest.importorskip("numpy")
+    for i in (Five(), numpy.uint8(5), numpy.int8(5), numpy.int64(-295)):
+        assert records[i] == records.view(i) == b"5"
+    for wrong in (5.0, "5", None):
+        with pytest.raises(TypeError, match="list indices must be integers or slices"):
+            records[wrong]

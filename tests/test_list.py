@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import random
 import re
@@ -544,3 +545,25 @@ def test_slices_are_replaced_where_they_are(kind):
     assert shared[:] == []
     del shared
     assert fastshm.heap.check()["bytes_used"] <= before
+
+
+def test_an_iterator_that_the_collector_ends():
+    items = fastshm.list([1, 2, 3])
+    for begin in (False, True):
+        ring = [iter(items)]
+        if begin:
+            next(ring[0])
+        ring.append(ring)
+        del ring
+        gc.collect()
+        _ = [object() for _ in range(1_000)]
+        items.append(4)
+        assert len(items) == len(items[:])
+
+
+def test_repeated_as_the_builtin_has_it():
+    for times in (2**63, -(2**63) - 1):
+        items = fastshm.list([1])
+        with pytest.raises(OverflowError):
+            items *= times
+        assert items[:] == [1]

@@ -194,3 +194,4 @@ def test_all_is_plain_all_through():
         assert [type(value) for value in plain.values()] == [set, managers.Namespace, array.array, list]
         assert m.list([m.set([1])]).to_list() == [{1}]
         assert m.list([m.set([1])]).copy(deep=True) == [{1}]
+        assert m.list([fastshm.frozen([1, "a"])]).to_list() == [[1, "a"]]

@@ -557,3 +557,54 @@ def test_interrupted_from_outside(tmp_path):
         re.DOTALL,
     )
     assert "fastshm/running.py" not in err
+
+
+class Interruption(BaseException):
+    pass
+
+
+def interrupted(function, line):
+    """Whether a signal's handler, say, that raises before that line of patching.py does it."""
+    lines = 0
+
+    def trace(frame, event, _):
+        nonlocal lines
+        if frame.f_code.co_filename == patching.__file__ and event == "line":
+            lines += 1
+            if lines == line:
+                sys.settrace(None)
+                raise Interruption
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function()
+    except Interruption:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("which", ["patch", "undo"])
+def test_an_interruption_anywhere(which):
+    def state():
+        return [getattr(place, name) for place, name, _ in patching._replacements()]
+
+    def patch():
+        patches.append(patching.patch())
+
+    patches = []
+    before, line = state(), 1
+    while True:
+        if which == "undo":
+            patch()
+        went_on = not interrupted(patch if which == "patch" else patches[-1].undo, line)
+        patching.unpatch()
+        assert not patching.is_patched()
+        assert state() == before, line
+        if went_on:
+            break
+        line += 1
+    assert line > 30

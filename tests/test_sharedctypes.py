@@ -667,3 +667,21 @@ def test_what_another_lock_takes_away_is_told() -> None:
         _ = fastshm.Array("i", 3, lock=lock).nothing
     with pytest.raises(TypeError, match=r"beside=m\.root.*'ForkContext'"):
         fastshm.Value("i", beside=multiprocessing.get_context("fork"))
+
+
+def resize(array, done):
+    while not done.value:
+        array.resize(10)
+        array.resize(1_000)
+
+
+def test_its_ctypes_object_while_it_becomes_shorter():
+    array, done = fastshm.Array("d", 1_000), fastshm.Value("i", 0)
+    with Crew() as crew:
+        crew.start(resize, array, done)
+        try:
+            for _ in range(2_000):
+                assert len(array.get_obj()) in (10, 1_000)
+                assert repr(array)
+        finally:
+            done.value = 1

@@ -16,7 +16,8 @@ from fractions import Fraction
 from multiprocessing.reduction import ForkingPickler
 from weakref import WeakSet
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.complex cimport PyComplex_ImagAsDouble, PyComplex_RealAsDouble
 
 from fastshm._buffers cimport (
     Packed, array_at, copied, copied_writable, loaded_with_buffers, packed, packed_array, packed_with_buffers, span,
@@ -71,7 +72,8 @@ cdef int may_dump(Heap heap, str what, object thing) except -1:
 # --- keys ---------------------------------------------------------------------------------------------------------------------
 
 cdef inline bint behaves_as(object key, type base):
-    """An instance of a builtin type whose class leaves hashing and comparing as they are."""
+    """An instance of a builtin type whose class leaves hashing and comparing as they are: these go by its contents, whatever
+    its other methods say."""
     if type(key) is base:
         return True
     if not isinstance(key, base):
@@ -90,7 +92,7 @@ cdef object integer_form(object number, int *form):
     cdef int64_t word = PyLong_AsLongLongAndOverflow(number, &overflow)
     if overflow:
         form[0] = FS_K_BIG
-        return integer_bytes(int(number))
+        return integer_bytes(int.__index__(number))
     form[0] = FS_K_INT
     return PyBytes_FromStringAndSize(<char *>&word, 8)
 
@@ -145,9 +147,10 @@ cdef object rational_form(object key, int *form):
 
 cdef object complex_form(object key, int *form):
     cdef double parts[2]
-    if key.imag == 0:
-        return float_form(key.real, form)
-    parts[0], parts[1] = key.real + 0.0, key.imag
+    parts[0], parts[1] = PyComplex_RealAsDouble(key), PyComplex_ImagAsDouble(key)
+    if parts[1] == 0:
+        return float_form(parts[0], form)
+    parts[0] += 0.0
     if parts[0] != parts[0] or parts[1] != parts[1]:
         return None
     form[0] = FS_K_COMPLEX
@@ -204,7 +207,7 @@ cdef object canonical(object key, int *form, int *display):
     elif key is None:
         form[0], out = FS_K_NONE, b""
     elif behaves_as(key, bytes):
-        form[0], out = FS_K_BYTES, bytes(key)
+        form[0], out = FS_K_BYTES, PyBytes_FromStringAndSize(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
         display[0] = FS_D_SAME if kind is bytes else FS_D_PICKLE
     elif behaves_as(key, float):
         out = float_form(key, form)
@@ -213,11 +216,11 @@ cdef object canonical(object key, int *form, int *display):
         elif form[0] != FS_K_FLOAT:
             display[0] = FS_D_MINUS_ZERO if key == 0 and str(key)[0] == "-" else FS_D_FLOAT
     elif behaves_as(key, tuple):
-        form[0], out = FS_K_TUPLE, members_form(key, True, display)
+        form[0], out = FS_K_TUPLE, members_form(key if kind is tuple else tuple.__iter__(key), True, display)
         if kind is not tuple:
             display[0] = FS_D_PICKLE
     elif behaves_as(key, frozenset):
-        form[0], out = FS_K_FROZENSET, members_form(key, False, display)
+        form[0], out = FS_K_FROZENSET, members_form(key if kind is frozenset else frozenset.__iter__(key), False, display)
         if kind is not frozenset:
             display[0] = FS_D_PICKLE
     elif behaves_as(key, complex):

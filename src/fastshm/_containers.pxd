@@ -84,6 +84,7 @@ cdef object made(fs_copy *c, Pins pins, Ref ref, bint in_place)
 cdef int make_plain(void *out, const fs_seen *s) noexcept
 cdef object taken(PyObject *out)
 cdef Desk take_desk(Py_ssize_t room)
+cdef Desk desk_for(Desk desk, list items)
 cdef int give_desk(Desk desk) except -1
 
 

@@ -418,6 +418,11 @@ cdef Desk take_desk(Py_ssize_t room):
     return desk
 
 
+cdef Desk desk_for(Desk desk, list items):
+    """That one, or a larger one."""
+    return desk if desk.room >= len(items) else take_desk(len(items))
+
+
 cdef int give_desk(Desk desk) except -1:
     global spare_desk
     if desk.room <= LARGEST_DESK:

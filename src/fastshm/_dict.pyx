@@ -25,7 +25,7 @@ from fastshm._codec cimport (
 )
 from fastshm._containers cimport (
     FS_ANY, MISSING, PATIENCE, TRIES, Cache, Decision, Desk, Pins, decide, forget, give_desk, largest_kept, lively, made,
-    make_plain, most_kept, new_pins, note_change, reap, take_desk, taken, wait_for_heap,
+    desk_for, make_plain, most_kept, new_pins, note_change, reap, take_desk, taken, wait_for_heap,
 )
 from fastshm._core cimport Handle, Ref, check_open, fail, gate_ref, heap_of, identify, make_handle, new_ref, offset_of
 from fastshm._locks cimport hold_quietly, is_held_still, unhold_quietly, lock_of
@@ -760,7 +760,7 @@ cdef class Dict(Handle):
         """FS_OK. With FS_ADD also, and nothing is changed: FS_TYPE and FS_OVERFLOW, when it is not a matter of machine
         integers. With a holder of the lock also FS_INTERRUPTED, with nothing changed, in whoever is somebody else."""
         cdef Py_ssize_t n = len(new), i = 0
-        cdef list kept = []
+        cdef list kept = [], items = None
         cdef bint foreign = False
         cdef fs_self me
         cdef uint64_t looked = FS_ANY
@@ -768,31 +768,32 @@ cdef class Dict(Handle):
         cdef Decision own = None
         cdef bint buried = False
         cdef Desk desk = take_desk(n)
-        cdef fs_key *keys = desk.keys
-        cdef fs_value *values = desk.values
         try:
             for key, value in new.items():
-                if not encode_plain(key, value, &keys[i], &values[i], self.seed):
-                    break  # encoding it may run code, and that may change the dict
-                if keys[i].length > FS_KEY_INLINE or values[i].data != NULL:
+                if i == n or not encode_plain(key, value, &desk.keys[i], &desk.values[i], self.seed):
+                    i = n + 1  # encoding it may run code, and that may change the dict
+                    break
+                if desk.keys[i].length > FS_KEY_INLINE or desk.values[i].data != NULL:
                     kept.append((key, value))  # another thread may change the dict
                 i += 1
-            if i < n:
-                i = 0
-                for key, value in PyDict_Items(new):
-                    self.encode(key, value, &keys[i], &values[i], kept)
-                    foreign = foreign or keys[i].form == FS_K_OTHER
-                    i += 1
+            if i != n:
+                items = PyDict_Items(new)
+                desk, n = desk_for(desk, items), len(items)
+                foreign = self.encode_all(items, desk, kept)
             whoami(self.ref, &me)
             if n < 1000 and not foreign and (not holder or me.id == holder):
-                r = fs_table_merge(&me, self.t, keys, values, n, how, looked)
+                r = fs_table_merge(&me, self.t, desk.keys, desk.values, n, how, looked)
             else:
                 r = FS_CHANGED if foreign else FS_BUSY
             while True:
                 if r == FS_CHANGED:
                     if own is None:
                         own = decide(self.t)
-                    self.mirrored().resolve_all(new, keys, kept, &looked)
+                    if items is None:
+                        items = PyDict_Items(new)
+                        desk, n = desk_for(desk, items), len(items)
+                        self.encode_all(items, desk, kept)
+                    self.mirrored().resolve_all(items, desk.keys, kept, &looked)
                     tries = self.impatient(tries, own)
                     if tries > PATIENCE:
                         looked = self.t.keys_changed
@@ -802,7 +803,7 @@ cdef class Dict(Handle):
                 if holder and me.id != holder:
                     return FS_INTERRUPTED
                 with nogil:
-                    r = fs_table_merge(&me, self.t, keys, values, n, how, looked)
+                    r = fs_table_merge(&me, self.t, desk.keys, desk.values, n, how, looked)
             if r != FS_OK and not (how == FS_ADD and (r == FS_TYPE or r == FS_OVERFLOW)):
                 fail(r, self.ref.heap)
             if r == FS_OK:
@@ -813,6 +814,16 @@ cdef class Dict(Handle):
             if tries >= PATIENCE:
                 unhold_quietly(self.ref, own.holder)
         return r
+
+    cdef bint encode_all(self, list items, Desk desk, list kept) except -1:
+        """Can only `==` tell one of the keys? What becomes of the dict while its items are encoded is nobody's affair."""
+        cdef bint foreign = False
+        cdef Py_ssize_t i
+        for i in range(len(items)):
+            key, value = items[i]
+            self.encode(key, value, &desk.keys[i], &desk.values[i], kept)
+            foreign = foreign or desk.keys[i].form == FS_K_OTHER
+        return foreign
 
     cdef inline int encode(self, object key, object value, fs_key *k, fs_value *v, list kept) except -1:
         """`kept` keeps alive what *k and *v point to."""

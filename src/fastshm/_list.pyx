@@ -586,7 +586,7 @@ cdef class List(Handle):
         return self
 
     def __imul__(self, n):
-        cdef object times = as_index(n)
+        cdef object times = ssize_of(n)
         cdef Plan plan
         cdef Items s
         cdef uint64_t i, length
@@ -898,6 +898,7 @@ cdef int64_t longer_ssize(object i) except? -0x7fffffffffffffff:
     return max(i, -INT64_MAX)
 
 
+@cython.no_gc_clear  # its end needs the list
 @cython.final
 cdef class ListIterator:
     cdef List items

@@ -58,7 +58,7 @@ cdef class Mirror:
     cdef fs_extent extent
     cdef dict refresh(self, bint natives)
     cdef object resolve(self, object key, fs_key *k, uint64_t *looked)
-    cdef int resolve_all(self, dict new, fs_key *keys, list kept, uint64_t *looked) except -1
+    cdef int resolve_all(self, list items, fs_key *keys, list kept, uint64_t *looked) except -1
 
 cdef Snapshot snapshot(Ref ref, fs_table *t, bint values, uint8_t form, uint64_t first, fs_extent *extent)
 cdef bint has_key(Ref ref, fs_table *t, const fs_key *k) except -1

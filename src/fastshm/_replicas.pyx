@@ -436,19 +436,19 @@ cdef class Mirror:
                 return raw
             known.pop(key, None)  # deleted since it was looked at
 
-    cdef int resolve_all(self, dict new, fs_key *keys, list kept, uint64_t *looked) except -1:
-        """Each key that is stored under another object becomes the stored one."""
+    cdef int resolve_all(self, list items, fs_key *keys, list kept, uint64_t *looked) except -1:
+        """Each key that is stored under another object becomes the stored one. `keys` are those of the items."""
         cdef Py_ssize_t i = 0
         cdef bint natives = False
         cdef dict known
         cdef fs_key k
-        for key in new:
+        for key, _ in items:
             natives = natives or (keys[i].form == FS_K_OTHER and may_equal_others(key))
             i += 1
         known = self.refresh(natives and self.t.used != self.t.others)
         looked[0] = self.extent.keys_changed
         i = 0
-        for key in list(new):
+        for key, _ in items:
             hit = known.get(key)
             if hit is not None:
                 use_stored(&k, hit[0], hit[1], self.seed)

@@ -65,10 +65,11 @@ def object_of(owner: Any, kind: Any) -> Any:
 def array_object(array: SynchronizedArray) -> Any:
     """The ctypes array on the bytes as they now lie."""
     octets = _array.Octets(array)
-    kind = array._type() * (memoryview(cast(Any, octets)).nbytes // array.itemsize)
+    view = memoryview(cast(Any, octets))  # one alone: the array may have another length at any time
+    kind = array._type() * (view.nbytes // array.itemsize)
     # An array of a NumPy type is more than its reference; of the others, the object must not keep the handle that may keep it.
     reduced = partial(_reduced, array) if hasattr(array, "dtype") else partial(_reduced_array, octets)
-    return _object_over(octets, kind, reduced)
+    return _object_over(view, kind, reduced)
 
 
 def _object_over(view: Any, kind: Any, reduced: Any) -> Any:

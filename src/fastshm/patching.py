@@ -106,15 +106,10 @@ class Patch:
 
     def undo(self) -> None:
         """Once all patches are taken back, multiprocessing is as it was. The objects that there are remain as they are."""
-        if self in _patches:
+        if _patches == [self]:
+            _restore()
+        if self in _patches:  # last: what a signal's handler raises meanwhile leaves it to be taken back
             _patches.remove(self)
-        if not _patches:
-            while _originals:
-                place, name, original = _originals.pop()
-                setattr(place, name, original)
-            for kind in _stdlib_kinds.values():
-                ForkingPickler._extra_reducers.pop(kind, None)  # type: ignore[attr-defined]
-            ForkingPickler.register(types.MethodType, reduction._reduce_method)  # type: ignore[attr-defined]
 
     def __enter__(self) -> Patch:
         return self
@@ -128,16 +123,34 @@ def patch() -> Patch:
 
     Call it first, before other modules import by their names Manager, SyncManager or classes of multiprocessing.synchronize.
     """
-    if not _patches:
-        for place, name, replacement in _replacements():
-            _originals.append((place, name, getattr(place, name)))
-            setattr(place, name, replacement)
-        for kind in _stdlib_kinds.values():
-            ForkingPickler.register(kind, _reduce_stdlib)
-        ForkingPickler.register(types.MethodType, _reduce_method)
     this = Patch()
     _patches.append(this)
+    try:
+        if _patches[0] is this:
+            _replace()
+    except BaseException:  # of a signal's handler
+        this.undo()
+        raise
     return this
+
+
+def _replace() -> None:
+    for place, name, replacement in _replacements():
+        _originals.append((place, name, getattr(place, name)))
+        setattr(place, name, replacement)
+    for kind in _stdlib_kinds.values():
+        ForkingPickler.register(kind, _reduce_stdlib)
+    ForkingPickler.register(types.MethodType, _reduce_method)
+
+
+def _restore() -> None:
+    while _originals:
+        place, name, original = _originals[-1]
+        setattr(place, name, original)
+        _originals.pop()
+    for kind in _stdlib_kinds.values():
+        ForkingPickler._extra_reducers.pop(kind, None)  # type: ignore[attr-defined]
+    ForkingPickler.register(types.MethodType, reduction._reduce_method)  # type: ignore[attr-defined]
 
 
 def unpatch() -> None:

@@ -626,7 +626,8 @@ def live(value: Any, beside: _core.Handle | None, done: builtins.dict[int, Any] 
 
 def _plain_all_through(value: Any, done: builtins.dict[Any, Any]) -> Any:
     if not isinstance(value, (DictProxy, ListProxy)):
-        return value._getvalue() if isinstance(value, Proxy) else value  # locks stand for themselves
+        plain = getattr(type(value), "_getvalue", None)
+        return plain(value) if plain else value  # locks stand for themselves
     known = done.get(value._address)
     if known is not None:
         return known

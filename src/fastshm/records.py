@@ -6,6 +6,7 @@ import array
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.reduction import ForkingPickler
+from operator import index
 from typing import Any, overload
 
 from fastshm import _array, _core, _list, _parts, heap
@@ -50,6 +51,7 @@ class FrozenList(Sequence[Any]):
             return list(map(self.__getitem__, range(*i.indices(len(self)))))
         if not hasattr(type(i), "__index__"):
             raise TypeError(f"list indices must be integers or slices, not {type(i).__name__}")
+        i = index(i)
         record, kind = self._find(i)
         if kind == PICKLE:
             if not self._data._heap.takes_pickles():
@@ -67,7 +69,7 @@ class FrozenList(Sequence[Any]):
 
     def view(self, i: int) -> memoryview:
         """The bytes of a record without a copy. TypeError when it is not a record of bytes."""
-        record, kind = self._find(i)
+        record, kind = self._find(index(i))
         if kind != BYTES:
             raise TypeError(f"record {i} is not bytes")
         return record
@@ -81,6 +83,10 @@ class FrozenList(Sequence[Any]):
         if not begin <= end >> 2 <= len(self._bytes) or (end & 3 == OBJECTS and self._objects is None):
             raise _core.CorruptedError(f"record {i} is not where it should be")
         return self._bytes[begin : end >> 2], end & 3
+
+    def _getvalue(self) -> list[Any]:
+        """What it stands for in a plain copy of a container."""
+        return list(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self):,} records, {len(self._bytes):,} bytes>"
