@@ -59,7 +59,8 @@ class Cache:
     """
 
     # What a death between two steps leaves:
-    # - get, and put of a key that is there, which take its place and give it one at the end: an entry without a place;
+    # - get, and put of a key that is there, which take its place and give it one at the end: an entry without a place (so does
+    #   the first get of a handle that finds no memory for a place);
     # - put, whose place is made before its entry: a place without an entry, which is forgotten when it is the oldest;
     # - put, which takes the oldest place, then its entry; pop, its place, then its entry: an entry without a place;
     # - get and put, which drop what ended, and clear, entries before places: places without entries.
