@@ -34,6 +34,7 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
+_cramped: set[Any] = set()  # ranks of caches for which this process found no memory for a place, last time
 _same_name: dict[str, int] = {}  # functions of this process that are known by a name
 
 
@@ -60,7 +61,7 @@ class Cache:
 
     # What a death between two steps leaves:
     # - get, and put of a key that is there, which take its place and give it one at the end: an entry without a place (so does
-    #   the first get of a handle that finds no memory for a place);
+    #   the first get of a process that finds no memory for a place);
     # - put, whose place is made before its entry: a place without an entry, which is forgotten when it is the oldest;
     # - put, which takes the oldest place, then its entry; pop, its place, then its entry: an entry without a place;
     # - get and put, which drop what ended, and clear, entries before places: places without entries.
@@ -80,7 +81,6 @@ class Cache:
         self._locks = locks  # of what is being computed
         self._hits, self._misses = hits, misses
         self._strays = 0  # how often in a row there were more entries than places in the order
-        self._is_full = False  # there was no memory for a place
         self._none_ends_before = 0.0  # as far as this handle has looked
         self._rank = entries._address  # the name of the segment, where and when it was made
 
@@ -116,7 +116,8 @@ class Cache:
         ends = None if self.ttl is None else time.monotonic() + self.ttl
         entries, places = len(self._entries), len(self._order)
         self._strays = self._strays + 1 if entries > places else 0
-        if self._strays > STRAYS or entries > places + STRAYS or places > 2 * entries + STRAYS:
+        many = min(STRAYS, entries // 8)  # in a small cache a few are many, and to look is cheap
+        if self._strays > STRAYS or entries - places > many or places > 2 * entries + STRAYS:
             self._put_in_order()
         self._touch(key, ends)
         try:
@@ -178,15 +179,15 @@ class Cache:
 
     def _touch(self, key: Any, ends: float | None) -> None:
         """Gives it the last place. MemoryError, and in full memory it keeps the one that it had."""
-        if self._is_full:
+        if _cramped and self._rank in _cramped:
             self._order._exchange_keys([key], {key: ends})  # all or nothing, but it copies all places
-            self._is_full = False
+            _cramped.discard(self._rank)
             return
         self._order.pop(key, None)
         try:
             self._order[key] = ends
         except MemoryError:
-            self._is_full = True
+            _cramped.add(self._rank)
             self._strays = STRAYS
             raise
 
