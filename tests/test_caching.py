@@ -10,6 +10,8 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from crew import Crew
@@ -347,6 +349,136 @@ def test_entries_that_lost_their_place_in_the_order():
     assert len(cache) == 4
 
 
+def again(cache):
+    """Another handle, as who takes it out of a store has each time."""
+    return pickle.loads(pickle.dumps(cache))
+
+
+@pytest.mark.parametrize("lost", [40, 12])
+@pytest.mark.parametrize("options", [{"maxsize": 4}, {"maxsize": 40}, {"maxsize": 40, "ttl": 60}])
+def test_handles_that_are_new_each_time_put_in_order_what_lost_its_place(options, lost):
+    cache = fastshm.Cache(**options)
+    for n in range(40):
+        cache.put(n, n)
+    for n in range(lost):
+        cache._order.pop(n, None)
+    for n in range(100, 110):
+        again(cache).put(n, n)
+        assert again(cache).get(n) == n
+    assert set(cache._entries.keys()) == set(cache._order.keys())
+    assert len(cache) == options["maxsize"]
+
+
+def test_what_lost_its_place_when_it_was_used_is_not_the_oldest():
+    cache = fastshm.Cache(maxsize=40)
+    for n in range(40):
+        cache.put(n, n)
+    for n in range(20):
+        cache._order.pop(n)
+    for n in range(100, 120):
+        cache.put(n, n)
+    assert [cache.get(n) for n in range(20)] == list(range(20))
+    assert cache.get(20) is None
+
+
+@pytest.mark.parametrize("options", [{"maxsize": 100}, {"ttl": 60}])
+def test_what_is_not_stored_has_no_place(options):
+    cache = fastshm.Cache(**options)
+    for n in range(100):
+        with pytest.raises((AttributeError, pickle.PicklingError)):
+            cache.put(n, lambda: 1)
+    assert len(cache._order) == 0
+    cache.put("there", 1)
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        cache.put("there", lambda: 2)
+    assert cache.get("there") == 1
+    assert list(cache._order) == ["there"]
+
+
+@pytest.mark.parametrize("options", [{"maxsize": 100}, {"ttl": 60}])
+def test_places_of_those_that_were_killed_before_they_stored_anything(options):
+    cache = fastshm.Cache(**options)
+    cache.put("there", 1)
+    for n in range(200):
+        cache._order[n] = time.monotonic() + 60
+        again(cache).put("there", 1)
+        assert len(cache._order) <= module.STRAYS + 3
+    assert cache.get("there") == 1
+
+
+def test_a_place_that_moves_in_full_memory_does_so_in_one_step():
+    cache = fastshm.Cache(maxsize=5)
+    for n in range(5):
+        cache.put(n, n)
+    module._cramped.add(cache._rank)
+    assert cache.get(2) == 2
+    assert list(cache._order) == [0, 1, 3, 4, 2]
+    assert not module._cramped
+
+
+def test_numbers_of_any_type():
+    numpy = pytest.importorskip("numpy")
+    seconds = [numpy.float64(60), numpy.float32(60), numpy.int64(60), numpy.uint8(60), Decimal(60), Fraction(120, 2), 60]
+    for number in seconds:
+        once = fastshm.cache(ttl=number)(lambda n: [n])
+        assert (once(1), once(1)) == ([1], [1])
+        assert once.cache_info().hits == 1
+        assert repr(once.cache_parameters()["ttl"]) == "60.0"
+        results = fastshm.Cache(numpy.int64(2), number)
+        results.put(1, 2)
+        assert (results.get(1), results.ttl, type(results.ttl), type(results.maxsize)) == (2, 60.0, float, int)
+    for decorate in (fastshm.cache(numpy.int64(2)), fastshm.cache(maxsize=numpy.uint8(2))):
+        size = decorate(lambda n: n).cache_parameters()["maxsize"]
+        assert (size, type(size)) == (2, int)
+    for wrong in (float("nan"), numpy.float64("nan"), Decimal("NaN"), Decimal("sNaN"), numpy.float64(-1), 1j, "60", 10**400):
+        with pytest.raises(ValueError, match="ttl must be a positive number"):
+            fastshm.cache(ttl=wrong)
+    for wrong in (numpy.int64(0), numpy.float64(2), 2.0, Decimal(2), "2"):
+        with pytest.raises(ValueError, match="maxsize must be a positive integer"):
+            fastshm.cache(maxsize=wrong)
+
+
+@pytest.mark.parametrize("change", [list.clear, lambda parts: parts.insert(0, -1), lambda parts: parts.pop(3)])
+def test_a_damaged_cache_of_a_function(change):
+    parts = list(fastshm.Cache(5, 60).__getstate__())
+    assert module._of_parts(fastshm.list(parts)).maxsize == 5
+    change(parts)
+    for wrong in (fastshm.list(parts), fastshm.list([-5, *parts[1:]]), 5, None):
+        with pytest.raises(fastshm.CorruptedError, match="damaged"):
+            module._of_parts(wrong)
+
+
+@pytest.mark.parametrize("outcome", [5, None, LookupError("of the child"), RuntimeError("of the child")])
+def test_a_child_that_the_computation_forks(outcome):
+    """It does not hold its parent's lock, and so releases none: its own result is returned, its own exception raised."""
+    cache, children = fastshm.Cache(maxsize=5), []
+
+    def compute():
+        children.append(os.fork())
+        if children[-1]:
+            assert os.waitpid(children[-1], 0)[1] == 0
+            assert [lock.locked() for lock in cache._locks.values()] == [True]
+            return "its parent's"
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    parent, code = os.getpid(), 1
+    try:
+        value = cache.get_or_compute("key", compute)
+        code = 0 if value == outcome else 2
+    except Exception as error:
+        code = 0 if error is outcome and error.__context__ is None else 3
+        if os.getpid() == parent:
+            raise
+    finally:
+        if os.getpid() != parent:
+            os._exit(code)
+    assert value == cache.get("key") == "its parent's"
+    assert not len(cache._locks)
+    assert cache.info()[:2] == (0, 1)
+
+
 def test_what_looks_like_the_key_of_another_call():
     @fastshm.cache
     def told(*args, **kwargs):
@@ -392,7 +524,7 @@ def test_a_lock_that_is_never_found_again(monkeypatch):
 def test_one_key_is_forgotten(ttl):
     results = fastshm.Cache(maxsize=5, ttl=ttl)
     results.put("a", 1)
-    assert repr(results) == f"<Cache of 1 values, maxsize=5, ttl={ttl}>"
+    assert repr(results) == f"<Cache of 1 values, maxsize=5, ttl={None if ttl is None else float(ttl)}>"
     assert results.pop("a") == 1
     assert results.pop("a", None) is None
     assert len(results) == len(results._order) == 0

@@ -475,3 +475,35 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
 assert fastshm.Value("q", 7).value == 7
 """
     run_program(program)
+
+
+def test_what_a_bounded_cache_holds_is_read(in_small):
+    program = """
+import pickle
+few = fastshm.Cache(maxsize=1_000)
+
+@fastshm.cache(maxsize=1_000)
+def computed(n):
+    return [n]
+
+for n in range(500):
+    few.put(n, f"value {n}")
+    computed(n)
+blocks = fastshm.list()
+fill(lambda i: blocks.append(b"x" * 4_000))
+fill(lambda i: blocks.append(b"x" * 100))
+for _ in range(5):
+    for n in range(500):
+        assert few.get(n) == f"value {n}"
+        assert computed(n) == [n]
+for n in range(500):
+    assert pickle.loads(pickle.dumps(few)).get(n) == f"value {n}"
+assert len(few._order) >= 499, "a process may lose one place, until the next put"
+blocks.clear()
+few.put("new", 1)
+assert set(few._order.keys()) == set(few._entries.keys())
+few.get(3)
+assert list(few._order)[-1] == 3
+print(computed.cache_info())
+"""
+    assert in_small("8m", program).stdout == "CacheInfo(hits=2500, misses=500, maxsize=1000, currsize=500)\n"

@@ -248,3 +248,39 @@ except Exception as error:
     print(type(error).__name__)
 """
     assert run_program(program).stdout == "True\nPicklingError\n"
+
+
+def test_results_of_functions():
+    guarded(
+        """
+calls = fastshm.list()
+
+@fastshm.cache
+def double(*n, **more):
+    calls.append(0)
+    return n[0] * 2
+
+@fastshm.cache(maxsize=2)
+def triple(n):
+    return n * 3
+
+@fastshm.cache(ttl=60)
+def fading(n):
+    return n
+
+assert [double("a"), double("a"), double(2, x="y"), triple(1), triple(1)] == ["aa", "aa", 4, 3, 3]
+pid = os.fork()
+if not pid:
+    double("a")
+    triple(1)
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+assert len(calls) == 2
+assert (double.cache_info().hits, triple.cache_info()) == (2, (2, 1, 2, 1)), (double.cache_info(), triple.cache_info())
+with refused(pickle.PicklingError):
+    double(1j)
+with refused(pickle.PicklingError):
+    fading(1)
+assert fading.cache_info().currsize == 0
+"""
+    )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import operator
+import os
 import pickle
 import threading
 import time
 import zlib
 from collections.abc import Callable
+from numbers import Number
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
-from fastshm import _core, _dict, _locks, heap
+from fastshm import _core, _dict, _list, _locks, heap
 from fastshm.counter import ShardedCounter
-from fastshm.proxies import DictProxy, RecursiveAcquirerProxy
+from fastshm.proxies import DictProxy, ListProxy, RecursiveAcquirerProxy
 
 __all__ = ["Cache", "CacheInfo", "cache"]
 
@@ -20,7 +23,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R", covariant=True)
 MISSING: Any = object()
 KEYWORDS = "\0keywords"  # begins the keys that hold the positional arguments as one, and the names and values of others
-STRAYS = 16  # so often in a row it cannot be just somebody who is between two steps
+STRAYS = 16  # so many at once, or so often in a row, it cannot be just somebody who is between two steps
 TURNS = 10_000  # so often nobody waits for one result: each is somebody else's who raised, or was killed
 ABANDONED = 64  # locks of keys that are being computed, until somebody looks which of them nobody holds
 
@@ -31,6 +34,7 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
+_cramped: set[Any] = set()  # ranks of caches for which this process found no memory for a place, last time
 _same_name: dict[str, int] = {}  # functions of this process that are known by a name
 
 
@@ -48,14 +52,24 @@ class Cache:
 
     `c.put(key, value)`, `c.get(key, default=None)`, `key in c`, `len(c)`, `c.pop(key)`, `c.clear()`, `c.info()`, and
     `c.get_or_compute(key, function)`: the value, computed by one of those that want it while the others wait. It pickles
-    anywhere; `beside=m.root` makes it in that store.
+    anywhere; `beside=m.root` makes it in that store. With a `ttl` it needs pickles: `put` is a PicklingError where they are
+    refused. In full memory `put` is a MemoryError, and `get` goes on.
 
     `get` and `put` are a few steps each; whoever is killed between two of them leaves a cache that may forget a little earlier
     or later than it should, and nothing else.
     """
 
+    # What a death between two steps leaves:
+    # - get, and put of a key that is there, which take its place and give it one at the end: an entry without a place (so does
+    #   the first get of a process that finds no memory for a place);
+    # - put, whose place is made before its entry: a place without an entry, which is forgotten when it is the oldest;
+    # - put, which takes the oldest place, then its entry; pop, its place, then its entry: an entry without a place;
+    # - get and put, which drop what ended, and clear, entries before places: places without entries.
+    # The same comes of those who do two of these at once. Entries without a place would never be the oldest, and places
+    # without entries may become many: _put_in_order() mends both.
+
     def __init__(self, maxsize: int | None = None, ttl: float | None = None, *, beside: _core.Handle | None = None) -> None:
-        _check(maxsize, ttl)
+        maxsize, ttl = _checked(maxsize, ttl)
         make = _dict.Dict._make
         entries, order, locks = make(DictProxy, beside), make(DictProxy, beside), make(DictProxy, beside)
         self._begin(maxsize, ttl, entries, order, locks, ShardedCounter(beside=beside), ShardedCounter(beside=beside))
@@ -88,35 +102,65 @@ class Cache:
         if value is MISSING:
             return default
         if self.maxsize is not None:
-            self._touch(key, ends)
+            try:
+                self._touch(key, ends)
+            except MemoryError:  # no reason not to read: it has the place that it had, or is given one by the next put
+                return value
         return value
 
     def put(self, key: Any, value: Any) -> None:
         """Stores a value, and forgets what is too much then."""
+        if self.maxsize is None and self.ttl is None:
+            self._entries[key] = value
+            return
         ends = None if self.ttl is None else time.monotonic() + self.ttl
-        if self.maxsize is not None or ends is not None:
-            self._touch(key, ends)
-        self._entries[key] = value if ends is None else (value, ends)
+        entries, places = len(self._entries), len(self._order)
+        self._strays = self._strays + 1 if entries > places else 0
+        many = min(STRAYS, entries // 8)  # in a small cache a few are many, and to look is cheap
+        if self._strays > STRAYS or entries - places > many or places > 2 * entries + STRAYS:
+            self._put_in_order()
+        self._touch(key, ends)
+        try:
+            self._entries[key] = value if ends is None else (value, ends)
+        except BaseException:
+            if key not in self._entries:
+                self._order.pop(key, None)
+            raise
         if self.maxsize is None:
-            if ends is None:
-                return
             self._drop_some_that_ended()
-        self._strays = self._strays + 1 if len(self._entries) > len(self._order) else 0
-        if self._strays > STRAYS:
-            self._forget_strays()
-        while self.maxsize is not None and len(self._entries) > self.maxsize:
+        else:
+            self._drop_what_is_too_much(self.maxsize, key)
+
+    def _drop_what_is_too_much(self, maxsize: int, newest: Any) -> None:
+        is_in_order = False
+        while len(self._entries) > maxsize:
             oldest = _first_of(self._order)
-            if oldest is MISSING:  # one that a killed process had not put in order
+            if not is_in_order and (oldest is MISSING or oldest == newest):  # all others have lost their places
+                self._put_in_order()
+                is_in_order = True
+                continue
+            if oldest is MISSING:
                 oldest = _first_of(self._entries)
             self._entries.pop(oldest, None)
 
-    def _forget_strays(self) -> None:
-        """Entries without a place in the order would never be the oldest: whoever was to give them one was killed, or the cache
-        was cleared meanwhile."""
+    def _put_in_order(self) -> None:
+        """Entries without a place are given one at the end: they lost it when they were used. Places without an entry go."""
         self._strays = 0
+        places = set(self._order.keys())
         for key in self._entries.keys():  # noqa: SIM118  (a list of one instant)
-            if key not in self._order:
-                self._entries.pop(key, None)
+            if key in places:
+                places.remove(key)
+                continue
+            found = self._entries.get(key, MISSING)
+            if found is MISSING:
+                continue
+            try:
+                self._order.setdefault(key, None if self.ttl is None else _with_its_end(found)[1])
+            except MemoryError:  # there will be some another time, and put says it if it has none
+                return
+        for key in places:
+            if key not in self._entries:
+                self._order.pop(key, None)
 
     def pop(self, key: Any, *default: Any) -> Any:
         """Forgets it: its value, else `default` if there is one, else KeyError. What is being computed now is put later."""
@@ -134,8 +178,18 @@ class Cache:
         raise KeyError(key)
 
     def _touch(self, key: Any, ends: float | None) -> None:
+        """Gives it the last place. MemoryError, and in full memory it keeps the one that it had."""
+        if _cramped and self._rank in _cramped:
+            self._order._exchange_keys([key], {key: ends})  # all or nothing, but it copies all places
+            _cramped.discard(self._rank)
+            return
         self._order.pop(key, None)
-        self._order[key] = ends
+        try:
+            self._order[key] = ends
+        except MemoryError:
+            _cramped.add(self._rank)
+            self._strays = STRAYS
+            raise
 
     def _drop_if_ended(self, key: Any) -> bool:
         """False when somebody has put another value meanwhile."""
@@ -177,20 +231,33 @@ class Cache:
                 if not lock.locked():
                     self._locks.pop(key, None)
                 return self._computed(key, compute)
-            with lock:
-                if self._is_current(key, lock):
-                    depth = len(held)
-                    try:
-                        held.append(rank)
+            process, failure = os.getpid(), None  # in a child that the computation forks, it is its parent who holds the lock
+            try:
+                with lock:
+                    if self._is_current(key, lock):
+                        depth = len(held)
+                        try:
+                            held.append(rank)
+                            value = self.get(key, MISSING)
+                            if value is MISSING:
+                                value = self._computed(key, compute)
+                            return value
+                        except BaseException as error:
+                            failure = error if os.getpid() != process else None
+                            raise
+                        finally:
+                            del held[depth:]  # first: a signal's handler may raise in what follows
+                            if os.getpid() == process and self._is_current(key, lock):
+                                self._locks.pop(key, None)
+                    else:  # whoever held it is done, and the next one has made another
                         value = self.get(key, MISSING)
-                        if value is MISSING:
-                            return self._computed(key, compute)
-                    finally:
-                        del held[depth:]  # first: a signal's handler may raise in what follows
-                        if self._is_current(key, lock):
-                            self._locks.pop(key, None)
-                else:  # whoever held it is done, and the next one has made another
-                    value = self.get(key, MISSING)
+            except RuntimeError:
+                if os.getpid() == process:
+                    raise
+                if failure is None and value is not MISSING:
+                    return value
+            if failure is not None:
+                raise failure
         raise _core.CorruptedError("the shared memory is damaged: a cache's lock is not found where it was put")
 
     def _computed(self, key: Any, compute: Callable[[], Any]) -> Any:
@@ -264,11 +331,25 @@ def _lock(found: Any) -> RecursiveAcquirerProxy:
     raise _core.CorruptedError("the shared memory is damaged: there is no lock where a cache has one")
 
 
-def _check(maxsize: Any, ttl: Any) -> None:
-    if maxsize is not None and (not isinstance(maxsize, int) or maxsize < 1):
-        raise ValueError(f"maxsize must be a positive integer or None, not {maxsize!r}")
-    if ttl is not None and not (isinstance(ttl, (int, float)) and ttl > 0):
-        raise ValueError(f"ttl must be a positive number of seconds or None, not {ttl!r}")
+def _checked(maxsize: Any, ttl: Any) -> tuple[int | None, float | None]:
+    """What is meant by them, of whatever numeric type they are."""
+    size, seconds = maxsize, ttl
+    if maxsize is not None:
+        try:
+            size = operator.index(maxsize)
+        except TypeError:
+            size = 0
+        if size < 1:
+            raise ValueError(f"maxsize must be a positive integer or None, not {maxsize!r}")
+    if ttl is not None:
+        number: Any = ttl if isinstance(ttl, Number) else 0  # float() takes a text, too
+        try:
+            seconds = float(number)
+        except (TypeError, ValueError, OverflowError):
+            seconds = 0.0
+        if not seconds > 0:
+            raise ValueError(f"ttl must be a positive number of seconds or None, not {ttl!r}")
+    return size, seconds
 
 
 def _is_found_again(key: Any) -> bool:
@@ -295,8 +376,26 @@ def _of_family(name: str, maxsize: int | None, ttl: float | None) -> Any:
         except ReferenceError:
             if not segment.is_left:  # by another thread, which had the last handle
                 raise
-    found = root.get(name, MISSING)
-    return root.setdefault(name, Cache(maxsize, ttl, beside=root)) if found is MISSING else found
+    parts = root.get(name, MISSING)
+    if parts is MISSING:
+        parts = _list.List._make(ListProxy, root)
+        parts.extend(Cache(maxsize, ttl, beside=root).__getstate__())
+        parts = root.setdefault(name, parts)
+    return _of_parts(parts)
+
+
+def _of_parts(parts: Any) -> Cache:
+    """A list of them, as they are, needs no pickle."""
+    state = parts[:] if type(parts) is ListProxy else []
+    try:
+        if [type(part) for part in state[2:]] != [DictProxy] * 3 + [ShardedCounter] * 2:
+            raise ValueError
+        maxsize, ttl = _checked(*state[:2])
+    except ValueError:
+        raise _core.CorruptedError("the shared memory is damaged: there is no cache where a function has one") from None
+    made = Cache.__new__(Cache)
+    made._begin(maxsize, ttl, *state[2:])
+    return made
 
 
 def _new_root(segment: _core.Heap) -> Any:
@@ -345,15 +444,16 @@ def cache(function: Any = None, /, *, maxsize: int | None = None, ttl: float | N
 
     A missing result is computed once, while others that want it wait. (A call from within another result's computation does not
     where two could wait for each other: it computes, too.) `maxsize` bounds the number of results, `ttl` their age in seconds.
-    Arguments must be hashable; arguments and results must pickle. What equals nothing but itself, as a NaN or an object whose
-    class has no `__eq__` (say the `self` of a method), is another argument in each process: such a call is computed each time,
-    and not kept. `cache_info()`, `cache_clear()`, `cache_parameters()` and `__wrapped__` are functools'. A function of a module
-    is known by its name and its code, so children of every start method share its results; one that was made inside another
-    function shares them with forked children only.
+    Arguments must be hashable; arguments and results must pickle. With a `ttl` each call is a PicklingError where pickles are
+    refused (`heap.create(allow_pickle=False)`). What equals nothing but itself, as a NaN or an object whose class has no
+    `__eq__` (say the `self` of a method), is another argument in each process: such a call is computed each time, and not kept.
+    `cache_info()`, `cache_clear()`, `cache_parameters()` and `__wrapped__` are functools'. A function of a module is known by
+    its name and its code, so children of every start method share its results; one that was made inside another function
+    shares them with forked children only.
     """
-    if isinstance(function, int):  # as functools.lru_cache(128)
+    if not callable(function) and hasattr(function, "__index__"):  # as functools.lru_cache(128)
         function, maxsize = None, function
-    _check(maxsize, ttl)
+    maxsize, ttl = _checked(maxsize, ttl)
     if function is None:
         return functools.partial(cache, maxsize=maxsize, ttl=ttl, typed=typed)
     if not callable(function):

@@ -36,7 +36,7 @@ MUTANTS = (
         "lock.h",
         "    if (l != &heap->super->heap && !fs_heap_mend(heap, id))\n        return 0;\n",
         "",
-        {"FASTSHM_STEP": "1", "FASTSHM_OPERATION": "array resize with a move"},
+        {"FASTSHM_STEP": "2", "FASTSHM_OPERATION": "array resize with a move"},
     ),
     Mutant(
         "its heap transaction is put back",
@@ -74,7 +74,7 @@ MUTANTS = (
         "        fs_crash_order();\n        a->stage_state = 0;\n",
         "        a->stage_state = 0;\n        fs_crash_order();\n"
         "        fs_spread(run.p + at, step, (const char *)b + FS_HEADER, run.size, count, repeated);\n",
-        {"FASTSHM_STEP": "1", "FASTSHM_OPERATION": "array slice"},
+        {"FASTSHM_STEP": "2", "FASTSHM_OPERATION": "array slice"},
     ),
     Mutant(
         "a dead process's handles are let go",
