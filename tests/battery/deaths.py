@@ -36,7 +36,7 @@ MUTANTS = (
         "lock.h",
         "    if (l != &heap->super->heap && !fs_heap_mend(heap, id))\n        return 0;\n",
         "",
-        {"FASTSHM_STEP": "2", "FASTSHM_OPERATION": "array resize with a move"},
+        {"FASTSHM_STEP": "3", "FASTSHM_OPERATION": "array resize with a move"},
     ),
     Mutant(
         "its heap transaction is put back",
@@ -123,7 +123,7 @@ def swept(source: str, step: int, short: bool, what: str) -> Iterator[Figure]:
     def sweep(name: str) -> tuple[int, int, int, float]:
         if len(wrong) >= ENOUGH:
             return 0, 0, 0, 0.0
-        command = [*(["timeout", "--signal=KILL", "60"] if short else []), program, str(step), name, str(SEEDS)]
+        command = [*(["timeout", "--signal=KILL", "300" if only else "60"] if short else []), program, str(step), name, str(SEEDS)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = LINE.search(done.stdout)
         if done.returncode or not found:
