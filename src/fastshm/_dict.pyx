@@ -835,27 +835,55 @@ cdef class Dict(Handle):
         kept.append((key, value, held))
         return 0
 
-    def _exchange_keys(self, gone, dict new not None, /):
-        """Takes keys out (all of them when that is None) and puts items of new keys in, as one change. What is not there, or is
-        there already, stays as it is.
+    def _exchange_keys(self, choose, /, *, values=False):
+        """Takes keys out and puts items of new keys in, as one change. `choose` is given a list of all keys, or, with `values`, a
+        plain dict, not to be changed, and says which go (all when that is None) and, in a dict, what comes; or None for no
+        change. What is not there, or is there already, stays. When keys have come or gone meanwhile (with `values`, also when a
+        value was replaced), it is asked again. It costs a copy of what stays, in shared memory."""
+        cdef Decision own = decide(self.t)
+        cdef Snapshot seen
+        cdef fs_extent extent
+        cdef fs_record *r
+        cdef object there
+        cdef int tries = 0
+        self.start_copies()
+        try:
+            while True:
+                seen, there = None, None if values else self.copies.keys_kept()
+                if there is not None:
+                    extent.keys_changed = self.copies.replica.keys_changed
+                else:
+                    seen, there = self.copies.whole(values, &extent), {} if values else []
+                    for _ in range(seen.left):
+                        r = seen.next()
+                        if values:
+                            (<dict>there)[seen.key(r)] = seen.value(r)
+                        else:
+                            (<list>there).append(seen.key(r))
+                there = choose(there)
+                if there is None:
+                    return
+                seen = seen if values else None
+                if self.exchange(there[0], there[1], &extent, seen, own.holder if tries > PATIENCE else 0):
+                    return
+                tries = self.impatient(tries, own)
+        finally:
+            if tries >= PATIENCE:
+                unhold_quietly(self.ref, own.holder)
 
-        It costs a copy of what stays, in shared memory."""
-        cdef list out = None if gone is None else list(gone)
-        new = new.copy()
-        while not self.exchange_held(out, new):
-            pass
-
-    cdef bint exchange_held(self, list gone, dict new) except -1:
-        """The same under the lock. False in a child that was forked meanwhile: it holds no lock, and begins anew."""
-        cdef list kept = []
-        cdef bint all_of_them = gone is None
-        cdef Py_ssize_t i = 0, out_count = 0 if all_of_them else len(gone), count = len(new)
+    cdef bint exchange(self, object leaving, dict new, fs_extent *looked, Snapshot seen, uint32_t holder) except -1:
+        """False when it is no longer what was looked at. The holder of the lock, who has looked in vain, takes it as it is."""
+        cdef bint all_of_them = leaving is None
+        cdef list kept = [], gone = [] if all_of_them else list(leaving)
+        cdef Py_ssize_t i = 0, out_count = len(gone), count = len(new)
+        cdef list items = PyDict_Items(new)
         cdef fs_key *keys = NULL
+        cdef fs_key *out
         cdef fs_value *values = NULL
-        cdef uint64_t looked
+        cdef fs_snapshot *as_seen = NULL if seen is None else &seen.s
+        cdef uint64_t _looked
         cdef fs_self me
         cdef int r
-        cdef uint32_t holder = hold_quietly(self.ref)  # what is looked up now is what is then there
         try:
             keys = <fs_key *>PyMem_Malloc((out_count + count) * sizeof(fs_key))
             values = <fs_value *>PyMem_Malloc(count * sizeof(fs_value))
@@ -865,25 +893,25 @@ cdef class Dict(Handle):
                 key = gone[i]
                 kept.append((key, key_in(self, key, &keys[i])))
                 if self.t.used and (keys[i].form == FS_K_OTHER or self.t.others):
-                    kept.append(self.mirrored().resolve(key, &keys[i], &looked))
-            i = 0
-            for key, value in new.items():
-                self.encode(key, value, &keys[out_count + i], &values[i], kept)
-                if self.t.used and not all_of_them and (keys[out_count + i].form == FS_K_OTHER or self.t.others):
-                    kept.append(self.mirrored().resolve(key, &keys[out_count + i], &looked))
+                    kept.append(self.mirrored().resolve(key, &keys[i], &_looked))
+            i = out_count
+            for key, value in items:
+                self.encode(key, value, &keys[i], &values[i - out_count], kept)
+                if self.t.used and not all_of_them and (keys[i].form == FS_K_OTHER or self.t.others):
+                    kept.append(self.mirrored().resolve(key, &keys[i], &_looked))
                 i += 1
             whoami(self.ref, &me)
             me.wait = 1
+            out = NULL if all_of_them else keys
             r = FS_INTERRUPTED
-            looked = self.t.keys_changed
             while r == FS_INTERRUPTED or r == FS_BUSY:
-                if me.id != holder:
-                    return False
+                if holder and me.id == holder:
+                    looked.keys_changed, as_seen = self.t.keys_changed, NULL
                 with nogil:
-                    r = fs_table_exchange(
-                        &me, self.t, NULL if all_of_them else keys, out_count, keys + out_count, values, count, looked
-                    )
+                    r = fs_table_exchange(&me, self.t, out, out_count, keys + out_count, values, count, looked, as_seen)
                 again(r, &me)
+            if r == FS_CHANGED:
+                return False
             if r != FS_OK:
                 fail(r, self.ref.heap)
             note_change(self.t)
@@ -892,7 +920,6 @@ cdef class Dict(Handle):
         finally:
             PyMem_Free(keys)
             PyMem_Free(values)
-            unhold_quietly(self.ref, holder)
 
     def set_many(self, items, /):
         """What update() does with its argument, under the name that get_many() and pop_many() suggest."""
