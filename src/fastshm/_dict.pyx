@@ -836,8 +836,8 @@ cdef class Dict(Handle):
         return 0
 
     def _exchange_keys(self, choose, /, *, values=False):
-        """Takes keys out and puts items of new keys in, as one change. `choose` is given a list of all keys, or, with `values`, a
-        plain dict, not to be changed, and says which go (all when that is None) and, in a dict, what comes; or None for no
+        """Takes keys out and puts items of new keys in, as one change. `choose` is given a list of all keys, or, with `values`,
+        a plain dict, not to be changed, and says which go (all when that is None) and, in a dict, what comes; or None for no
         change. What is not there, or is there already, stays. When keys have come or gone meanwhile (with `values`, also when a
         value was replaced), it is asked again. It costs a copy of what stays, in shared memory."""
         cdef Decision own = decide(self.t)
