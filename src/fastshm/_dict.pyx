@@ -11,7 +11,6 @@ from numbers import Number
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_Items
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -873,53 +872,45 @@ cdef class Dict(Handle):
 
     cdef bint exchange(self, object leaving, dict new, fs_extent *looked, Snapshot seen, uint32_t holder) except -1:
         """False when it is no longer what was looked at. The holder of the lock, who has looked in vain, takes it as it is."""
-        cdef bint all_of_them = leaving is None
-        cdef list kept = [], gone = [] if all_of_them else list(leaving)
+        cdef list kept = [], gone = [] if leaving is None else list(leaving)
         cdef Py_ssize_t i = 0, out_count = len(gone), count = len(new)
-        cdef list items = PyDict_Items(new)
-        cdef fs_key *keys = NULL
-        cdef fs_key *out
-        cdef fs_value *values = NULL
         cdef fs_snapshot *as_seen = NULL if seen is None else &seen.s
+        cdef list items = PyDict_Items(new)
+        cdef Desk desk = take_desk(out_count + count)
+        cdef fs_key *keys = desk.keys
+        cdef fs_key *out = NULL if leaving is None else keys
+        cdef fs_value *values = desk.values
         cdef uint64_t _looked
         cdef fs_self me
-        cdef int r
+        cdef int r = FS_INTERRUPTED
         try:
-            keys = <fs_key *>PyMem_Malloc((out_count + count) * sizeof(fs_key))
-            values = <fs_value *>PyMem_Malloc(count * sizeof(fs_value))
-            if keys == NULL or values == NULL:
-                raise MemoryError()
-            for i in range(out_count):
-                key = gone[i]
+            for key in gone:
                 kept.append((key, key_in(self, key, &keys[i])))
-                if self.t.used and (keys[i].form == FS_K_OTHER or self.t.others):
-                    kept.append(self.mirrored().resolve(key, &keys[i], &_looked))
-            i = out_count
+                i += 1
             for key, value in items:
                 self.encode(key, value, &keys[i], &values[i - out_count], kept)
-                if self.t.used and not all_of_them and (keys[i].form == FS_K_OTHER or self.t.others):
-                    kept.append(self.mirrored().resolve(key, &keys[i], &_looked))
                 i += 1
+            if self.t.used and out != NULL:
+                i = 0
+                for key in (*gone, *[key for key, _ in items]):
+                    if keys[i].form == FS_K_OTHER or self.t.others:
+                        kept.append(self.mirrored().resolve(key, &keys[i], &_looked))
+                    i += 1
             whoami(self.ref, &me)
-            me.wait = 1
-            out = NULL if all_of_them else keys
-            r = FS_INTERRUPTED
             while r == FS_INTERRUPTED or r == FS_BUSY:
                 if holder and me.id == holder:
                     looked.keys_changed, as_seen = self.t.keys_changed, NULL
                 with nogil:
                     r = fs_table_exchange(&me, self.t, out, out_count, keys + out_count, values, count, looked, as_seen)
                 again(r, &me)
-            if r == FS_CHANGED:
-                return False
-            if r != FS_OK:
+            if r == FS_OK:
+                note_change(self.t)
+            elif r != FS_CHANGED:
                 fail(r, self.ref.heap)
-            note_change(self.t)
             reap(self.ref, &me)
-            return True
+            return r == FS_OK
         finally:
-            PyMem_Free(keys)
-            PyMem_Free(values)
+            give_desk(desk)
 
     def set_many(self, items, /):
         """What update() does with its argument, under the name that get_many() and pop_many() suggest."""
