@@ -461,7 +461,8 @@ def test_none_where_an_object_is_wanted():
         lambda: type(array)._make(None, "i", 1),
         lambda: type(array)._make(type(array), None, 1),
         lambda: d.add_from(None),
-        lambda: d._exchange_keys([], None),
+        lambda: d._exchange_keys(None),
+        lambda: d._exchange_keys(lambda _: ([], None)),
         lambda: d._heap.set_root(None),
         lambda: d._heap.root(None),
     ):

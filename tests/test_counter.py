@@ -5,9 +5,11 @@ from __future__ import annotations
 import collections
 import operator
 import pickle
+import threading
+from fractions import Fraction
 
 import pytest
-from crew import Crew
+from crew import SECONDS, Crew
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,6 +117,81 @@ def test_killed_in_an_update():
             crew.kill(worker)
         assert len(set(counts.values())) == 1
     fastshm.heap.check()
+
+
+class Asked:
+    """A key that only Python can compare; whose comparing calls `hook`, once."""
+
+    hook = None
+
+    def __init__(self, name):
+        self.name = name
+
+    def __hash__(self):
+        return 1
+
+    def __eq__(self, other):
+        hook, Asked.hook = Asked.hook, None
+        if hook is not None:
+            hook()
+        return isinstance(other, Asked) and self.name == other.name
+
+
+P, Q = Asked("p"), Asked("q")
+DECIDING = {
+    "|=": (operator.ior, {"x": 3, P: 7}, {"a": 33, "x": 3, P: 7, Q: 6}),
+    "&=": (operator.iand, {"a": 5, "x": 3, P: 1}, {"a": 5, P: 1}),
+    "+=": (operator.iadd, {"x": -1, P: -6}, {"a": 33, Q: 6}),
+    "-=": (operator.isub, {P: 6}, {"a": 33, Q: 6}),
+}
+
+
+@pytest.mark.parametrize("name", DECIDING)
+def test_what_is_counted_while_it_is_decided(name):
+    """Nobody waits for the code of keys, and no count is lost: what others add meanwhile is decided on, too."""
+    operate, other, wanted = DECIDING[name]
+    c = fastshm.Counter({"a": 1, P: 6, Q: 6})
+    added = []
+
+    def add():
+        adder = threading.Thread(target=lambda: c.increment("a", 4))
+        adder.start()
+        adder.join(SECONDS / 2)
+        assert not adder.is_alive(), "it waits for whoever decides"
+        added.append(None)
+        if len(added) < 8:
+            Asked.hook = add
+
+    Asked.hook = add
+    c = operate(c, collections.Counter(other))
+    assert len(added) == 8
+    assert c.copy() == wanted
+
+
+def test_kept_in_order():
+    c, plain = fastshm.Counter("cabbage"), collections.Counter("cabbage")
+    for operate, other in (
+        (operator.ior, {"b": 7, "z": 1}),
+        (operator.iand, {"z": 1, "b": 3, "c": 1}),
+        (operator.isub, {"b": 3}),
+    ):
+        c, plain = operate(c, collections.Counter(other)), operate(plain, collections.Counter(other))
+        assert [*c.copy().items()] == [*plain.items()]
+
+
+@pytest.mark.parametrize("count", [True, Fraction(1, 2)])
+def test_what_is_new_was_added_to_nothing(count):
+    for operate in IN_PLACE:
+        shared, plain = fastshm.Counter(a=1), collections.Counter(a=1)
+        shared, plain = (
+            operate(shared, collections.Counter(a=count, b=count)),
+            operate(plain, collections.Counter(a=count, b=count)),
+        )
+        assert [*map(repr, shared.copy().items())] == [*map(repr, plain.items())]
+    empty, plain = fastshm.Counter(), collections.Counter()
+    empty += collections.Counter(a=count)
+    plain += collections.Counter(a=count)
+    assert repr(empty.copy()) == repr(plain)
 
 
 def test_a_counter_is_what_a_dict_is_updated_with():

@@ -72,7 +72,7 @@ def change(handle, model, rnd, values):
         model.clear()
     else:
         gone, new = rnd.sample(KEYS, 3), {key: rnd.choice(values) for key in rnd.sample(KEYS, 2)}
-        handle._exchange_keys(gone, new)
+        handle._exchange_keys(lambda _: (gone, new), values=rnd.random() < 0.5)
         for key in gone:
             model.pop(key, None)
         for key, value in new.items():

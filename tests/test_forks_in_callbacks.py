@@ -5,8 +5,10 @@ The child comes back into the midst of its parent's operation, and goes on with 
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import gc
+import operator
 import os
 import signal
 import sys
@@ -126,7 +128,11 @@ HOLDING = {
     "dict number": (lambda: fastshm.dict(a=0), lambda d: d.increment("a"), lambda d: d.copy()),
     "dict update": (lambda: fastshm.dict(a=0), lambda d: d.update({os.getpid(): 1}), lambda d: d.copy()),
     "dict del": (lambda: fastshm.dict(a=0), lambda d: d.pop("a", None), lambda d: d.copy()),
-    "dict exchange": (lambda: fastshm.dict(a=0), lambda d: d._exchange_keys(None, {os.getpid(): 1}), lambda d: d.copy()),
+    "dict exchange": (
+        lambda: fastshm.dict(a=0),
+        lambda d: d._exchange_keys(lambda _: (None, {os.getpid(): 1})),
+        lambda d: d.copy(),
+    ),
     "list": (fastshm.list, lambda items: items.append(b"x" * 100), lambda items: items[:]),
     "list number": (fastshm.list, lambda items: items.append(1), lambda items: items[:]),
     "list pop": (lambda: fastshm.list([b"x" * 100, 1]), lambda items: items.pop(), lambda items: items[:]),
@@ -408,7 +414,8 @@ CHANGES = {
     "compare_exchange": lambda d: d.compare_exchange(Key("a"), 1, 2),
     "add_from": lambda d: d.add_from({Key("a"): 1}),
     "add_from, held": lambda d: d.add_from({Key("a"): Fraction(1)}),
-    "exchange_keys": lambda d: d._exchange_keys([Key("a")], {Key("c"): 1}),
+    "exchange_keys": lambda d: d._exchange_keys(lambda _: ([Key("a")], {Key("c"): 1})),
+    "exchange_keys, values": lambda d: d._exchange_keys(lambda _: ([Key("a")], {Key("a"): 1}), values=True),
 }
 
 
@@ -417,7 +424,7 @@ def suppressing(change, d):
         change(d)
 
 
-@pytest.mark.parametrize("name", [name for name in CHANGES if name not in ("add_from, held", "exchange_keys")])
+@pytest.mark.parametrize("name", [name for name in CHANGES if name != "add_from, held"])
 def test_a_key_forks_and_its_child_takes_the_lock(name, hooked):
     """What its operation does then is nested in that."""
     d = fastshm.dict({Key("a"): 1})
@@ -501,7 +508,7 @@ def test_an_amount_forks_while_all_are_added(monkeypatch):
 
 
 def test_a_key_forks_while_keys_are_exchanged(hooked):
-    """The child does all of it anew, when its parent has let go of the lock."""
+    """The child does all of it anew, when its parent has done it."""
     d = fastshm.dict({Key("a"): 1, "stays": 2})
     with contextlib.ExitStack() as stack:
         changed = Pipe(stack)
@@ -509,7 +516,7 @@ def test_a_key_forks_while_keys_are_exchanged(hooked):
         hooked(fork)
 
         def both():
-            d._exchange_keys([Key("a")], {"new": 1})
+            d._exchange_keys(lambda _: ([Key("a")], {"new": 1}))
             if fork.pid:
                 assert d.copy() == {"stays": 2, "new": 1}
                 del d["new"]
@@ -518,6 +525,46 @@ def test_a_key_forks_while_keys_are_exchanged(hooked):
 
         fork.on_both(both)
     assert d.copy() == {"stays": 2, "new": 1}
+
+
+BECOME = {
+    "&=": (operator.iand, "ab"),
+    "-=": (operator.isub, "c"),
+    "^=": (operator.ixor, "cd"),
+    "counts |=": (operator.ior, {"a": 5}),
+    "counts &=": (operator.iand, {"a": 1, "b": 1}),
+    "counts +=": (operator.iadd, {"a": 1, "b": -9}),
+}
+
+
+@pytest.mark.parametrize("overtaken", [False, True])
+@pytest.mark.parametrize("name", BECOME)
+def test_a_key_forks_while_it_is_decided_what_stays(name, overtaken, hooked):
+    """The child decides for itself, also when its parent holds the lock for that: its own code has overtaken it."""
+    operate, other = BECOME[name]
+    counts = name.startswith("counts")
+    shared = fastshm.Counter({Key(k): 2 for k in "abc"}) if counts else fastshm.set(map(Key, "abc"))
+    plain = shared.copy()
+    other = collections.Counter({Key(k): n for k, n in other.items()}) if counts else {*map(Key, other)}
+    wanted = operate(plain, other)
+    fork, calls, lock = Fork(), [], shared.get_lock()
+
+    def hook():
+        calls.append(None)
+        if overtaken and len(calls) == 1:
+            shared.update("z")
+            shared.pop("z") if counts else shared.discard("z")
+        elif not overtaken or lock._held():
+            fork()
+
+    hooked(hook)
+    fork.on_both(lambda: operate(shared, other))
+    hooked(nothing)
+    if name not in ("^=", "counts +="):  # twice is as once
+        assert shared.copy() == wanted
+    assert lock.acquire(timeout=SECONDS) is True
+    assert lock.abandoned is False
+    lock.release()
 
 
 def test_a_key_that_sorts_a_list_forks():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import operator
 import pickle
+import threading
 
 import pytest
-from crew import Crew
+from crew import SECONDS, Crew
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,6 +100,88 @@ def test_an_update_that_fails_changes_nothing():
     with pytest.raises(TypeError):
         s.update([2, 3], [4, []])
     assert s.copy() == {1}
+
+
+class Asked:
+    """An item that only Python can compare; whose comparing calls `hook`, once."""
+
+    hook = None
+
+    def __init__(self, name):
+        self.name = name
+
+    def __hash__(self):
+        return 1
+
+    def __eq__(self, other):
+        hook, Asked.hook = Asked.hook, None
+        if hook is not None:
+            hook()
+        return isinstance(other, Asked) and self.name == other.name
+
+
+UPDATING = [(operator.iand, "b", "b"), (operator.isub, "b", "acz"), (operator.ixor, "bd", "acdz")]
+
+
+@pytest.mark.parametrize("again", [1, 5])
+@pytest.mark.parametrize(("operate", "other", "wanted"), UPDATING, ids=[operate.__name__ for operate, _, _ in UPDATING])
+def test_what_comes_while_it_is_decided(operate, other, wanted, again):
+    """Nobody waits for the code of items, and what it decides is of one instant: what comes meanwhile is decided on, too."""
+    s, left = fastshm.set(map(Asked, "abc")), [again]
+
+    def come_and_go():
+        s.add(Asked("z"))
+        if left[0] > 1:
+            s.discard(Asked("z"))
+
+    def add():
+        adder = threading.Thread(target=come_and_go)
+        adder.start()
+        adder.join(SECONDS / 2)
+        assert not adder.is_alive(), "it waits for whoever decides"
+        left[0] -= 1
+        if left[0]:
+            Asked.hook = add
+
+    Asked.hook = add
+    s = operate(s, {*map(Asked, other)})
+    assert left == [0]
+    assert sorted(item.name for item in s.copy()) == sorted(wanted)
+
+
+UPDATES_OVERTAKEN = [
+    ("intersection_update", "b", "b"),
+    ("difference_update", "b", "acz"),
+    ("symmetric_difference_update", "bd", "acdz"),
+]
+
+
+@pytest.mark.parametrize(("name", "other", "wanted"), UPDATES_OVERTAKEN, ids=[name for name, _, _ in UPDATES_OVERTAKEN])
+def test_an_iterator_that_is_decided_on_again(name, other, wanted):
+    s = fastshm.set(map(Asked, "abc"))
+    Asked.hook = lambda: s.add(Asked("z"))
+    getattr(s, name)(map(Asked, other))
+    assert sorted(item.name for item in s.copy()) == sorted(wanted)
+
+
+def change_the_other(mine, other, meeting):
+    def meet():
+        meeting.wait(SECONDS / 2)
+        operator.isub(other, {5})
+        meeting.wait(SECONDS / 2)
+
+    Asked.hook = meet
+    operator.isub(mine, {Asked("a")})
+
+
+def test_two_that_change_each_others():
+    """As signals' handlers may, in the midst of what their programs do."""
+    one, two, meeting = (*(fastshm.set([Asked("a"), Asked("b"), 5]) for _ in range(2)), fastshm.Barrier(2))
+    with Crew() as crew:
+        crew.start(change_the_other, one, two, meeting)
+        crew.start(change_the_other, two, one, meeting)
+        crew.results()
+    assert one.copy() == two.copy() == {Asked("b")}
 
 
 def test_of_a_manager():

@@ -12,7 +12,7 @@ import time
 
 import leftovers
 import pytest
-from crew import Crew, run_program
+from crew import SECONDS, Crew, run_program
 
 import fastshm
 
@@ -596,6 +596,32 @@ def test_who_waits_for_a_managers_is_told_of_its_end():
     until(lambda: barrier.n_waiting == 1 and condition._sleeping_count.get_value() == 1)
     manager.shutdown()
     assert {type(answer) for answer in waiting.results()} == {ConnectionRefusedError}
+
+
+@pytest.mark.parametrize("lock", ["Lock", "RLock"])
+@pytest.mark.parametrize("whose", ["its own", "another's"])
+def test_a_condition_whose_lock_is_shut_down(lock, whose):
+    """Who waits is told, and so is the `with` around it; nobody can notify without the lock."""
+    manager = fastshm.Manager()
+    other = manager if whose == "its own" else fastshm.Manager()
+    condition = manager.Condition(getattr(other, lock)())
+
+    def wait():
+        with condition:
+            condition.wait(SECONDS)
+
+    waiting = Threads()
+    waiting.start(wait)
+    until(lambda: condition._sleeping_count.get_value() == 1)
+    start = time.monotonic()
+    other.shutdown()
+    assert {type(answer) for answer in waiting.results()} == {ConnectionRefusedError}
+    assert time.monotonic() - start < SECONDS / 4
+    with pytest.raises(ConnectionRefusedError), condition:
+        pass
+    if whose != "its own":
+        assert condition._sleeping_count.get_value() == 0
+        manager.shutdown()
 
 
 def test_a_managers_have_the_manners_of_threading(manager):

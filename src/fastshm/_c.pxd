@@ -498,12 +498,6 @@ cdef extern from "table.h" nogil:
     int fs_table_remove(const fs_self *me, fs_table *t, const fs_key *k, const fs_witness *seen, uint64_t looked)
     int fs_table_remove_by(const fs_self *me, fs_table *t, fs_view *v, const fs_key *k, const fs_witness *seen, uint64_t looked)
     int fs_table_empty(const fs_self *me, fs_table *t)
-cdef extern from "merge.h" nogil:
-    int fs_table_merge(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count, int how,
-                       uint64_t looked)
-    int fs_table_exchange(const fs_self *me, fs_table *t, const fs_key *out, uint64_t out_count, const fs_key *keys,
-                          const fs_value *values, uint64_t count, uint64_t keys_changed)
-
 cdef extern from "snapshot.h" nogil:
     ctypedef struct fs_record:
         fs_entry entry
@@ -535,6 +529,12 @@ cdef extern from "snapshot.h" nogil:
                        uint32_t *changed, uint64_t *n)
     int fs_table_copy(const fs_self *me, fs_table *t, int values, uint8_t form, uint64_t first, const uint64_t *slots,
                       uint64_t pin_room, fs_snapshot *out, fs_extent *extent)
+
+cdef extern from "merge.h" nogil:
+    int fs_table_merge(const fs_self *me, fs_table *t, const fs_key *keys, const fs_value *values, uint64_t count, int how,
+                       uint64_t looked)
+    int fs_table_exchange(const fs_self *me, fs_table *t, const fs_key *out, uint64_t out_count, const fs_key *keys,
+                          const fs_value *values, uint64_t count, const fs_extent *looked, const fs_snapshot *seen)
 
 cdef extern from "table.h":  # with the interpreter lock: they make an object
     ctypedef int (*fs_maker)(void *out, const fs_seen *seen) noexcept

@@ -11,7 +11,6 @@ from numbers import Number
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_Items
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -835,64 +834,83 @@ cdef class Dict(Handle):
         kept.append((key, value, held))
         return 0
 
-    def _exchange_keys(self, gone, dict new not None, /):
-        """Takes keys out (all of them when that is None) and puts items of new keys in, as one change. What is not there, or is
-        there already, stays as it is.
-
-        It costs a copy of what stays, in shared memory."""
-        cdef list out = None if gone is None else list(gone)
-        new = new.copy()
-        while not self.exchange_held(out, new):
-            pass
-
-    cdef bint exchange_held(self, list gone, dict new) except -1:
-        """The same under the lock. False in a child that was forked meanwhile: it holds no lock, and begins anew."""
-        cdef list kept = []
-        cdef bint all_of_them = gone is None
-        cdef Py_ssize_t i = 0, out_count = 0 if all_of_them else len(gone), count = len(new)
-        cdef fs_key *keys = NULL
-        cdef fs_value *values = NULL
-        cdef uint64_t looked
-        cdef fs_self me
-        cdef int r
-        cdef uint32_t holder = hold_quietly(self.ref)  # what is looked up now is what is then there
+    def _exchange_keys(self, choose, /, *, values=False):
+        """Takes keys out and puts items of new keys in, as one change. `choose` is given a list of all keys, or, with `values`,
+        a plain dict, not to be changed, and says which go (all when that is None) and, in a dict, what comes; or None for no
+        change. What is not there, or is there already, stays. When keys have come or gone meanwhile (with `values`, also when a
+        value was replaced), it is asked again. It costs a copy of what stays, in shared memory."""
+        cdef Decision own = decide(self.t)
+        cdef Snapshot seen
+        cdef fs_extent extent
+        cdef fs_record *r
+        cdef object there
+        cdef int tries = 0
+        self.start_copies()
         try:
-            keys = <fs_key *>PyMem_Malloc((out_count + count) * sizeof(fs_key))
-            values = <fs_value *>PyMem_Malloc(count * sizeof(fs_value))
-            if keys == NULL or values == NULL:
-                raise MemoryError()
-            for i in range(out_count):
-                key = gone[i]
-                kept.append((key, key_in(self, key, &keys[i])))
-                if self.t.used and (keys[i].form == FS_K_OTHER or self.t.others):
-                    kept.append(self.mirrored().resolve(key, &keys[i], &looked))
-            i = 0
-            for key, value in new.items():
-                self.encode(key, value, &keys[out_count + i], &values[i], kept)
-                if self.t.used and not all_of_them and (keys[out_count + i].form == FS_K_OTHER or self.t.others):
-                    kept.append(self.mirrored().resolve(key, &keys[out_count + i], &looked))
-                i += 1
-            whoami(self.ref, &me)
-            me.wait = 1
-            r = FS_INTERRUPTED
-            looked = self.t.keys_changed
-            while r == FS_INTERRUPTED or r == FS_BUSY:
-                if me.id != holder:
-                    return False
-                with nogil:
-                    r = fs_table_exchange(
-                        &me, self.t, NULL if all_of_them else keys, out_count, keys + out_count, values, count, looked
-                    )
-                again(r, &me)
-            if r != FS_OK:
-                fail(r, self.ref.heap)
-            note_change(self.t)
-            reap(self.ref, &me)
-            return True
+            while True:
+                seen, there = None, None if values else self.copies.keys_kept()
+                if there is not None:
+                    extent.keys_changed = self.copies.replica.keys_changed
+                else:
+                    seen, there = self.copies.whole(values, &extent), {} if values else []
+                    for _ in range(seen.left):
+                        r = seen.next()
+                        if values:
+                            (<dict>there)[seen.key(r)] = seen.value(r)
+                        else:
+                            (<list>there).append(seen.key(r))
+                there = choose(there)
+                if there is None:
+                    return
+                seen = seen if values else None
+                if self.exchange(there[0], there[1], &extent, seen, own.holder if tries > PATIENCE else 0):
+                    return
+                tries = self.impatient(tries, own)
         finally:
-            PyMem_Free(keys)
-            PyMem_Free(values)
-            unhold_quietly(self.ref, holder)
+            if tries >= PATIENCE:
+                unhold_quietly(self.ref, own.holder)
+
+    cdef bint exchange(self, object leaving, dict new, fs_extent *looked, Snapshot seen, uint32_t holder) except -1:
+        """False when it is no longer what was looked at. The holder of the lock, who has looked in vain, takes it as it is."""
+        cdef list kept = [], gone = [] if leaving is None else list(leaving)
+        cdef Py_ssize_t i = 0, out_count = len(gone), count = len(new)
+        cdef fs_snapshot *as_seen = NULL if seen is None else &seen.s
+        cdef list items = PyDict_Items(new)
+        cdef Desk desk = take_desk(out_count + count)
+        cdef fs_key *keys = desk.keys
+        cdef fs_key *out = NULL if leaving is None else keys
+        cdef fs_value *values = desk.values
+        cdef uint64_t _looked
+        cdef fs_self me
+        cdef int r = FS_INTERRUPTED
+        try:
+            for key in gone:
+                kept.append((key, key_in(self, key, &keys[i])))
+                i += 1
+            for key, value in items:
+                self.encode(key, value, &keys[i], &values[i - out_count], kept)
+                i += 1
+            if self.t.used and out != NULL:
+                i = 0
+                for key in (*gone, *[key for key, _ in items]):
+                    if keys[i].form == FS_K_OTHER or self.t.others:
+                        kept.append(self.mirrored().resolve(key, &keys[i], &_looked))
+                    i += 1
+            whoami(self.ref, &me)
+            while r == FS_INTERRUPTED or r == FS_BUSY:
+                if holder and me.id == holder:
+                    looked.keys_changed, as_seen = self.t.keys_changed, NULL
+                with nogil:
+                    r = fs_table_exchange(&me, self.t, out, out_count, keys + out_count, values, count, looked, as_seen)
+                again(r, &me)
+            if r == FS_OK:
+                note_change(self.t)
+            elif r != FS_CHANGED:
+                fail(r, self.ref.heap)
+            reap(self.ref, &me)
+            return r == FS_OK
+        finally:
+            give_desk(desk)
 
     def set_many(self, items, /):
         """What update() does with its argument, under the name that get_many() and pop_many() suggest."""

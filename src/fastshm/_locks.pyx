@@ -141,6 +141,7 @@ cdef int unhold(Ref ref) except -1:
     if fs_me(ref.heap.h, &me) != FS_OK:
         whoami(ref.heap.h, ref.heap, &me)
     if not fs_is_mine(&me, lock) or not lock.hold & FS_HOLD_COUNT:
+        check_open(ref)  # the end of a `with` whose wait() was told that it is closed
         raise AssertionError("attempt to release recursive lock not owned by thread")
     if lock.hold & FS_HOLD_COUNT == 1 and ref.o.block.kind != FS_MUTEX and ref.o.block.kind != FS_CELL:
         try:

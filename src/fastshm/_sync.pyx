@@ -307,7 +307,7 @@ cdef class Waiters(Handle):
                 while released < count:
                     leave(lock)
                     released += 1
-                notified[0] = self.sleep(seat, owner, deadline)
+                notified[0] = self.sleep(lock, seat, owner, deadline)
             except BaseException:
                 self.done(seat, owner, True)
                 raise
@@ -329,8 +329,9 @@ cdef class Waiters(Handle):
             fail(r, self.ref.heap)
         return seat
 
-    cdef bint sleep(self, uint64_t seat, uint32_t owner, int64_t deadline) except -1:
-        """Was it notified? Not if this is no longer the seat's owner, who is awaited no more."""
+    cdef bint sleep(self, object lock, uint64_t seat, uint32_t owner, int64_t deadline) except -1:
+        """Was it notified? Not if this is no longer the seat's owner, who is awaited no more. An error when the lock is another
+        manager's, which was shut down: nobody can notify without it."""
         cdef fs_self me
         cdef fs_patience p = fs_patience(deadline, 0)
         cdef int r = FS_INTERRUPTED
@@ -340,6 +341,8 @@ cdef class Waiters(Handle):
             if me.id != owner:
                 return False
             check_gate(self.ref)
+            if isinstance(lock, Gateway):
+                check_gate((<Gateway>lock).ref)
             with nogil:
                 r = fs_waiters_wait(&me, <fs_waiters *>self.ref.o, seat, &p)
         if r == FS_OK:

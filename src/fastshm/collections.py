@@ -32,9 +32,9 @@ def _onto_a_copy(name: str) -> Any:
 class CounterProxy(managers.DictProxy):
     """A shared dict of counts, 0 for what is not there: see collections.Counter.
 
-    `update()`, `subtract()`, `+=` and `-=` of whatever they are given, and `increment()`, are one step each: no process loses
-    another one's counts, also when processes are killed. What gives a new counter (`+`, `-`, `&`, `|`, `copy()`) gives a plain
-    collections.Counter. `&=`, `|=` and what drops counts that are not positive (`+=`, `-=`) hold the lock for that.
+    `update()`, `subtract()`, `|=`, `&=` and `increment()` are one step each: no process loses another one's counts, also when
+    processes are killed. `+=` and `-=` are two: one that adds, and one that drops the counts that are then not positive. What
+    gives a new counter (`+`, `-`, `&`, `|`, `copy()`) gives a plain collections.Counter.
     """
 
     _typeid = "Counter"
@@ -60,15 +60,18 @@ class CounterProxy(managers.DictProxy):
         counts = _counted(iterable)
         for key, count in kwargs.items():
             counts[key] = counts.get(key, 0) + count
-        self.add_from(self._numbers(counts) if sign > 0 else {key: -count for key, count in counts.items()})
+        if sign < 0:
+            counts = {key: -count for key, count in counts.items()}
+        elif len(self):  # the first update stores what it is given
+            counts = self._numbers(counts)
+        self.add_from(counts)
 
     def _numbers(self, counts: builtins.dict[Any, Any]) -> builtins.dict[Any, Any]:
-        """As collections.Counter has it: what cannot be added to 0 is no new count, unless this is the first update."""
-        if {*map(type, counts.values())} <= {int, float} or not len(self):
-            return counts
-        for key in counts:
-            if key not in self:
-                counts[key] += 0
+        """As collections.Counter has it: what is new was added to 0, as which True is 1."""
+        if not {*map(type, counts.values())} <= {int, float}:
+            for key in counts:
+                if key not in self:
+                    counts[key] += 0
         return counts
 
     def most_common(self, n: int | None = None) -> builtins.list[tuple[Any, int]]:
@@ -96,7 +99,7 @@ class CounterProxy(managers.DictProxy):
         return -self.copy()
 
     def __iadd__(self, other: Any) -> CounterProxy:  # type: ignore[misc]
-        self.add_from(builtins.dict(_counts_of(other)))
+        self.add_from(self._numbers(builtins.dict(_counts_of(other))))
         return self._keep_positive()
 
     def __isub__(self, other: Any) -> CounterProxy:  # type: ignore[misc]
@@ -104,25 +107,37 @@ class CounterProxy(managers.DictProxy):
         return self._keep_positive()
 
     def __ior__(self, other: Any) -> CounterProxy:  # type: ignore[misc]
-        with self.get_lock():
-            mine = self.copy()
-            larger = {key: count for key, count in _counts_of(other).items() if count > mine[key]}
-            _dict.Dict.update(self, larger)
-        return self._keep_positive()
+        def larger(mine: Any) -> None:
+            mine |= _counts_of(other)
+
+        return self._become(larger)
 
     def __iand__(self, other: Any) -> CounterProxy:  # type: ignore[misc]
-        counts = _counts_of(other)
-        with self.get_lock():
-            smaller = {key: counts[key] for key, count in self.items() if counts[key] < count}
-            _dict.Dict.update(self, smaller)
-        return self._keep_positive()
+        def smaller(mine: Any) -> None:
+            mine &= _counts_of(other)
+
+        return self._become(smaller)
+
+    def _become(self, change: Any) -> CounterProxy:
+        """What `change` does to a plain counter, as one change."""
+
+        def choose(items: Any) -> Any:
+            mine = collections.Counter(items)
+            change(mine)
+            return None if mine == items else (None, builtins.dict(mine))
+
+        self._exchange_keys(choose, values=True)
+        return self
 
     def _keep_positive(self) -> CounterProxy:
+        def choose(items: Any) -> Any:
+            gone = [key for key, count in items.items() if not count > 0]
+            if all(key in self for key in gone):
+                return gone, {}
+            return None, {key: count for key, count in items.items() if count > 0}  # NaNs cannot be found
+
         if any(not count > 0 for count in self.values()):
-            with self.get_lock():
-                for key, count in self.items():
-                    if not count > 0:
-                        self.pop(key, None)
+            self._exchange_keys(choose, values=True)
         return self
 
     def __reversed__(self) -> Any:

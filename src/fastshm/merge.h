@@ -7,7 +7,7 @@
 #ifndef FASTSHM_MERGE_H
 #define FASTSHM_MERGE_H
 
-#include "table.h"
+#include "snapshot.h"
 
 /* The undo log of a batch under way, checked once. */
 typedef struct {
@@ -307,10 +307,11 @@ static int fs_exchange_make(const fs_self *me, fs_redo *r, const fs_view *old, c
 }
 
 /* Takes `out_count` keys out (all that there are when `out` is NULL) and puts `count` others in, as one change; those that are
- * not there, or are, stay as they are. It makes new arrays beside the old ones: O(n). `keys_changed` is what it was when the
- * caller looked, else FS_CHANGED. */
+ * not there, or are, stay as they are. It makes new arrays beside the old ones: O(n). FS_CHANGED unless the table is as it was
+ * when it was looked at (fs_extent_holds). */
 FS_UNUSED static int fs_table_exchange(const fs_self *me, fs_table *t, const fs_key *out, uint64_t out_count,
-                                       const fs_key *keys, const fs_value *values, uint64_t count, uint64_t keys_changed) {
+                                       const fs_key *keys, const fs_value *values, uint64_t count, const fs_extent *looked,
+                                       const fs_snapshot *seen) {
     fs_heap *heap = me->heap;
     fs_redo *r = &t->redo;
     fs_view old, v;
@@ -320,9 +321,11 @@ FS_UNUSED static int fs_table_exchange(const fs_self *me, fs_table *t, const fs_
     int entered = fs_table_enter(me, t);
     if (entered < 0)
         return entered;
-    int code = t->keys_changed == keys_changed ? fs_view_make(heap, t, &old) : FS_CHANGED;
+    int code = fs_view_make(heap, t, &old);
     if (code == FS_OK && old.entries && old.entries->n > old.capacity)
         code = FS_CORRUPT;
+    if (code == FS_OK)
+        code = fs_extent_holds(t, &old, looked, seen);
     if (code == FS_OK && !(gone = calloc(old.capacity / 8 + 1, 1)))
         code = FS_PRIVATE_NOMEM;
     if (code == FS_OK && !out) {

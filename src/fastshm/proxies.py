@@ -189,7 +189,7 @@ class SetProxy(Proxy, _set.Set):
     """A shared set: see Manager().set and fastshm.set.
 
     Each operation is one change, also one of several items (`|=`, `-=`, `&=`, `^=` and their methods), and also when its
-    process is killed.
+    process is killed. What is decided by the code of items is decided on again when the set has changed meanwhile.
     """
 
     _typeid = "set"
@@ -222,15 +222,20 @@ class SetProxy(Proxy, _set.Set):
     )
 
     def _become(self, name: str, others: Any) -> None:
-        with self.get_lock():
-            old = self.copy()
+        others = [other if isinstance(other, _READ_AGAIN) else builtins.list(other) for other in others]
+
+        def choose(items: Any) -> Any:
+            old = builtins.set(items)
             new = old.copy()
             getattr(new, name)(*map(_plain, others))  # in place, as a builtin's: which side is asked whether keys are equal
-            gone = old - new
+            gone, come = old - new, new - old
+            if not gone and not come:
+                return None
             if all(item in self.items for item in gone):
-                self.items._exchange_keys(gone, builtins.dict.fromkeys(new - old))
-            else:  # NaNs, which cannot be found
-                self.items._exchange_keys(None, builtins.dict.fromkeys(new))
+                return gone, builtins.dict.fromkeys(come)
+            return None, builtins.dict.fromkeys(new)  # NaNs, which cannot be found
+
+        self.items._exchange_keys(choose)
 
     def intersection_update(self, *others: Any) -> None:
         self._become("intersection_update", others)
@@ -242,7 +247,7 @@ class SetProxy(Proxy, _set.Set):
         self._become("symmetric_difference_update", (other,))
 
     def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
-        self.update(_set_only(other))
+        self.update(_plain(_set_only(other)))
         return self
 
     def __iand__(self, other: Any) -> Any:  # type: ignore[misc]
@@ -265,7 +270,10 @@ def _plain(other: Any) -> Any:
 def _set_only(other: Any) -> Any:
     if not isinstance(other, (builtins.set, frozenset, _set.Set)):
         raise TypeError(f"unsupported operand type(s): a shared set and {type(other).__name__!r}")
-    return _plain(other)
+    return other
+
+
+_READ_AGAIN = (builtins.set, frozenset, builtins.dict, SetProxy, DictProxy)  # others may be iterators, which end
 
 
 class NamespaceProxy(Proxy):

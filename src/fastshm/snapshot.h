@@ -251,4 +251,28 @@ FS_UNUSED static int fs_table_copy(const fs_self *me, fs_table *t, int values, u
     return r;
 }
 
+/* With the lock held: FS_CHANGED when keys have come or gone since the extent was looked at, or values of `seen` were replaced, if
+ * that is not NULL: a snapshot of all of it. While `moved` stays, an entry's seq tells one value from the next. */
+static int fs_extent_holds(const fs_table *t, const fs_view *v, const fs_extent *extent, const fs_snapshot *seen) {
+    if (t->keys_changed != extent->keys_changed)
+        return FS_CHANGED;
+    if (!seen)
+        return FS_OK;
+    if (t->moved != extent->moved)
+        return FS_CHANGED;
+    const unsigned char *at = seen->buffer;
+    uint64_t n = v->entries ? v->entries->n : 0, left = seen->count;
+    for (uint64_t i = 0; i < n; i++) {
+        const fs_entry *e = &v->entries->entry[i];
+        const fs_record *r = (const fs_record *)at;
+        if (!e->kind)
+            continue;
+        if (!left || e->head != r->entry.head || e->value != r->entry.value)
+            return FS_CHANGED;
+        at += fs_record_size(r);
+        left--;
+    }
+    return left ? FS_CHANGED : FS_OK;
+}
+
 #endif

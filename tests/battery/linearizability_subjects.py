@@ -434,7 +434,7 @@ class Counts(Subject):
     """A Counter: several counts as one change."""
 
     name = "Counter"
-    names = ("update", "update", "subtract", "increment", "get", "total", "copy", "delete")
+    names = ("update", "update", "subtract", "increment", "get", "total", "copy", "delete", "larger", "smaller")
     always = ("copy",)
     keys = (0, 1, 2)
     state = (0, 0, 0)
@@ -458,6 +458,10 @@ class Counts(Subject):
         elif name == "copy":
             counts = target.copy()
             return digest(counts[KEYS[i]] for i in self.keys)
+        elif name == "larger":
+            target |= {key: 7}
+        elif name == "smaller":
+            target &= {**dict.fromkeys(KEYS[:3], 50), key: 3}
         else:
             del target[key]
         return DONE
@@ -477,6 +481,10 @@ class Counts(Subject):
             return tuple(now), now[key]
         if name == "delete":
             now[key] = 0
+        elif name == "larger":
+            now = [max(n, 7 if i == key else 0) for i, n in enumerate(state)]
+        elif name == "smaller":
+            now = [max(0, min(n, 3 if i == key else 50)) for i, n in enumerate(state)]
         else:
             for i, amount in {2: 1, key: 5}.items():
                 now[i] -= amount

@@ -400,17 +400,31 @@ static void set_by_hint(const char *name, fs_value v) {
 }
 static void set_int_by_hint(void) { set_by_hint("int", number(2)); }
 static void set_wide_by_hint(void) { set_by_hint("wide", text('z', 500)); }
+static fs_extent looked_now(void) { return (fs_extent){.keys_changed = table()->keys_changed}; }
 static void exchange(void) {
+    fs_extent now = looked_now();
     fs_key out[] = {key("int"), key(LONG), key("inner"), key("is not there")};
     fs_key k[] = {key("one more"), key("a second key that is too long to lie in its entry"), key("wide"), key("another")};
     fs_value v[] = {text('p', 200), number(5), text('q', 90), inner()};
-    wish(fs_table_exchange(&me, table(), out, 4, k, v, 4, table()->keys_changed));
+    wish(fs_table_exchange(&me, table(), out, 4, k, v, 4, &now, NULL));
     fs_reap(&me);
 }
 static void exchange_all(void) {
+    fs_extent now = looked_now();
     fs_key k[] = {key("one more"), key("a second key that is too long to lie in its entry"), key("wide")};
     fs_value v[] = {text('p', 200), number(5), inner()};
-    wish(fs_table_exchange(&me, table(), NULL, 0, k, v, 3, table()->keys_changed));
+    wish(fs_table_exchange(&me, table(), NULL, 0, k, v, 3, &now, NULL));
+    fs_reap(&me);
+}
+static void exchange_seen(void) {
+    fs_key out[] = {key("int"), key(LONG)}, k[] = {key("int"), key("one more")};
+    fs_value v[] = {text('p', 200), number(5)};
+    static fs_snapshot seen;
+    fs_extent extent;
+    free(seen.buffer); /* of a try that was refused */
+    seen.buffer = NULL;
+    wish(fs_table_copy(&me, table(), 0, 0, 0, NULL, 0, &seen, &extent));
+    wish(fs_table_exchange(&me, table(), out, 2, k, v, 2, &extent, &seen));
     fs_reap(&me);
 }
 static void increment(void) {
@@ -805,6 +819,7 @@ static const operation operations[] = {
     {"dict set by a hint, block to block", TABLE, fill_table, set_wide_by_hint},
     {"dict exchange of keys", TABLE, fill_table, exchange},
     {"dict exchange of all keys", TABLE, fill_table, exchange_all},
+    {"dict exchange of what was seen", TABLE, fill_table, exchange_seen},
     {"dict increment", TABLE, fill_table, increment},
     {"dict delete", TABLE, fill_table, delete_int},
     {"dict delete, key and value in blocks", TABLE, fill_table, delete_wide},
