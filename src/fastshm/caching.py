@@ -180,7 +180,7 @@ class Cache:
     def _touch(self, key: Any, ends: float | None) -> None:
         """Gives it the last place. MemoryError, and in full memory it keeps the one that it had."""
         if _cramped and self._rank in _cramped:
-            self._order._exchange_keys([key], {key: ends})  # all or nothing, but it copies all places
+            self._order._exchange_keys(lambda _: ([key], {key: ends}))  # all or nothing, but it copies all places
             _cramped.discard(self._rank)
             return
         self._order.pop(key, None)
