@@ -123,7 +123,8 @@ def swept(source: str, step: int, short: bool, what: str) -> Iterator[Figure]:
     def sweep(name: str) -> tuple[int, int, int, float]:
         if len(wrong) >= ENOUGH:
             return 0, 0, 0, 0.0
-        command = [*(["timeout", "--signal=KILL", "300" if only else "60"] if short else []), program, str(step), name, str(SEEDS)]
+        patience = ["timeout", "--signal=KILL", "300" if only else "60"] if short else []
+        command = [*patience, program, str(step), name, str(SEEDS)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = LINE.search(done.stdout)
         if done.returncode or not found:
