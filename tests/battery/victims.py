@@ -268,7 +268,7 @@ class Newcomer(Things):
         self.kinds: dict[str, type] = {}
 
     def operations(self) -> dict[str, tuple[Callable[[], object], Ends]]:
-        return {"a newcomer": (self.come, (NotFound,))}
+        return {"a newcomer": (self.come, (NotFound, OverflowError))}  # which says that all numbers were given out
 
     def come(self) -> None:
         with fastshm.Manager(self.address, create=False) as self.make:
@@ -278,8 +278,10 @@ class Newcomer(Things):
                 operation, ends = self.chance.choice(list(super().operations().values()))
                 try:
                     operation()
-                except ends:
-                    raise NotFound from None
+                except (*ends, OverflowError) as error:
+                    if isinstance(error, ends):
+                        raise NotFound from None
+                    raise AssertionError("not of coming") from error
             finally:
                 for name in Stored.FOUND:
                     vars(self).pop(name, None)
