@@ -556,3 +556,10 @@ def test_as_functools_have_it():
     for wrong in ("x", 0, -1, [1]):
         with pytest.raises(ValueError, match="ttl must be a positive number"):
             fastshm.cache(ttl=wrong)
+
+
+def test_fewer_than_they_say(monkeypatch):
+    results = fastshm.Cache(maxsize=1)
+    monkeypatch.setattr(type(results._entries), "__len__", lambda _: 5, raising=False)
+    results.put("a", 1)
+    assert results.get("a") is None

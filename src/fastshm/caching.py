@@ -139,9 +139,10 @@ class Cache:
                 self._put_in_order()
                 is_in_order = True
                 continue
-            if oldest is MISSING:
-                oldest = _first_of(self._entries)
-            self._entries.pop(oldest, None)
+            if oldest is not MISSING:
+                self._entries.pop(oldest, None)
+            elif _first_of(self._entries) is MISSING:
+                return  # others were quicker; or the memory is damaged, and there are not as many as it says
 
     def _put_in_order(self) -> None:
         """Entries without a place are given one at the end: they lost it when they were used. Places without an entry go."""

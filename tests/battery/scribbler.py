@@ -253,7 +253,7 @@ class Watch:
 
     def judge(self, n: int) -> bool:
         """Its wait of a second: is it to go on for now?"""
-        wait, what = self.segment.wait_of(self.pids[n]), self.says(n)
+        wait, what = self.segment.behind(self.segment.wait_of(self.pids[n])), self.says(n)
         if self.count(n) != self.begun[n][0]:  # it has come on meanwhile
             return True
         if n in self.healed:

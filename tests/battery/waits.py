@@ -20,6 +20,7 @@ OWNERS = 0x3FFFFFFF
 FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine(), -1)
 FLOCK = "hhqqi4x"
 LOOKS = 40
+HEAP, UNDO = 128, 184  # the heap's lock; how many words a change of it would put back
 EXCUSED, FAILED, LATER, RING = "excused", "failed", "later", "ring"
 
 
@@ -74,6 +75,16 @@ class Segment:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         at_work = f"state {state[0]}, {int(state[11])} ticks of its own and {int(state[12])} of the kernel"
         return Wait(-1, 0, f"{'computes' if seen[0] == 'running' else f'system call {seen}'}; {at_work}")
+
+    def behind(self, wait: Wait) -> Wait:
+        """Who takes over a dead one's lock first puts back what is under way in the heap, and waits for who is in there."""
+        is_under_way = struct.unpack_from("Q", self.m, UNDO)[0] != 0
+        heap = self.word(HEAP)
+        if wait.at < 0 or not wait.word & OWNERS or self.is_alive(wait.word & OWNERS) or not is_under_way:
+            return wait
+        return (
+            Wait(HEAP, heap, f"{wait.told}, which names one who is dead, and so waits for the heap") if heap & OWNERS else wait
+        )
 
     def heal(self, at: int) -> None:
         """Nobody holds the lock any more; whoever sleeps there finds out within a nap."""
