@@ -700,7 +700,7 @@ def meet_again() -> str:
     with living() as name:
         mine = fastshm.dict()
         fastshm.heap.attach(name, allow_pickle=False)
-        fastshm._core.let_go(name)
+        fastshm._core.leave_unless_used(name)
         heap = fastshm.heap.attach(name)
         fastshm.heap._inherit_refusals()  # as before the first pickle
         mine["own"] = [1]

@@ -459,7 +459,7 @@ def come_and_go(trials: Trials, rounds: int) -> None:
             thread = threading.Thread(target=value.add)
             thread.start()
             thread.join()
-            fastshm._core.let_go(heap.name)
+            fastshm._core.leave_unless_used(heap.name)
             assert os.waitpid(pid, 0)[1] == 0
             assert value.value == 2 * (i + 1)
             assert heap.name not in names()

@@ -529,7 +529,7 @@ def visitor(name: str, rounds: int, choose: random.Random, may_be_gone: bool) ->
             os._exit(5)
         fastshm.heap._default = None  # it is a visitor's, who comes again
         fastshm._core.set_default(None)
-        fastshm._core.let_go(heap.name)
+        fastshm._core.leave_unless_used(heap.name)
     os._exit(0)
 
 
@@ -646,7 +646,7 @@ def one_step_at_a_time(turns: int, trials: Trials) -> None:
             except FileNotFoundError:
                 assert results == [True]
             else:
-                fastshm._core.let_go(heap.name)
+                fastshm._core.leave_unless_used(heap.name)
                 raise AssertionError("it joined what has no name")
         name = orphan()
         with trials.trial("gc when somebody has joined"):
