@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import pickle
 import random
 import time
@@ -25,7 +26,7 @@ def loads(data: bytes, plain: Callable[..., object] = pickle.loads, **buffers: o
 
 pickle.loads = loads  # type: ignore[assignment]  # before fastshm takes it
 
-from waits import OWNERS, Segment  # noqa: E402
+from waits import OWNERS  # noqa: E402
 
 import fastshm  # noqa: E402
 
@@ -209,8 +210,8 @@ class Things:
         """Of this thread, as locks name it. The process has all mapped then."""
         self.room_taken = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
         lock = self.make.RLock()
-        with lock:
-            return Segment(lock._address[0]).word(lock._address[1] + LOCK) & OWNERS
+        with lock, open(f"/dev/shm/{lock._address[0]}", "rb") as file:
+            return int.from_bytes(os.pread(file.fileno(), 4, lock._address[1] + LOCK), "little") & OWNERS
 
     def seen(self, view: Any) -> int:
         """Each byte that it shows."""
