@@ -12,6 +12,7 @@ import pytest
 from crew import SECONDS, Crew
 from hypothesis import given
 from hypothesis import strategies as st
+from test_set import Asked
 
 import fastshm
 
@@ -117,24 +118,6 @@ def test_killed_in_an_update():
             crew.kill(worker)
         assert len(set(counts.values())) == 1
     fastshm.heap.check()
-
-
-class Asked:
-    """A key that only Python can compare; whose comparing calls `hook`, once."""
-
-    hook = None
-
-    def __init__(self, name):
-        self.name = name
-
-    def __hash__(self):
-        return 1
-
-    def __eq__(self, other):
-        hook, Asked.hook = Asked.hook, None
-        if hook is not None:
-            hook()
-        return isinstance(other, Asked) and self.name == other.name
 
 
 P, Q = Asked("p"), Asked("q")

@@ -103,7 +103,7 @@ def test_an_update_that_fails_changes_nothing():
 
 
 class Asked:
-    """An item that only Python can compare; whose comparing calls `hook`, once."""
+    """An item, or a key, that only Python can compare; whose comparing calls `hook`, once."""
 
     hook = None
 

@@ -498,6 +498,7 @@ cdef extern from "table.h" nogil:
     int fs_table_remove(const fs_self *me, fs_table *t, const fs_key *k, const fs_witness *seen, uint64_t looked)
     int fs_table_remove_by(const fs_self *me, fs_table *t, fs_view *v, const fs_key *k, const fs_witness *seen, uint64_t looked)
     int fs_table_empty(const fs_self *me, fs_table *t)
+
 cdef extern from "snapshot.h" nogil:
     ctypedef struct fs_record:
         fs_entry entry
