@@ -107,23 +107,16 @@ class CounterProxy(managers.DictProxy):
         return self._keep_positive()
 
     def __ior__(self, other: Any) -> CounterProxy:  # type: ignore[misc]
-        def larger(mine: Any) -> None:
-            mine |= _counts_of(other)
-
-        return self._become(larger)
+        return self._become(operator.ior, other)
 
     def __iand__(self, other: Any) -> CounterProxy:  # type: ignore[misc]
-        def smaller(mine: Any) -> None:
-            mine &= _counts_of(other)
+        return self._become(operator.iand, other)
 
-        return self._become(smaller)
-
-    def _become(self, change: Any) -> CounterProxy:
-        """What `change` does to a plain counter, as one change."""
+    def _become(self, operate: Any, other: Any) -> CounterProxy:
+        """What an operator in place makes of a plain counter, as one change."""
 
         def choose(items: Any) -> Any:
-            mine = collections.Counter(items)
-            change(mine)
+            mine = operate(collections.Counter(items), _counts_of(other))
             return None if mine == items else (None, builtins.dict(mine))
 
         self._exchange_keys(choose, values=True)
